@@ -1,0 +1,103 @@
+"""The one door: `python -m recipe_exp [overrides]`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+
+from recipe_exp.config.compose import compose_command, group_options
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.errors import RecipeExpError
+
+USAGE = """\
+Fine-tune T5 models on recipes.
+
+  python -m recipe_exp [task=NAME] [group=option ...] [key=value ...]
+
+  python -m recipe_exp                                      train a tiny model on generated recipes
+  python -m recipe_exp data=jsonl data.path=recipes/        on one's own
+  python -m recipe_exp model=flan_t5_xxl training=lora      another model, another way to tune it
+  python -m recipe_exp -m training.learning_rate=1e-4,1e-3  a sweep; or a ready one: sweeps=learning_rate
+  python -m recipe_exp task=generate task.run=latest 'task.prompts=["Write a recipe for pancakes."]'
+
+Groups (choose with group=option)
+{groups}
+
+Flags
+  --cfg job      print the complete configuration with every key, and stop
+  -m             sweep: keys with several values, separated by commas
+  --hydra-help   Hydra's own flags
+
+A mistake in the configuration exits with 2, a failure of the run with 1, SIGINT with 130 and SIGTERM with 143.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; a mistake of the user's is printed as one line each."""
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except RecipeExpError as error:
+        if os.environ.get("RANK", "0") == "0":
+            for line in str(error).split("\n"):
+                print(f"error: {line}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    _load_secrets()
+    flags = get_args_parser().parse_args(arguments)
+    if flags.help:
+        print(USAGE.format(groups=_group_table()))
+        return 0
+    if _is_for_hydra(flags):
+        return _hand_to_hydra(arguments)
+    composition = compose_command(flags.overrides, is_sweep=flags.multirun, check_files=flags.cfg is None)
+    if flags.cfg:
+        print(composition.config.to_yaml(), end="")
+        return 0
+    if composition.is_sweep:
+        return _hand_to_hydra(arguments)
+    return run_task(composition.config)
+
+
+def run_task(config: ExperimentConfig) -> int:
+    """Runs the task that the configuration chooses and returns its exit code."""
+    exit_code = importlib.import_module(f"recipe_exp.tasks.{config.task.kind}").run(config)
+    assert isinstance(exit_code, int)
+    return exit_code
+
+
+def _is_for_hydra(flags: Namespace) -> bool:
+    return bool(flags.hydra_help or flags.info or flags.shell_completion or flags.cfg in ("hydra", "all"))
+
+
+def _hand_to_hydra(arguments: list[str]) -> int:
+    """Lets Hydra split a sweep into trials; our launcher runs each as a process of its own."""
+    from recipe_exp.sweeping.launcher import run_sweep
+
+    return run_sweep(arguments)
+
+
+def _load_secrets() -> None:
+    if Path(".env").is_file():
+        from dotenv import load_dotenv
+
+        load_dotenv(".env")
+
+
+def _group_table() -> str:
+    options = group_options()
+    width = max(map(len, options))
+    return "\n".join(f"  {group:<{width}}  {', '.join(names)}" for group, names in options.items() if names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

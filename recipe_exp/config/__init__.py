@@ -1,0 +1,1 @@
+"""The configuration: one schema, parsed once at the door, handed on frozen."""

@@ -1,0 +1,48 @@
+"""`evaluation.`: what is measured on held-out recipes, how often, and what ranks checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recipe_exp.config.base import Count, Section, Strings
+
+EvaluationMetric = Literal[
+    "eval/loss",
+    "eval/perplexity",
+    "eval/bleu",
+    "eval/rouge1",
+    "eval/rouge2",
+    "eval/rougeL",
+    "eval/ingredient_coherence",
+    "eval/instruction_quality",
+    "eval/completeness",
+    "eval/format_correctness",
+    "eval/well_formed",
+    "eval/prompt_adherence",
+]
+LOWER_IS_BETTER = frozenset({"eval/loss", "eval/perplexity"})
+
+
+class EvaluationConfig(Section):
+    """What is measured on held-out recipes, how often, and what ranks checkpoints."""
+
+    every_n_steps: Count | None = 500
+    """Steps between two evaluations; null evaluates only at the end."""
+    max_examples: Count = 500
+    """Held-out examples whose loss is measured."""
+    max_generated_examples: Count = 50
+    """Held-out examples for which a recipe is generated and scored; the first ones of the same order."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=65535)] = 512
+    """Longest generated recipe."""
+    num_beams: Count = 1
+    """Beams of the search; 1 is greedy."""
+    samples_every_n_steps: Count | None = None
+    """Steps between two entries of `samples.jsonl`; null writes them with every evaluation."""
+    validation_prompts: Strings = ()
+    """Prompts of one's own for the samples: raw text, or `title=...; ingredients=..., ...`."""
+    best_metric: EvaluationMetric = "eval/loss"
+    """The metric that ranks checkpoints and stops early."""
+    best_mode: Literal["min", "max"] = "min"
+    """Whether a lower or a higher `best_metric` is better."""

@@ -1,0 +1,30 @@
+"""`hardware.`: the machine. Nothing here changes what is learnt, only how fast and in how much memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recipe_exp.config.base import Count, Section
+
+
+class HardwareConfig(Section):
+    """The machine that a run uses, and how."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes the GPU if PyTorch sees one."""
+    num_processes: Count | Literal["auto"] = 1
+    """Data-parallel processes on this machine; `auto` is one for every visible GPU."""
+    micro_batch_tokens: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    """Padded source and target tokens that one forward and backward pass may hold; `auto` fills the memory."""
+    memory_gb: Annotated[float, Field(gt=0.0)] | None = None
+    """Memory of one device in GiB; null asks the device."""
+    peak_tflops: Annotated[float, Field(gt=0.0)] | None = None
+    """Dense bf16 matrix peak of one device, for time estimates; null leaves them out."""
+    num_workers: Count | Literal["auto"] = "auto"
+    """Threads that tokenize the data; `auto` takes every core."""
+    num_threads: Count | Literal["auto"] = "auto"
+    """Threads of PyTorch on the CPU, for each process; `auto` divides the cores."""
+    compile: bool = False
+    """Compile the model with torch.compile."""

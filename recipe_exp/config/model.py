@@ -1,0 +1,49 @@
+"""`model.`: which network is tuned and how it computes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from recipe_exp.config.base import Count, Section
+
+
+class ModelShape(Section):
+    """The dimensions of a T5 v1.1 network, so that memory and time are known before anything is downloaded."""
+
+    vocab_size: Count
+    """Rows of the embedding. A model with random weights gets a tokenizer of exactly this many pieces."""
+    d_model: Count
+    """Width of the residual stream."""
+    d_kv: Count
+    """Width of one attention head."""
+    d_ff: Count
+    """Width of the gated feed-forward layer."""
+    num_layers: Count
+    """Encoder blocks."""
+    num_decoder_layers: Count
+    """Decoder blocks."""
+    num_heads: Count
+    """Attention heads of every block."""
+    tie_word_embeddings: bool = False
+    """Whether the output projection shares the embedding's weights. FLAN-T5's does not."""
+
+
+class ModelConfig(Section):
+    """Which network is tuned and how it computes."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """A Hugging Face model name, a local folder, or any label when `pretrained` is false."""
+    revision: str | None = None
+    """Branch, tag or commit of the model on the hub; null takes its default branch."""
+    pretrained: bool = True
+    """Load weights and tokenizer of `name`. False starts from random weights in `shape` and builds a tokenizer."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Dropout probability of every layer; null keeps the model's own (0.1 for FLAN-T5)."""
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Attention kernel. `auto` takes what computes T5's position bias correctly on the device."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: about a third more time for much less memory."""
+    shape: ModelShape
+    """The network's dimensions; checked against the checkpoint when one is loaded."""

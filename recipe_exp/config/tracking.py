@@ -1,0 +1,37 @@
+"""`tracking.`: where the record of a run goes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from recipe_exp.config.base import Section
+
+
+class TrackingConfig(Section):
+    """Where the record of a run goes. The journal in the run folder is always written."""
+
+    enabled: bool = True
+    """Send the journal to MLflow. False keeps it in the run folder, from where `task=sync` can send it later."""
+    uri: str | None = None
+    """MLflow tracking URI; null uses a sqlite database under `output_dir`."""
+    experiment: Annotated[str, Field(min_length=1)] = "recipes"
+    """Name of the MLflow experiment."""
+    system_metrics: bool = True
+    """Record CPU, memory and GPU use."""
+    upload_checkpoints: Literal["best", "none"] = "best"
+    """Send the best checkpoint once, at the end; on the same disk it is hard-linked."""
+    flush_timeout_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    """Longest wait for the upload at the end of a run; `task=sync` sends what is left."""
+
+    @field_validator("uri")
+    @classmethod
+    def _refuse_password(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).password:
+            raise ValueError(
+                "a password in a URI would be stored with the run; "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment or .env"
+            )
+        return value

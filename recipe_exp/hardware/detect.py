@@ -1,0 +1,128 @@
+"""What the machine is: its device, memory, cores, and the precision it computes fast."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import psutil
+import torch
+
+from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.errors import HardwareError
+
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """Everything about the machine that `auto` stands for, resolved.
+
+    Two runs of one configuration with equal machinery give equal numbers on a CPU; it is stored with the run, and a
+    resumed run reads it from there instead of asking the machine again.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        device_name: as the driver or the operating system calls it.
+        memory_bytes: memory of one device.
+        num_processes: data-parallel processes.
+        num_threads: threads of PyTorch on the CPU, for each process.
+        precision: `fp32`, `tf32` or `bf16`.
+        attention: the attention kernel, `eager` or `sdpa`.
+        micro_batch_tokens: padded tokens of one forward and backward pass.
+    """
+
+    device: str
+    device_name: str
+    memory_bytes: int
+    num_processes: int
+    num_threads: int
+    precision: str
+    attention: str
+    micro_batch_tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as plain data."""
+        return asdict(self)
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
+    """Returns `cpu` or `cuda`.
+
+    Raises:
+        HardwareError: if a GPU is asked for and PyTorch sees none.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise HardwareError(
+            "hardware.device=cuda: PyTorch sees no GPU; task=doctor says why, hardware=cpu trains without one"
+        )
+    return "cuda" if available and device != "cpu" else "cpu"
+
+
+def resolve_num_processes(hardware: HardwareConfig, device: str) -> int:
+    """Returns the number of data-parallel processes: under torchrun its world size, else the configured number.
+
+    Raises:
+        HardwareError: if more processes than GPUs are asked for.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    num_gpus = torch.cuda.device_count() if device == "cuda" else 0
+    if hardware.num_processes == "auto":
+        return max(num_gpus, 1)
+    if device == "cuda" and hardware.num_processes > num_gpus:
+        raise HardwareError(
+            f"hardware.num_processes={hardware.num_processes}: this machine has {num_gpus} visible GPU(s); "
+            "lower it or take hardware.num_processes=auto"
+        )
+    return hardware.num_processes
+
+
+def resolve_num_threads(hardware: HardwareConfig, num_processes: int) -> int:
+    """Returns PyTorch's threads for each process: the configured number, or the usable cores divided evenly."""
+    if hardware.num_threads != "auto":
+        return hardware.num_threads
+    return max(len(os.sched_getaffinity(0)) // num_processes, 1)
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Returns `fp32`, `tf32` or `bf16`; `auto` is bf16 on GPUs with tensor cores for it (Ampere and later), else fp32.
+
+    Raises:
+        HardwareError: if the GPU lacks the precision asked for.
+    """
+    has_bf16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
+    if precision == "auto":
+        return "bf16" if has_bf16 else "fp32"
+    if device == "cuda" and precision in ("bf16", "tf32") and not has_bf16:
+        raise HardwareError(
+            f"training.precision={precision}: {torch.cuda.get_device_name()} lacks it (it came with Ampere); use fp32"
+        )
+    if device == "cpu" and precision == "tf32":
+        raise HardwareError("training.precision=tf32: only NVIDIA GPUs have it; use fp32 on a CPU")
+    return precision
+
+
+def resolve_attention(attention: str, device: str) -> str:
+    """Returns the attention kernel: both add T5's position bias exactly; SDPA is faster on a GPU, not on a CPU."""
+    if attention != "auto":
+        return attention
+    return "sdpa" if device == "cuda" else "eager"
+
+
+def device_memory_bytes(hardware: HardwareConfig, device: str) -> int:
+    """Returns the memory of one device in bytes: as configured, else the GPU's, else what the CPU has available."""
+    if hardware.memory_gb is not None:
+        return int(hardware.memory_gb * GIB)
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return int(psutil.virtual_memory().available)
+
+
+def device_name(device: str) -> str:
+    """Returns the device's name as the driver or the operating system gives it."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU with {len(os.sched_getaffinity(0))} usable cores"

@@ -1,0 +1,82 @@
+"""Starting the data-parallel processes of one run, and being one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+POLL_SECONDS = 0.1
+GRACE_SECONDS = 30.0
+
+
+def is_worker() -> bool:
+    """Returns whether this process was started as one of several, by `run_processes` or by torchrun."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def run_processes(arguments: Sequence[str], num_processes: int) -> int:
+    """Runs `python -m recipe_exp ARGUMENTS` in `num_processes` processes that find each other as under torchrun.
+
+    SIGINT and SIGTERM are passed on, so that all stop after the same step. When one process fails, the others are
+    terminated within `GRACE_SECONDS`.
+
+    Returns:
+        The first non-zero exit code, or 0.
+    """
+    port = _free_port()
+    workers = [_start(arguments, rank, num_processes, port) for rank in range(num_processes)]
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        for worker in workers:
+            worker.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _wait(workers)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _start(arguments: Sequence[str], rank: int, num_processes: int, port: int) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "recipe_exp", *arguments]
+    # A session of its own keeps the terminal's Ctrl-C from reaching a worker twice.
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
+    deadline: float | None = None
+    while any(worker.poll() is None for worker in workers):
+        failed = any(worker.poll() not in (None, 0, 130, 143) for worker in workers)
+        if failed and deadline is None:
+            deadline = time.monotonic() + GRACE_SECONDS
+            for worker in workers:
+                if worker.poll() is None:
+                    worker.terminate()
+        if deadline is not None and time.monotonic() > deadline:
+            for worker in workers:
+                worker.kill()
+        time.sleep(POLL_SECONDS)
+    codes = [worker.returncode for worker in workers]
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,330 @@
+"""The run folder: the only place that makes, finds, locks and describes the folder of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import getpass
+import json
+import os
+import re
+import secrets
+import socket
+import time
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from recipe_exp.errors import CheckpointError
+from recipe_exp.tracking.files import LockedError, file_lock, is_locked, write_atomically
+from recipe_exp.tracking.redaction import redact
+
+RunKind = Literal["run", "sweep"]
+
+SCHEMA_VERSION = 1
+TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
+
+_FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps"}
+_RECORD_NAME = "run.json"
+_LOCK_NAME = "run.lock"
+_LOCK_TIMEOUT_SECONDS = 0.5
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}")
+_TIMESTAMP_LENGTH = len("YYYYMMDD-HHMMSS")
+_MAX_SLUG_LENGTH = 64
+_MAX_NAME_LENGTH = 250
+_MAX_LISTED = 5
+_MAX_ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder. Made by `create`, found by `open` or `find_run`."""
+
+    path: Path
+    run_id: str
+
+    @classmethod
+    def create(
+        cls,
+        output_dir: Path,
+        *,
+        run_name: str,
+        kind: RunKind = "run",
+        command: Sequence[str],
+        parent_run_id: str | None = None,
+    ) -> RunFolder:
+        """Make `output_dir/runs/RUN_ID-SLUG/` (`sweeps/` for a sweep) with its `run.json`.
+
+        Args:
+            output_dir: created when absent.
+            run_name: any text; the folder carries a sanitised form of it.
+            kind: whether this is one run or the parent of a sweep's trials.
+            command: the command line that started the run; stored without secrets.
+            parent_run_id: run id of the sweep that the run is a trial of.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        try:
+            folder = _make_folder(output_dir.absolute() / _FOLDERS[kind], run_name)
+            record = _initial_record(folder.run_id, run_name, kind, command)
+            folder.update_record(**record, parent_run_id=parent_run_id)
+        except OSError as error:
+            raise CheckpointError(
+                f"output_dir={output_dir}: no run folder can be made there ({error.strerror or error}); "
+                "set output_dir to a folder that can be written"
+            ) from error
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """The run folder at `path`.
+
+        Raises:
+            CheckpointError: `path` is not a run folder or its `run.json` cannot be read.
+        """
+        path = path.absolute()
+        record = _read_record(path)
+        if record is None:
+            raise CheckpointError(f"{path}: not a run folder (it has no {_RECORD_NAME})")
+        return cls(path=path, run_id=str(record.get("run_id") or path.name))
+
+    @property
+    def output_dir(self) -> Path:
+        """The `output_dir` that the folder lies in."""
+        return self.path.parent.parent
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def record_path(self) -> Path:
+        """`run.json`."""
+        return self.path / _RECORD_NAME
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON line for each logged step of the trajectory that the run is on."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def system_path(self) -> Path:
+        """The system metrics that the uploader samples."""
+        return self.path / "system.jsonl"
+
+    @property
+    def journal_path(self) -> Path:
+        """Every event, in order, as it was logged."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model_path(self) -> Path:
+        """The folder of the best checkpoint's model."""
+        return self.path / "model"
+
+    @property
+    def samples_path(self) -> Path:
+        """Generated samples, one JSON line each."""
+        return self.path / "samples.jsonl"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one process that trains in this folder; the kernel releases the lock when it dies.
+
+        Raises:
+            CheckpointError: another process holds the lock; the message names it.
+        """
+        lock_path = self.path / _LOCK_NAME
+        try:
+            # The wait outlasts another process's glance with `is_alive`, which takes the lock for an instant.
+            with file_lock(lock_path, timeout_seconds=_LOCK_TIMEOUT_SECONDS) as stream:
+                stream.truncate(0)
+                stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+                stream.flush()
+                yield
+        except LockedError as error:
+            raise CheckpointError(
+                f"{self.path}: in use by {_describe_holder(lock_path)}; "
+                "wait for it to end, or stop it, before continuing this run"
+            ) from error
+
+    def read_record(self) -> dict[str, Any]:
+        """The content of `run.json`.
+
+        Raises:
+            CheckpointError: it is missing or damaged.
+        """
+        record = _read_record(self.path)
+        if record is None:
+            raise CheckpointError(f"{self.record_path}: missing; the folder is not that of a run")
+        return record
+
+    def update_record(self, **fields: Any) -> None:
+        """Set fields of `run.json`, leaving the others; safe against other processes and a kill."""
+        with self.edit_record() as record:
+            record.update(fields)
+
+    @contextlib.contextmanager
+    def edit_record(self) -> Iterator[dict[str, Any]]:
+        """Read `run.json`, let the caller change it, and replace it, as one transaction between processes."""
+        with file_lock(self.path / f".{_RECORD_NAME}.lock"):
+            record = _read_record(self.path) or {}
+            yield record
+            record["updated"] = round(time.time(), 3)
+            write_atomically(self.record_path, json.dumps(record, indent=2, ensure_ascii=False).encode())
+
+
+def is_alive(folder: RunFolder) -> bool:
+    """Whether some process holds the folder's lock.
+
+    A run that is recorded as running whose lock is free was killed.
+    """
+    return is_locked(folder.path / _LOCK_NAME)
+
+
+def list_runs(output_dir: Path, kind: RunKind | None = None) -> list[RunFolder]:
+    """All run folders under `output_dir`, the newest first; only those of one kind if `kind` is given."""
+    kinds: list[RunKind] = ["run", "sweep"] if kind is None else [kind]
+    found = []
+    for one_kind in kinds:
+        for path in (output_dir.absolute() / _FOLDERS[one_kind]).glob("*/"):
+            with contextlib.suppress(CheckpointError, OSError):
+                folder = RunFolder.open(path)
+                created = float(folder.read_record().get("created", 0.0))
+                found.append((folder.run_id[:_TIMESTAMP_LENGTH], created, folder))
+    return [folder for *_, folder in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+
+def find_run(output_dir: Path, reference: str) -> RunFolder:
+    """The one run that `reference` names.
+
+    Args:
+        output_dir: where the runs are.
+        reference: `latest`, a folder, a run id or its unique start, or a run name.
+
+    Raises:
+        CheckpointError: no run or more than one answers to it; the message lists the nearest ones.
+    """
+    if reference and (Path(reference) / _RECORD_NAME).is_file():
+        return RunFolder.open(Path(reference))
+    runs = list_runs(output_dir)
+    if reference == "latest":
+        newest = next((folder for folder in runs if folder.path.parent.name == _FOLDERS["run"]), None)
+        if newest is not None:
+            return newest
+    matches = _matches(runs, reference)
+    if len(matches) == 1:
+        return matches[0]
+    raise CheckpointError(_explain_reference(output_dir, reference, runs, matches))
+
+
+def _matches(runs: list[RunFolder], reference: str) -> list[RunFolder]:
+    if not reference:
+        return []
+    exact = [folder for folder in runs if reference in (folder.run_id, folder.path.name)]
+    if exact:
+        return exact
+    named = [folder for folder in runs if folder.read_record().get("run_name") == reference]
+    return named or [folder for folder in runs if folder.run_id.startswith(reference)]
+
+
+def _explain_reference(
+    output_dir: Path, reference: str, runs: list[RunFolder], matches: list[RunFolder]
+) -> str:
+    if matches:
+        listed = ", ".join(folder.run_id for folder in matches[:_MAX_LISTED])
+        return f"run={reference}: {len(matches)} runs answer to it ({listed}); give one run id"
+    if not runs:
+        return f"run={reference}: there are no runs under {output_dir}; train one, or set output_dir"
+    names = {str(name): folder for folder in runs for name in _names(folder)}
+    near = difflib.get_close_matches(reference, names, n=_MAX_LISTED, cutoff=0.5)
+    listed = ", ".join(near or [folder.path.name for folder in runs[:_MAX_LISTED]])
+    kind = "nearest" if near else "newest"
+    return f"run={reference}: no such run under {output_dir}; {kind}: {listed}"
+
+
+def _names(folder: RunFolder) -> list[str]:
+    return [str(folder.read_record().get("run_name", "")), folder.run_id]
+
+
+def _make_folder(parent: Path, run_name: str) -> RunFolder:
+    parent.mkdir(parents=True, exist_ok=True)
+    slug = _slug(run_name)
+    for _ in range(_MAX_ATTEMPTS):
+        run_id = _new_run_id()
+        # Two folders of one id would differ in their slug only, so the id itself is looked for.
+        if any(parent.glob(f"{run_id}-*")):
+            continue
+        path = parent / f"{run_id}-{slug}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return RunFolder(path=path, run_id=run_id)
+    raise FileExistsError(f"no free run id in {parent}")
+
+
+def _new_run_id() -> str:
+    """`YYYYMMDD-HHMMSS-xxxx` in UTC, so that ids sort by age across time zones and clock changes."""
+    suffix = "".join(secrets.choice(_BASE32) for _ in range(4))
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{suffix}"
+
+
+def _slug(run_name: str) -> str:
+    """`run_name` as a part of one file name: ASCII letters, digits and `_-.=,`."""
+    plain = unicodedata.normalize("NFKD", run_name).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^A-Za-z0-9_.=,]+", "-", plain).strip("-.,")
+    slug = re.sub(r"\.{2,}", ".", slug)
+    return slug[:_MAX_SLUG_LENGTH].rstrip("-.,") or "run"
+
+
+def _initial_record(run_id: str, run_name: str, kind: RunKind, command: Sequence[str]) -> dict[str, Any]:
+    printable = "".join(character for character in run_name if character.isprintable())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "run_name": printable[:_MAX_NAME_LENGTH] or run_id,
+        "kind": kind,
+        "status": "running",
+        "created": round(time.time(), 3),
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "user": _user_name(),
+        "command": [redact(word) for word in command],
+        "mlflow": {},
+    }
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return str(os.getuid())
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((path / _RECORD_NAME).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path / _RECORD_NAME}: cannot be read ({error})") from error
+    if not isinstance(record, dict):
+        raise CheckpointError(f"{path / _RECORD_NAME}: is not a JSON object")
+    return record
+
+
+def _describe_holder(lock_path: Path) -> str:
+    try:
+        holder = json.loads(lock_path.read_bytes())
+        return f"process {holder['pid']} on {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
