@@ -86,16 +86,12 @@ def _mean_f1(pairs: Sequence[tuple[dict[str, str], Ingredient]], *, singulars: b
         words = _TOKENS.findall(name.casefold())
         return [singular(word) for word in words] if singulars else words
 
-    return sum(token_f1(tokens(label["name"]), tokens(found.name)) for label, found in pairs) / max(
-        len(pairs), 1
-    )
+    return sum(token_f1(tokens(label["name"]), tokens(found.name)) for label, found in pairs) / max(len(pairs), 1)
 
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True, help="JSONL file with human labels")
     with parser.parse_args().labels.open(encoding="utf-8") as file:
         labels = [json.loads(line) for line in file if line.strip()]

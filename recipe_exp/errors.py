@@ -50,13 +50,13 @@ class TrackingError(RecipeExpError):
     """The tracking server or the journal cannot do what was asked."""
 
 
-class TrainingFailure(RecipeExpError):
+class TrainingError(RecipeExpError):
     """Training stopped because going on would give wrong numbers, such as a non-finite loss."""
 
     exit_code = 1
 
 
-class SweepFailure(RecipeExpError):
+class SweepError(RecipeExpError):
     """At least one trial of a sweep did not finish."""
 
     exit_code = 1

@@ -7,6 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,11 +112,13 @@ def _load_hashes(memory: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _save_hashes(memory: Path, hashes: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    # Several processes may do this at once: each writes a file of its own, and the last one stays.
-    descriptor, name = tempfile.mkstemp(dir=memory.parent, prefix=f".{memory.name}.")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(msgspec.json.encode(hashes))
-    Path(name).replace(memory)
+    # Several processes may do this at once: each writes a file of its own, and the last one stays. Where nothing can
+    # be written, a cache that is there can still be opened.
+    with suppress(OSError):
+        descriptor, name = tempfile.mkstemp(dir=memory.parent, prefix=f".{memory.name}.")
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(msgspec.json.encode(hashes))
+        Path(name).replace(memory)
 
 
 def _sha256(file: Path) -> str:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,7 +17,7 @@ import msgspec
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.example import Example
 from recipe_exp.data.prompts import find_template, make_example
-from recipe_exp.data.readers.rows import BLANK_LINE, Pair, Record, Rejection, Row
+from recipe_exp.data.readers.rows import BLANK_LINE, Pair, Rejection, Row
 from recipe_exp.errors import DataError
 from recipe_exp.recipes.markdown import parse_recipe
 from recipe_exp.recipes.recipe import Recipe
@@ -132,9 +131,6 @@ class Corpus:
 
     def examples(self, rows: Iterable[Row]) -> Iterator[tuple[Split, Example]]:
         """Yields at most `data.max_examples` examples in the order of the rows, each with its split."""
-        return islice(self._examples(rows), self._config.max_examples)
-
-    def _examples(self, rows: Iterable[Row]) -> Iterator[tuple[Split, Example]]:
         with closing(_SeenKeys(self._folder / "seen.sqlite")) as seen, _RejectLog(self._folder / REJECTS_FILE) as log:
             for row in rows:
                 usable = self._usable(row)
@@ -145,20 +141,20 @@ class Corpus:
                     split = split_of(example.title, self._config.validation_fraction, self._config.test_fraction)
                     self._num_examples[split] += 1
                     yield split, example
+                    if sum(self._num_examples.values()) == self._config.max_examples:
+                        return
 
     def _usable(self, row: Row) -> Recipe | Pair | Rejection | None:
         """Returns the clean record, why it is rejected, or None if its quality is too low."""
         if isinstance(row, Rejection):
             return row
         score = row.content.quality_score
-        content = _clean(row.content)
-        missing = _missing_part(content)
-        if missing:
-            return Rejection(row.file, row.line_number, f"no {missing}")
         if score is not None and score < self._config.min_quality_score:
             self._num_low_quality += 1
             return None
-        return content
+        content = _clean(row.content)
+        missing = _missing_part(content)
+        return Rejection(row.file, row.line_number, f"no {missing}") if missing else content
 
     def _is_duplicate(self, content: Recipe | Pair, seen: _SeenKeys) -> bool:
         duplicate = not seen.add(_duplicate_key(content))
@@ -210,7 +206,9 @@ def _clean(content: Recipe | Pair) -> Recipe | Pair:
 
 
 def _clean_lines(lines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(cleaned for line in lines if (cleaned := clean_line(line)))
+    """Returns the lines without those that hold no letter or digit, such as a ruler or a bullet alone."""
+    cleaned = (clean_line(line) for line in lines)
+    return tuple(line for line in cleaned if any(map(str.isalnum, line)))
 
 
 def _clean_text(text: str) -> str:

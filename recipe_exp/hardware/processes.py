@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -20,8 +19,8 @@ def is_worker() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def run_processes(arguments: Sequence[str], num_processes: int) -> int:
-    """Runs `python -m recipe_exp ARGUMENTS` in `num_processes` processes that find each other as under torchrun.
+def run_processes(command: Sequence[str], num_processes: int) -> int:
+    """Runs a command in `num_processes` processes that find each other as under torchrun.
 
     SIGINT and SIGTERM are passed on, so that all stop after the same step. When one process fails, the others are
     terminated within `GRACE_SECONDS`.
@@ -30,7 +29,7 @@ def run_processes(arguments: Sequence[str], num_processes: int) -> int:
         The first non-zero exit code, or 0.
     """
     port = _free_port()
-    workers = [_start(arguments, rank, num_processes, port) for rank in range(num_processes)]
+    workers = [_start(command, rank, num_processes, port) for rank in range(num_processes)]
 
     def forward(number: int, _frame: FrameType | None) -> None:
         for worker in workers:
@@ -44,7 +43,7 @@ def run_processes(arguments: Sequence[str], num_processes: int) -> int:
             signal.signal(number, handler)
 
 
-def _start(arguments: Sequence[str], rank: int, num_processes: int, port: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], rank: int, num_processes: int, port: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -53,7 +52,6 @@ def _start(arguments: Sequence[str], rank: int, num_processes: int, port: int) -
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    command = [sys.executable, "-m", "recipe_exp", *arguments]
     # A session of its own keeps the terminal's Ctrl-C from reaching a worker twice.
     return subprocess.Popen(command, env=environment, start_new_session=True)
 

@@ -62,7 +62,7 @@ class MetricAccumulator:
     from exactly rounded sums.
     """
 
-    bleu: BleuStatistics = BleuStatistics()
+    bleu: BleuStatistics = field(default_factory=BleuStatistics)
     per_recipe: tuple[RecipeScores, ...] = ()
 
     def __add__(self, other: MetricAccumulator) -> MetricAccumulator:

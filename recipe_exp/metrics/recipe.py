@@ -134,11 +134,12 @@ def format_correctness(prediction: str | ParsedRecipe) -> float:
     blank lines; for the text itself, a wrong layout of blank lines costs the mark for the lines.
     """
     parsed = _read(prediction)
-    if all(line.kind is LineKind.OTHER for line in parsed.lines):
+    recipe = parsed.recipe
+    if not (recipe.title or recipe.ingredients or recipe.instructions):
         return 0.0
     titles = parsed.of_kind(LineKind.TITLE)
     steps = parsed.step_numbers
-    same_layout = isinstance(prediction, ParsedRecipe) or prediction.strip() == render_markdown(parsed.recipe)
+    same_layout = isinstance(prediction, ParsedRecipe) or prediction.strip() == render_markdown(recipe)
     canonical = sum(line.canonical for line in parsed.lines) / len(parsed.lines)
     marks = (
         float(bool(titles) and titles[0].canonical),
@@ -192,7 +193,8 @@ def prompt_adherence(prediction: str | ParsedRecipe, prompt_ingredients: Sequenc
     A listed food answers a request if both have the same head word and the listed one has every other word of
     the request: `chicken breasts` answers `chicken`, `chicken stock` does not, `oil` does not answer
     `olive oil`. Of alternatives (`butter or oil`) one is enough. Requests without a food word count as not
-    found. Blind to quantities, and to ingredients that nobody asked for.
+    found. Blind to quantities, to ingredients that nobody asked for, and to foods that share a head word:
+    `coconut milk` answers `milk`.
     """
     parsed = _read(prediction)
     listed = [food for line in parsed.recipe.ingredients for food in _alternatives(line)]

@@ -40,7 +40,7 @@ _AFTER_VULGAR = re.compile(rf"(?<=[{_COMPLETE_VULGAR}])(?=[0-9])")
 
 # The two joiners carry meaning in several scripts; every other invisible character only breaks tokens.
 _JOINERS = "\u200c\u200d"
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
+_INVISIBLE = frozenset({"Cc", "Cf"})
 # Each pass can uncover one more layer of escaping; text needing more than this is not a recipe.
 _MAX_CLEANING_PASSES = 8
 
@@ -65,7 +65,7 @@ def clean_line(text: str) -> str:
     """Return one line of clean text: no markup escapes, no mojibake, NFC, single spaces, ASCII fractions.
 
     HTML entities are decoded however often they were escaped, wrong encodings repaired by ftfy, control
-    and zero-width characters and lone surrogates removed. Cleaning a clean line changes nothing.
+    and zero-width characters removed, lone surrogates replaced by U+FFFD. Cleaning a clean line changes nothing.
     """
     text = " ".join(text.split())
     if text.isascii() and "&" not in text and text.isprintable():

@@ -29,9 +29,7 @@ _SHAPES = re.compile(
     re.VERBOSE,
 )
 # The body ends at the END line, or at the end of a text that was cut off in the middle of a key.
-_PRIVATE_KEY = re.compile(
-    r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
-)
+_PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _URI_CREDENTIALS = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:'\"]*)(?P<rest>:[^\s/'\"]*)?@")
 _WEBHOOK = re.compile(
     r"""(?P<service>https?://
@@ -46,14 +44,25 @@ _WEBHOOK = re.compile(
         )[^\s'"<>)\]}]+""",
     re.VERBOSE | re.IGNORECASE,
 )
-_AUTHORIZATION = re.compile(r"(?P<kind>\b(?:Bearer|Basic|Token)\s+)(?P<value>[A-Za-z0-9+/=._~-]{12,})", re.IGNORECASE)
+# A digit tells a credential from prose such as "basic understanding".
+_AUTHORIZATION = re.compile(
+    r"(?P<kind>\b(?:Bearer|Basic|Token)\s+)(?=[^\s\d]*\d)(?P<value>[A-Za-z0-9+/=._~-]{12,})", re.IGNORECASE
+)
 
 _SECRET_NAME = (
-    r"(?:[A-Za-z0-9_.-]*[_.-])?"
-    r"(?:token|secret|secrets|password|passwd|passphrase|pwd|api_?key|key|credentials?|webhook(?:_url)?)"
+    r"(?:(?:[A-Za-z0-9_.-]*[_.-])?"
+    r"(?:token|secrets?|password|passwd|passphrase|pwd|api_?key|key|credentials?|webhook(?:_url)?)"
+    r"|[A-Za-z]*(?:token|secret|password|apikey))"
+)
+# A line that is one unquoted assignment (.env, YAML, shell, patches of them): the value ends with the line.
+_LINE = re.compile(
+    rf"""^(?P<name>[ \t]*[+-]?[ \t]*(?:export[ \t]+)?(?P<bare>{_SECRET_NAME}))
+        (?P<sign>[ \t]*[:=][ \t]*)
+        (?P<value>[^\s"'].*)$""",
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
 _ASSIGNMENT = re.compile(
-    rf"""(?<![A-Za-z0-9_])(?P<name>["']?(?P<bare>{_SECRET_NAME}|[A-Za-z]*(?:Token|Secret|Password|ApiKey|apikey))["']?)
+    rf"""(?<![A-Za-z0-9_])(?P<name>["']?(?P<bare>{_SECRET_NAME})["']?)
         (?P<sign>[ \t]*[:=][ \t]*)
         (?P<value>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[^\s'",;&)\]}}]+)""",
     re.VERBOSE | re.IGNORECASE,
@@ -82,6 +91,7 @@ def redact(text: str) -> str:
     text = _URI_CREDENTIALS.sub(_mask_credentials, text)
     text = _SHAPES.sub(MASK, text)
     text = _AUTHORIZATION.sub(rf"\g<kind>{MASK}", text)
+    text = _LINE.sub(_mask_assignment, text)
     return _ASSIGNMENT.sub(_mask_assignment, text)
 
 

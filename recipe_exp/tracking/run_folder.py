@@ -192,6 +192,20 @@ def is_alive(folder: RunFolder) -> bool:
     return is_locked(folder.path / _LOCK_NAME)
 
 
+def mark_interrupted(folder: RunFolder) -> bool:
+    """Record a run that is recorded as running and whose process is gone as interrupted.
+
+    Returns:
+        Whether that was so.
+    """
+    with folder.edit_record() as record:
+        # Whoever takes the lock sets the status afterwards, and waits for this transaction to do so.
+        was_killed = record.get("status") == "running" and not is_alive(folder)
+        if was_killed:
+            record["status"] = "interrupted"
+    return was_killed
+
+
 def list_runs(output_dir: Path, kind: RunKind | None = None) -> list[RunFolder]:
     """All run folders under `output_dir`, the newest first; only those of one kind if `kind` is given."""
     kinds: list[RunKind] = ["run", "sweep"] if kind is None else [kind]
@@ -238,9 +252,7 @@ def _matches(runs: list[RunFolder], reference: str) -> list[RunFolder]:
     return named or [folder for folder in runs if folder.run_id.startswith(reference)]
 
 
-def _explain_reference(
-    output_dir: Path, reference: str, runs: list[RunFolder], matches: list[RunFolder]
-) -> str:
+def _explain_reference(output_dir: Path, reference: str, runs: list[RunFolder], matches: list[RunFolder]) -> str:
     if matches:
         listed = ", ".join(folder.run_id for folder in matches[:_MAX_LISTED])
         return f"run={reference}: {len(matches)} runs answer to it ({listed}); give one run id"

@@ -2,45 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A place in a dish for foods that play the same part.
-
-    Attributes:
-        names: the foods that may stand here.
-        minimum: how many of them a recipe takes at least.
-        maximum: how many of them a recipe takes at most.
-        amounts: amounts that fit this dish; empty takes each food's own.
-    """
-
-    names: tuple[str, ...]
-    minimum: int = 1
-    maximum: int = 1
-    amounts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Dish:
-    """One kind of dish.
-
-    In titles and steps `{part}` stands for the foods of a slot, `{part+other}` for those of several slots as
-    one list, and a name in `numbers` for the one number that the recipe draws for it.
-
-    Attributes:
-        parts: the slots by name.
-        titles: alternatives for the title.
-        steps: the steps in order, each with alternatives. A step that names only empty slots is left out.
-        numbers: the minutes and degrees that a step may need.
-    """
-
-    parts: dict[str, Slot]
-    titles: tuple[str, ...]
-    steps: tuple[tuple[str, ...], ...]
-    numbers: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
+from recipe_exp.data.sample.grammar import Dish, Slot
 
 _MEAT = ("chicken", "beef", "pork", "lamb", "turkey")
 _CURED = ("ham", "bacon", "sausages")
@@ -49,43 +11,21 @@ _BEANS = ("lentils", "chickpeas", "black beans", "white beans")
 _PASTA = ("spaghetti", "penne", "macaroni", "linguine")
 _GRAIN = ("rice", "quinoa", "couscous", "barley")
 _ROOTS = ("potatoes", "carrots", "parsnips", "squash", "beets")
-_VEGETABLES = (
-    "carrots",
-    "celery",
-    "cabbage",
-    "broccoli",
-    "cauliflower",
-    "zucchini",
-    "eggplant",
-    "peppers",
-    "mushrooms",
-    "asparagus",
-    "corn",
-    "peas",
-    "spinach",
-    "kale",
-    "tomatoes",
-)
-_RAW = ("carrots", "celery", "cabbage", "peppers", "corn", "spinach", "tomatoes", "cucumber", "radishes", "avocado")
+_FIRM = ("carrots", "celery", "cabbage", "broccoli", "cauliflower")
+_TENDER = ("zucchini", "eggplant", "peppers", "mushrooms", "asparagus", "spinach", "kale", "tomatoes")
+_VEGETABLES = (*_FIRM, *_TENDER)
+_RAW = ("carrots", "celery", "cabbage", "peppers", "radishes", "spinach", "tomatoes", "cucumber", "avocado")
+_SMALL = Slot(("corn", "peas"), 0, 1)
 _BULBS = ("onion", "leeks", "shallots", "garlic")
 _HERBS = ("basil", "parsley", "cilantro", "dill", "mint", "thyme", "rosemary", "sage", "oregano")
 _SPICES = ("cumin", "paprika", "turmeric", "curry powder", "chili powder")
 _SWEET_SPICES = ("cinnamon", "nutmeg", "vanilla")
 _CHEESE = ("cheddar", "parmesan", "mozzarella", "feta", "ricotta")
-_FRUIT = (
-    "apples",
-    "pears",
-    "peaches",
-    "bananas",
-    "blueberries",
-    "raspberries",
-    "strawberries",
-    "cherries",
-    "mango",
-)
+_BERRIES = ("blueberries", "raspberries", "strawberries", "cherries")
+_FRUIT = ("apples", "pears", "peaches", "bananas", *_BERRIES, "mango")
 _DRIED = ("raisins", "dates", "cranberries", "walnuts", "almonds", "pecans", "chocolate")
-_FAT = Slot(("butter", "olive oil"), amounts=("1 tablespoon", "2 tablespoons"))
 _SALT = Slot(("salt",), 0, 1)
+_FAT = Slot(("butter", "olive oil"), amounts=("1 tablespoon", "2 tablespoons"))
 _BAKING_BUTTER = Slot(("butter",), amounts=("1/4 cup", "1/2 cup"))
 
 DISHES: tuple[Dish, ...] = (
@@ -93,16 +33,17 @@ DISHES: tuple[Dish, ...] = (
         parts={
             "main": Slot((*_MEAT, *_BEANS, *_GRAIN)),
             "vegetable": Slot(_VEGETABLES, 1, 2),
+            "small": _SMALL,
             "bulb": Slot(_BULBS),
-            "broth": Slot(("broth",)),
+            "broth": Slot(("broth",), amounts=("4 cups", "6 cups")),
             "herb": Slot(_HERBS),
             "salt": _SALT,
         },
-        titles=("{main+vegetable} Soup", "{main+vegetable} Soup with {herb}"),
+        titles=("{main+vegetable+small} Soup", "{main+vegetable} Soup with {herb}"),
         steps=(
             ("Chop the {vegetable+bulb}.", "Clean and chop the {vegetable+bulb}."),
             ("Bring the {broth} to a boil in a large pot.",),
-            ("Add the {main+vegetable+bulb} and simmer for {simmer} minutes.",),
+            ("Add the {main+vegetable+small+bulb} and simmer for {simmer} minutes.",),
             ("Stir in the {herb+salt} and serve hot.", "Season with the {herb+salt} and serve."),
         ),
         numbers={"simmer": ("20", "25", "30")},
@@ -131,13 +72,13 @@ DISHES: tuple[Dish, ...] = (
         parts={
             "main": Slot((*_MEAT, "shrimp", "tofu", "chickpeas", "lentils")),
             "vegetable": Slot(_VEGETABLES, 1, 2),
-            "bulb": Slot((*_BULBS, "ginger"), 1, 2),
+            "bulb": Slot((*_BULBS, "ginger")),
             "milk": Slot(("coconut milk", "yogurt")),
             "fat": _FAT,
-            "spice": Slot(_SPICES, 1, 2),
+            "spice": Slot(_SPICES),
             "salt": _SALT,
         },
-        titles=("{main+vegetable} Curry", "{spice} {main+vegetable} Curry"),
+        titles=("{main+vegetable} Curry", "{bulb} {main} Curry with {vegetable}"),
         steps=(
             ("Chop the {vegetable+bulb}.",),
             ("Heat the {fat} in a pan and fry the {bulb+spice} for 2 minutes.",),
@@ -150,7 +91,7 @@ DISHES: tuple[Dish, ...] = (
     Dish(
         parts={
             "main": Slot((*_MEAT, "shrimp", "tofu")),
-            "vegetable": Slot(_VEGETABLES, 2, 3),
+            "vegetable": Slot(_VEGETABLES, 1, 3),
             "bulb": Slot(("garlic", "ginger", "onion")),
             "oil": Slot(("sesame oil",)),
             "sauce": Slot(("soy sauce",)),
@@ -175,7 +116,7 @@ DISHES: tuple[Dish, ...] = (
             "cheese": Slot(_CHEESE),
             "herb": Slot(("basil", "parsley", "oregano", "sage"), 0, 1),
         },
-        titles=("{pasta} with {main+vegetable}", "{cheese+vegetable} {pasta}"),
+        titles=("{pasta} with {main+vegetable}", "{main+vegetable} {pasta} with {cheese}"),
         steps=(
             ("Boil the {pasta} for {boil} minutes and drain.",),
             ("Heat the {fat} in a pan and cook the {bulb} for 2 minutes.",),
@@ -186,19 +127,18 @@ DISHES: tuple[Dish, ...] = (
     ),
     Dish(
         parts={
-            "main": Slot(("chicken", "ham", "tuna", "shrimp", "chickpeas", "white beans", *_GRAIN[:3])),
+            "main": Slot(("chicken", "ham", "tuna", "shrimp", "chickpeas", "white beans", "rice", "quinoa")),
             "raw": Slot(_RAW, 2, 3),
             "cheese": Slot(("feta", "mozzarella"), 0, 1),
             "oil": Slot(("olive oil",)),
             "sour": Slot(("lemon juice", "lime juice", "vinegar")),
-            "mustard": Slot(("mustard",), 0, 1),
             "herb": Slot(("basil", "parsley", "cilantro", "dill", "mint")),
         },
         titles=("{main+raw} Salad", "{herb} {main} Salad with {raw}"),
         steps=(
             ("Cook the {main} and let cool.",),
             ("Chop the {raw+herb}.", "Wash and chop the {raw+herb}."),
-            ("Whisk the {oil+sour+mustard} in a small bowl.",),
+            ("Whisk the {oil+sour} in a small bowl.",),
             ("Toss the {main+raw+herb} with the dressing in a large bowl.",),
             ("Top with the {cheese} and serve.",),
         ),
@@ -206,14 +146,14 @@ DISHES: tuple[Dish, ...] = (
     Dish(
         parts={
             "main": Slot((*_CURED, "turkey", "tuna", "white beans", "black beans"), 0, 1),
-            "vegetable": Slot((*_ROOTS[:4], *_VEGETABLES[2:9]), 1, 2),
-            "bulb": Slot(_BULBS[:3]),
+            "vegetable": Slot((*_ROOTS, "broccoli", "cauliflower", *_TENDER), 1, 2),
+            "bulb": Slot(("onion", "leeks", "shallots")),
             "eggs": Slot(("eggs",), 0, 1),
             "cream": Slot(("cream", "milk")),
             "cheese": Slot(("cheddar", "parmesan", "mozzarella")),
             "herb": Slot(("thyme", "rosemary", "sage", "parsley")),
         },
-        titles=("{main+vegetable} Bake", "{cheese+vegetable} Bake with {herb}"),
+        titles=("{main+vegetable} Bake", "{main+vegetable} Bake with {cheese}"),
         steps=(
             ("Heat the oven to {degrees} degrees.",),
             ("Slice the {vegetable+bulb} and layer in a baking dish.",),
@@ -236,9 +176,10 @@ DISHES: tuple[Dish, ...] = (
         titles=("Roast {main+root}", "{herb} Roast {main} with {root}"),
         steps=(
             ("Heat the oven to {degrees} degrees.",),
-            ("Cut the {root+bulb} into large pieces.", "Peel and slice the {root+bulb}."),
+            ("Cut the {root+bulb} into large pieces.", "Wash and slice the {root+bulb}."),
             ("Toss the {root+bulb} with the {oil+herb+salt} on a baking sheet.",),
-            ("Place the {main} on top and roast for {roast} minutes.",),
+            ("Place the {main} on top.",),
+            ("Roast for {roast} minutes.",),
             ("Drizzle with the {sour} and serve.",),
         ),
         numbers={"degrees": ("400", "425"), "roast": ("30", "35", "45")},
@@ -246,17 +187,16 @@ DISHES: tuple[Dish, ...] = (
     Dish(
         parts={
             "main": Slot((*_CURED, "salmon", "shrimp"), 0, 1),
-            "vegetable": Slot((*_VEGETABLES[5:10], *_VEGETABLES[12:], "potatoes"), 1, 2),
+            "vegetable": Slot((*_TENDER, "potatoes"), 1, 2),
             "bulb": Slot(("onion", "shallots", "leeks")),
             "eggs": Slot(("eggs",), amounts=("3", "4", "6")),
             "milk": Slot(("milk", "cream"), 0, 1, ("1 tablespoon", "2 tablespoons")),
             "cheese": Slot(_CHEESE),
             "fat": _FAT,
-            "salt": _SALT,
         },
-        titles=("{main+vegetable} Omelette", "{vegetable+cheese} Omelette"),
+        titles=("{main+vegetable+cheese} Omelette", "{main+vegetable} Omelette with {cheese}"),
         steps=(
-            ("Beat the {eggs+milk+salt} in a bowl.", "Whisk the {eggs+milk+salt} in a bowl."),
+            ("Beat the {eggs+milk} in a bowl.", "Whisk the {eggs+milk} in a bowl."),
             ("Chop the {vegetable+bulb}.", "Slice the {vegetable+bulb}."),
             ("Heat the {fat} in a pan and cook the {main+vegetable+bulb} for {cook} minutes.",),
             ("Pour in the {eggs} and cook for 3 minutes.",),
@@ -266,7 +206,7 @@ DISHES: tuple[Dish, ...] = (
     ),
     Dish(
         parts={
-            "grain": Slot(_GRAIN),
+            "grain": Slot(("rice", "quinoa", "barley")),
             "main": Slot((*_MEAT, *_BEANS), 0, 1),
             "vegetable": Slot(_VEGETABLES, 1, 2),
             "bulb": Slot(_BULBS),
@@ -274,7 +214,7 @@ DISHES: tuple[Dish, ...] = (
             "fat": _FAT,
             "spice": Slot((*_SPICES, "thyme", "oregano")),
         },
-        titles=("{vegetable} {grain} with {spice}", "{main+vegetable} {grain}"),
+        titles=("{main+vegetable} {grain} with {spice}", "{main+vegetable} {grain}"),
         steps=(
             ("Chop the {vegetable+bulb}.",),
             ("Heat the {fat} in a pot and cook the {main+bulb+spice} for {cook} minutes.",),
@@ -287,7 +227,7 @@ DISHES: tuple[Dish, ...] = (
         parts={
             "main": Slot(("chicken", "beef", "pork", "cod", "shrimp", "black beans", "tofu")),
             "tortillas": Slot(("tortillas",)),
-            "raw": Slot(("cabbage", "corn", "peppers", "tomatoes", "radishes", "avocado", "lettuce", "mango"), 1, 2),
+            "raw": Slot(("cabbage", "peppers", "tomatoes", "radishes", "avocado", "lettuce", "mango"), 1, 2),
             "cheese": Slot(("cheddar", "feta"), 0, 1),
             "oil": Slot(("olive oil",)),
             "sour": Slot(("lime juice",)),
@@ -306,7 +246,7 @@ DISHES: tuple[Dish, ...] = (
     Dish(
         parts={
             "bread": Slot(("bread",)),
-            "main": Slot((*_CURED[:2], "chicken", "turkey", "tuna", "salmon")),
+            "main": Slot(("ham", "bacon", "chicken", "turkey", "tuna", "salmon")),
             "raw": Slot(("tomatoes", "cucumber", "avocado", "lettuce", "spinach", "radishes", "apples", "pears"), 1, 2),
             "cheese": Slot(_CHEESE),
             "spread": Slot(("mustard", "butter"), amounts=("1 tablespoon", "2 teaspoons")),
@@ -327,15 +267,14 @@ DISHES: tuple[Dish, ...] = (
             "sugar": Slot(("sugar",)),
             "eggs": Slot(("eggs",), amounts=("2", "3")),
             "fruit": Slot((*_FRUIT, "carrots", "pumpkin"), 1, 2),
-            "extra": Slot(_DRIED, 0, 1),
+            "extra": Slot((*_DRIED, *_SWEET_SPICES)),
             "butter": _BAKING_BUTTER,
-            "spice": Slot(_SWEET_SPICES, 0, 1),
         },
-        titles=("{fruit+extra} Cake", "{spice} {fruit} Cake with {extra}"),
+        titles=("{fruit+extra} Cake", "{fruit} Cake with {extra}"),
         steps=(
             ("Heat the oven to 350 degrees and grease a cake pan.",),
             ("Beat the {butter+sugar} until fluffy, then beat in the {eggs}.",),
-            ("Stir in the {flour+powder+spice}.", "Mix in the {flour+powder+spice}."),
+            ("Stir in the {flour+powder}.", "Mix in the {flour+powder}."),
             ("Fold in the {fruit+extra} and pour into the pan.",),
             ("Bake for {bake} minutes and let cool.",),
         ),
@@ -346,12 +285,12 @@ DISHES: tuple[Dish, ...] = (
             "flour": Slot(("flour",)),
             "oats": Slot(("oats", "cocoa", "cornmeal"), 0, 1),
             "sugar": Slot(("sugar",)),
-            "eggs": Slot(("eggs",), amounts=("1", "2")),
-            "extra": Slot(_DRIED, 1, 3),
+            "eggs": Slot(("eggs",), amounts=("2", "3")),
+            "extra": Slot(_DRIED, 1, 2),
             "butter": _BAKING_BUTTER,
-            "spice": Slot((*_SWEET_SPICES, "salt")),
+            "spice": Slot(_SWEET_SPICES),
         },
-        titles=("{oats+extra} Cookies", "{extra} Cookies with {spice}"),
+        titles=("{oats+extra} Cookies", "{oats+extra} Cookies with {spice}"),
         steps=(
             ("Heat the oven to {degrees} degrees.",),
             ("Cream the {butter+sugar}, then beat in the {eggs}.", "Beat the {sugar+eggs+butter} until fluffy."),
@@ -367,7 +306,7 @@ DISHES: tuple[Dish, ...] = (
             "grain": Slot(("oats", "cornmeal", "cocoa"), 0, 1),
             "powder": Slot(("baking powder",)),
             "sweet": Slot(("sugar", "honey"), amounts=("1/4 cup", "1/2 cup")),
-            "eggs": Slot(("eggs",), amounts=("1", "2")),
+            "eggs": Slot(("eggs",), amounts=("2", "3")),
             "milk": Slot(("milk", "yogurt")),
             "fruit": Slot((*_FRUIT, "pumpkin")),
             "extra": Slot((*_DRIED, *_SWEET_SPICES)),
@@ -385,18 +324,17 @@ DISHES: tuple[Dish, ...] = (
     Dish(
         parts={
             "flour": Slot(("flour",), amounts=("1 cup", "1 1/2 cups")),
-            "powder": Slot(("baking powder",), 0, 1),
-            "eggs": Slot(("eggs",), amounts=("1", "2")),
+            "eggs": Slot(("eggs",), amounts=("2", "3")),
             "milk": Slot(("milk", "yogurt"), amounts=("1 cup", "1 1/2 cups")),
-            "fruit": Slot((*_FRUIT, "pumpkin", "corn", "zucchini"), 1, 2),
+            "fruit": Slot((*_FRUIT, "pumpkin"), 1, 2),
             "fat": _FAT,
             "spice": Slot((*_SWEET_SPICES, "salt"), 0, 1),
             "top": Slot(("honey", "walnuts", "pecans", "almonds", "chocolate")),
         },
         titles=("{fruit} Pancakes with {top}", "{spice} {fruit+top} Pancakes"),
         steps=(
-            ("Whisk the {flour+powder+eggs+milk+spice} in a bowl.",),
-            ("Chop the {fruit} and stir in.", "Fold in the {fruit}."),
+            ("Whisk the {flour+eggs+milk+spice} in a bowl.",),
+            ("Fold in the {fruit}.", "Stir in the {fruit}."),
             ("Heat the {fat} in a pan and pour in small rounds.",),
             ("Cook for {cook} minutes on each side.",),
             ("Top with the {top} and serve warm.",),
@@ -408,7 +346,7 @@ DISHES: tuple[Dish, ...] = (
             "oats": Slot(("oats",)),
             "flour": Slot(("flour",), 0, 1, ("1/2 cup", "1 cup")),
             "sweet": Slot(("sugar", "honey"), amounts=("1/4 cup", "1/2 cup")),
-            "fruit": Slot((*_FRUIT[:-1], "cranberries"), 1, 2),
+            "fruit": Slot((*_FRUIT, "cranberries"), 1, 2),
             "nuts": Slot(("walnuts", "almonds", "pecans")),
             "butter": _BAKING_BUTTER,
             "spice": Slot(_SWEET_SPICES),
@@ -416,11 +354,27 @@ DISHES: tuple[Dish, ...] = (
         titles=("{fruit+nuts} Crumble", "{spice} {fruit} Crumble with {nuts}"),
         steps=(
             ("Heat the oven to {degrees} degrees.",),
-            ("Slice the {fruit} and place in a baking dish.", "Toss the {fruit} with the {spice} in a baking dish."),
+            ("Place the {fruit} in a baking dish.",),
             ("Mix the {flour+oats+sweet+nuts+butter+spice} with your fingers.",),
             ("Scatter over the {fruit} and bake for {bake} minutes.",),
         ),
         numbers={"degrees": ("350", "375"), "bake": ("35", "40", "45")},
+    ),
+    Dish(
+        parts={
+            "honey": Slot(("honey",), 0, 1),
+            "milk": Slot(("milk", "yogurt", "coconut milk")),
+            "fruit": Slot(_FRUIT, 1, 2),
+            "extra": Slot(("oats", "cocoa", "dates", "almonds", "mint", "cinnamon", "ginger")),
+        },
+        titles=("{fruit+extra} Smoothie", "{fruit} Smoothie with {extra}"),
+        steps=(
+            ("Place the {fruit+extra} in a blender.",),
+            ("Pour in the {milk} and blend for {blend} minutes.",),
+            ("Sweeten with the {honey}.", "Stir in the {honey}."),
+            ("Pour into tall glasses and serve cold.", "Serve cold."),
+        ),
+        numbers={"blend": ("2", "3")},
     ),
 )
 """Every kind of dish; each step's alternatives together with the other steps use every slot."""

@@ -45,7 +45,6 @@ spaghetti       | Spaghetti     | 8 ounces; 12 ounces
 penne           | Penne         | 8 ounces; 12 ounces
 macaroni        | Macaroni      | 8 ounces; 2 cups
 linguine        | Linguine      | 8 ounces; 12 ounces
-noodles         | Noodle        | 8 ounces; 12 ounces
 rice            | Rice          | 1 cup; 1 1/2 cups; 2 cups
 quinoa          | Quinoa        | 1 cup; 1 1/2 cups
 couscous        | Couscous      | 1 cup; 1 1/2 cups
@@ -70,7 +69,7 @@ corn            | Corn          | 1 cup; 2 cups; 1 can
 peas            | Pea           | 1 cup; 1/2 cup
 spinach         | Spinach       | 2 cups; 3 cups; 1 bunch
 kale            | Kale          | 2 cups; 1 bunch
-tomatoes        | Tomato        | 2; 3; 1 can
+tomatoes        | Tomato        | 2; 3; 4
 cucumber        | Cucumber      | 1; 1/2
 radishes        | Radish        | 4; 6
 avocado         | Avocado       | 1; 1 large

@@ -1,0 +1,41 @@
+# `make train` and `make test` need nothing but Python, make, git and a package index.
+PYTHON ?= python3
+EXTRAS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+empty :=
+comma := ,
+WANTED := dev$(if $(EXTRAS),$(comma)$(EXTRAS))
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(WANTED))
+
+.PHONY: train test check format ui clean
+
+train: $(STAMP)
+	$(BIN)/python -m recipe_exp $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+ui: $(STAMP)
+	$(BIN)/python -m recipe_exp task=ui $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(WANTED)]'
+	touch $@

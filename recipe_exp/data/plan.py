@@ -1,0 +1,191 @@
+"""The batch plan: which examples make a step, and how a device can take them; pure functions without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from recipe_exp.errors import DataError
+
+IndexArray = npt.NDArray[np.int64]
+
+# What a micro-batch costs beyond its tokens, as a share of the budget: more, smaller ones have less padding but
+# leave the device idle between them.
+_FIXED_COST = 1 / 16
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """Which examples each step learns from.
+
+    Every epoch takes each example once, in a uniform permutation that depends on the fields below and the epoch
+    only. The last window of an epoch may be smaller than the others.
+
+    Attributes:
+        num_examples: examples of the training split.
+        batch_size: examples of one window, over all processes.
+        seed: the run's seed.
+        fingerprint: the data fingerprint.
+    """
+
+    num_examples: int
+    batch_size: int
+    seed: int
+    fingerprint: str
+    _last_order: list[tuple[int, IndexArray]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.num_examples < 1:
+            raise DataError("data: the training split holds no example; lower the held-out fractions or add recipes")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+
+    @property
+    def windows_per_epoch(self) -> int:
+        """Steps that take every example once."""
+        return -(-self.num_examples // self.batch_size)
+
+    def epoch_of(self, step: int) -> int:
+        """Returns the epoch of a step; both are counted from 0."""
+        return step // self.windows_per_epoch
+
+    def window(self, step: int) -> IndexArray:
+        """Returns the indices of the examples of one step, counted from 0.
+
+        Steps may be asked for in any order; only the first step of an epoch costs more than a slice.
+        """
+        if step < 0:
+            raise ValueError(f"step={step}: steps are counted from 0")
+        start = step % self.windows_per_epoch * self.batch_size
+        return self._order(self.epoch_of(step))[start : start + self.batch_size].copy()
+
+    def _order(self, epoch: int) -> IndexArray:
+        for known, order in self._last_order:
+            if known == epoch:
+                return order
+        order = _permutation(self.num_examples, f"{self.fingerprint}|{self.seed}|{epoch}|{self.batch_size}")
+        self._last_order[:] = [(epoch, order)]
+        return order
+
+
+def plan_micro_batches(
+    source_lengths: npt.ArrayLike,
+    target_lengths: npt.ArrayLike,
+    micro_batch_tokens: int,
+    num_processes: int,
+) -> list[list[IndexArray]]:
+    """Divides a window into micro-batches of similar lengths and deals them to the processes.
+
+    The size of a micro-batch is `n * (longest source + longest target)`, its tokens with padding. No size exceeds
+    `micro_batch_tokens` but that of a single example which is longer. All processes get equally many micro-batches,
+    because collective calls must match; those with the same number in their lists are of similar size.
+
+    Args:
+        source_lengths: (num_examples,) tokens of each source in the window.
+        target_lengths: (num_examples,) tokens of each target.
+        micro_batch_tokens: the budget of one micro-batch.
+        num_processes: how many processes share the window.
+
+    Returns:
+        For each process its micro-batches, each an array of positions in the window. An empty array stands where a
+        process has nothing to do while another has.
+    """
+    sources = np.asarray(source_lengths, dtype=np.int64)
+    targets = np.asarray(target_lengths, dtype=np.int64)
+    parts = _largest_first(cut_by_tokens(sources, targets, micro_batch_tokens), sources, targets)
+    parts = _fill_last_round(parts, sources, targets, num_processes)
+    return _deal(parts, sources, targets, num_processes)
+
+
+def cut_by_tokens(sources: IndexArray, targets: IndexArray, max_tokens: int) -> list[IndexArray]:
+    """Divides examples into micro-batches of similar lengths: a plan for one process, shortest first.
+
+    Returns:
+        Arrays of positions; together they hold each position once. Sizes are bounded as in `plan_micro_batches`.
+    """
+    # Targets are the longer side and vary the most, so they decide who stands together.
+    order = np.lexsort((sources, targets))
+    cuts = _cheapest_cuts(sources[order], targets[order], max_tokens)
+    return [order[start:end] for start, end in itertools.pairwise(cuts)]
+
+
+def padded_size(positions: IndexArray, sources: IndexArray, targets: IndexArray) -> int:
+    """Returns the tokens of a micro-batch with padding: `n * (longest source + longest target)`, 0 if it is empty."""
+    if not len(positions):
+        return 0
+    return len(positions) * int(sources[positions].max() + targets[positions].max())
+
+
+def _permutation(size: int, key: str) -> IndexArray:
+    # NumPy keeps the bits of PCG64 the same for ever, but not what its Generator makes of them; so the raw bits are
+    # sorted. Two of 64 bits are equal too rarely to matter, and a stable sort makes even that reproducible.
+    bits = np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")).random_raw(size)
+    return np.argsort(bits, kind="stable")
+
+
+def _cheapest_cuts(sources: IndexArray, targets: IndexArray, max_tokens: int) -> list[int]:
+    """Returns where to cut a sorted row of examples for the least padding and fixed costs: a shortest path."""
+    num_examples = len(sources)
+    shortest = int((sources + targets).min()) if num_examples else 1
+    reach = max(1, max_tokens // max(shortest, 1))
+    costs = np.zeros(num_examples + 1)
+    starts = np.zeros(num_examples + 1, dtype=np.int64)
+    for end in range(1, num_examples + 1):
+        first = max(0, end - reach)
+        longest_source = np.maximum.accumulate(sources[first:end][::-1])
+        longest_target = np.maximum.accumulate(targets[first:end][::-1])
+        counts = np.arange(1, end - first + 1)
+        sizes = counts * (longest_source + longest_target)
+        total = sizes + _FIXED_COST * max_tokens + costs[first:end][::-1]
+        total[(sizes > max_tokens) & (counts > 1)] = np.inf
+        best = int(np.argmin(total))
+        costs[end], starts[end] = total[best], end - 1 - best
+    cuts = [num_examples]
+    while cuts[-1]:
+        cuts.append(int(starts[cuts[-1]]))
+    return cuts[::-1]
+
+
+def _fill_last_round(
+    parts: list[IndexArray], sources: IndexArray, targets: IndexArray, num_processes: int
+) -> list[IndexArray]:
+    """Splits the smallest parts, those of the last round, until every process has one or none can be split."""
+    num_full = len(parts) // num_processes * num_processes
+    full, last = parts[:num_full], parts[num_full:]
+    while last and len(last) < num_processes:
+        largest = max(range(len(last)), key=lambda i: (len(last[i]) > 1, padded_size(last[i], sources, targets)))
+        if len(last[largest]) == 1:
+            break
+        last[largest : largest + 1] = _halves(last[largest], sources, targets)
+    return full + _largest_first(last, sources, targets)
+
+
+def _halves(part: IndexArray, sources: IndexArray, targets: IndexArray) -> list[IndexArray]:
+    def larger_half(cut: int) -> int:
+        return max(padded_size(part[:cut], sources, targets), padded_size(part[cut:], sources, targets))
+
+    cut = min(range(1, len(part)), key=larger_half)
+    return [part[:cut], part[cut:]]
+
+
+def _largest_first(parts: list[IndexArray], sources: IndexArray, targets: IndexArray) -> list[IndexArray]:
+    return sorted(parts, key=lambda part: -padded_size(part, sources, targets))
+
+
+def _deal(
+    parts: list[IndexArray], sources: IndexArray, targets: IndexArray, num_processes: int
+) -> list[list[IndexArray]]:
+    """Gives each round's largest part to the process that has had the least so far."""
+    hands: list[list[IndexArray]] = [[] for _ in range(num_processes)]
+    loads = [0] * num_processes
+    nothing = np.empty(0, dtype=np.int64)
+    for start in range(0, len(parts), num_processes):
+        receivers = sorted(range(num_processes), key=loads.__getitem__)
+        for process, part in itertools.zip_longest(receivers, parts[start : start + num_processes], fillvalue=nothing):
+            hands[process].append(part)
+            loads[process] += padded_size(part, sources, targets)
+    return hands

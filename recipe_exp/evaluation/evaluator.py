@@ -1,0 +1,158 @@
+"""What a model is worth on held-out recipes: its loss, and the recipes that it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from recipe_exp.config.evaluation import EvaluationConfig
+from recipe_exp.data.cache import TokenCache
+from recipe_exp.data.corpus import Split
+from recipe_exp.data.loader import evaluation_batches
+from recipe_exp.data.prompts import parse_prompt
+from recipe_exp.errors import DataError
+from recipe_exp.evaluation.generation import generate
+from recipe_exp.metrics import compute_metrics
+
+NUM_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated recipe.
+
+    Attributes:
+        prompt: what the model was given.
+        generated: what it wrote.
+        reference: the held-out recipe, None for a prompt of one's own.
+    """
+
+    prompt: str
+    generated: str
+    reference: str | None
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Metrics by the names of MLflow (`eval/...`) and every generated recipe."""
+
+    metrics: dict[str, float]
+    predictions: list[Sample]
+
+
+class Evaluator:
+    """Measures a network on one held-out split.
+
+    The examples are the first `max_examples` of the split, whose order is that of the data; so two runs on the same
+    data measure the same examples. With several processes each takes a share; the sums are the whole's.
+
+    Args:
+        cache: tokens and texts.
+        split: which held-out split.
+        evaluation: how many examples, and how recipes are generated.
+        template: of `title=...; ingredients=...` prompts.
+        max_source_tokens: longer prompts are cut, as in training.
+        batch_tokens: padded tokens of one forward pass.
+        accelerator: device, precision and processes.
+
+    Raises:
+        DataError: if the split is empty.
+    """
+
+    def __init__(
+        self,
+        cache: TokenCache,
+        split: Split,
+        evaluation: EvaluationConfig,
+        *,
+        template: str,
+        max_source_tokens: int,
+        batch_tokens: int,
+        accelerator: Accelerator,
+    ) -> None:
+        self.tokens = cache.split(split)
+        self.examples = cache.examples(split)
+        self.tokenizer = cache.tokenizer
+        self.evaluation = evaluation
+        self.max_source_tokens = max_source_tokens
+        self.batch_tokens = batch_tokens
+        self.accelerator = accelerator
+        self.prompts = [parse_prompt(text, template) for text in evaluation.validation_prompts]
+        if len(self.tokens) == 0:
+            raise DataError(f"the {split} split holds no recipe; raise data.{split}_fraction or add recipes")
+
+    def evaluate(self, model: Any) -> EvaluationResult:
+        """Returns loss, perplexity and the metrics of generated recipes; the same on every process.
+
+        Args:
+            model: a `SequenceLoss`, not wrapped for data parallelism.
+        """
+        loss = self.loss(model)
+        examples = [self.examples[index] for index in range(self._count(self.evaluation.max_generated_examples))]
+        generated = self._generate(model.network, [example.source_text for example in examples])
+        computed = compute_metrics(
+            references=[example.target_text for example in examples],
+            predictions=generated,
+            prompt_ingredients=[example.prompt_ingredients for example in examples],
+            loss=loss,
+        )
+        predictions = [
+            Sample(example.source_text, text, example.target_text)
+            for example, text in zip(examples, generated, strict=True)
+        ]
+        return EvaluationResult({f"eval/{name}": value for name, value in computed.to_dict().items()}, predictions)
+
+    def loss(self, model: Any) -> float:
+        """Returns the cross-entropy a target token, over all target tokens of the examples, without smoothing."""
+        indices = list(range(self._count(self.evaluation.max_examples)))
+        share = indices[self.accelerator.process_index :: self.accelerator.num_processes]
+        loss_sum, num_tokens = 0.0, 0
+        was_training = model.training
+        model.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            for batch in evaluation_batches(self.tokens, share, self.batch_tokens):
+                moved = batch.to(self.accelerator.device)
+                loss_sum += float(model(moved.input_ids, moved.attention_mask, moved.labels))
+                num_tokens += batch.num_target_tokens
+        model.train(was_training)
+        parts = (
+            gather_object([(loss_sum, num_tokens)]) if self.accelerator.num_processes > 1 else [(loss_sum, num_tokens)]
+        )
+        return sum(part[0] for part in parts) / max(sum(part[1] for part in parts), 1)
+
+    def samples(self, model: Any, result: EvaluationResult | None = None) -> list[Sample]:
+        """Returns the first held-out recipes beside what the model writes, and answers to one's own prompts."""
+        if result is not None:
+            held_out = result.predictions[:NUM_SAMPLES]
+        else:
+            examples = [self.examples[index] for index in range(self._count(NUM_SAMPLES))]
+            texts = self._generate(model.network, [example.source_text for example in examples])
+            held_out = [Sample(e.source_text, text, e.target_text) for e, text in zip(examples, texts, strict=True)]
+        own = self._generate(model.network, self.prompts) if self.prompts else []
+        return [*held_out, *(Sample(prompt, text, None) for prompt, text in zip(self.prompts, own, strict=True))]
+
+    def _generate(self, network: Any, prompts: Sequence[str]) -> list[str]:
+        index, count = self.accelerator.process_index, self.accelerator.num_processes
+        with self.accelerator.autocast():
+            own = generate(
+                network,
+                self.tokenizer,
+                prompts[index::count],
+                max_new_tokens=self.evaluation.max_new_tokens,
+                num_beams=self.evaluation.num_beams,
+                max_source_tokens=self.max_source_tokens,
+            )
+        if count == 1:
+            return own
+        texts = [""] * len(prompts)
+        for process, share in enumerate(gather_object([own])):
+            texts[process::count] = share
+        return texts
+
+    def _count(self, wanted: int) -> int:
+        return min(wanted, len(self.tokens))

@@ -1,0 +1,80 @@
+"""Recipes for prompts, in batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from recipe_exp.data.tokenizer import RecipeTokenizer
+
+BATCH_TOKENS = 16_384
+
+
+@torch.no_grad()
+def generate(
+    network: Any,
+    tokenizer: RecipeTokenizer,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    num_beams: int = 1,
+    max_source_tokens: int | None = None,
+) -> list[str]:
+    """Returns one recipe for each prompt, in their order.
+
+    Args:
+        network: a T5, bare or with an adapter, on any device.
+        tokenizer: of the network.
+        prompts: raw text.
+        max_new_tokens: longest recipe.
+        num_beams: beams of the search, 1 for greedy.
+        max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
+    """
+    encoded = [_cut(ids, max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
+    order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
+    recipes = [""] * len(prompts)
+    was_training = network.training
+    network.eval()
+    try:
+        for batch in _batches(order, encoded, max_new_tokens, num_beams):
+            input_ids, attention_mask = _pad([encoded[index] for index in batch], tokenizer.pad_id)
+            output = network.generate(
+                input_ids=input_ids.to(network.device),
+                attention_mask=attention_mask.to(network.device),
+                max_new_tokens=max_new_tokens,
+                num_beams=num_beams,
+                do_sample=False,
+                use_cache=True,
+            )
+            for index, ids in zip(batch, output.tolist(), strict=True):
+                recipes[index] = tokenizer.decode(ids)
+    finally:
+        network.train(was_training)
+    return recipes
+
+
+def _cut(ids: list[int], max_tokens: int | None) -> list[int]:
+    if max_tokens is None or len(ids) <= max_tokens:
+        return ids
+    return [*ids[: max_tokens - 1], ids[-1]]
+
+
+def _batches(
+    order: Sequence[int], encoded: Sequence[Sequence[int]], max_new_tokens: int, num_beams: int
+) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for index in order:
+        tokens = (len(encoded[index]) + max_new_tokens) * num_beams
+        if not batches or (len(batches[-1]) + 1) * tokens > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def _pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    length = max(map(len, rows))
+    input_ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows])
+    attention_mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return input_ids, attention_mask

@@ -1,0 +1,66 @@
+"""A tuned model with everything that it takes to write a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe_exp.data.prompts import parse_prompt
+from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.evaluation.generation import generate
+from recipe_exp.models.finetuned import load_model_folder
+
+
+@dataclass(frozen=True)
+class RecipeWriter:
+    """A tuned model with everything that it takes to write a recipe.
+
+    Attributes:
+        network: a T5, bare or with an adapter, in evaluation mode.
+        tokenizer: of the network.
+        template: prompt template of the run, for prompts of the form `title=...; ingredients=...`.
+        max_source_tokens: longer prompts are cut, as in training.
+        max_new_tokens: longest recipe, unless a call says otherwise.
+        num_beams: beams of the search, unless a call says otherwise.
+    """
+
+    network: Any
+    tokenizer: RecipeTokenizer
+    template: str
+    max_source_tokens: int
+    max_new_tokens: int
+    num_beams: int
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, *, template: str, max_source_tokens: int, max_new_tokens: int, num_beams: int, device: str
+    ) -> RecipeWriter:
+        """Loads a run's `model/`, a checkpoint, or any plain T5 or LoRA folder.
+
+        Raises:
+            ModelError: if the folder holds no model or no tokenizer.
+        """
+        network = load_model_folder(folder).to(device)
+        tokenizer = RecipeTokenizer.from_pretrained(str(folder))
+        return cls(network, tokenizer, template, max_source_tokens, max_new_tokens, num_beams)
+
+    def generate(
+        self, prompts: Sequence[str], *, max_new_tokens: int | None = None, num_beams: int | None = None
+    ) -> list[str]:
+        """Returns one recipe in markdown for each prompt.
+
+        Args:
+            prompts: raw text, or `title=...; ingredients=a, b`, which the run's template renders.
+            max_new_tokens: longest recipe; None takes the run's.
+            num_beams: beams of the search; None takes the run's.
+        """
+        return generate(
+            self.network,
+            self.tokenizer,
+            [parse_prompt(prompt, self.template) for prompt in prompts],
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
+            num_beams=num_beams or self.num_beams,
+            max_source_tokens=self.max_source_tokens,
+        )

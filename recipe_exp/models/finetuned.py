@@ -1,0 +1,163 @@
+"""The weights that training changes: collecting, restoring and exporting them, full or adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import T5ForConditionalGeneration
+
+from recipe_exp.config.model import ModelConfig
+from recipe_exp.config.training import LoraConfig, TrainingConfig
+from recipe_exp.errors import ModelError
+from recipe_exp.models import load
+from recipe_exp.models.sequence_loss import t5_of
+
+FULL_WEIGHTS = "model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def build_trainable(
+    model: ModelConfig, training: TrainingConfig, *, precision: str, attention: str, base_folder: Path
+) -> Any:
+    """Returns the network that training changes, on the CPU, with its adapter if one is configured.
+
+    Weights that are tuned are in fp32 whatever the precision of the computation; a base that stays frozen is held in
+    bf16 when the computation is.
+
+    Args:
+        model: the network.
+        training: whether it is tuned whole or through an adapter.
+        precision: resolved, `fp32`, `tf32` or `bf16`.
+        attention: resolved, `eager` or `sdpa`.
+        base_folder: where a random base is saved, so that its adapter can be loaded again.
+    """
+    is_frozen = isinstance(training.adapter, LoraConfig)
+    dtype = torch.bfloat16 if is_frozen and precision == "bf16" else torch.float32
+    network = load.build_model(model, dtype=dtype, attention=attention)
+    if not isinstance(training.adapter, LoraConfig):
+        return network
+    from recipe_exp.models import adapters
+
+    base = model.name
+    if not model.pretrained:
+        base = str(base_folder)
+        if not base_folder.is_dir() and os.environ.get("RANK", "0") == "0":
+            load.export_model(network, base_folder)
+    wrapped = adapters.add_lora(network, training.adapter, base=base)
+    wrapped.train()
+    return wrapped
+
+
+def weights_file(network: nn.Module) -> str:
+    """Returns the name of the file that holds the tuned weights: the whole model's or the adapter's."""
+    return ADAPTER_WEIGHTS if _has_adapter(network) else FULL_WEIGHTS
+
+
+def tuned_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the tuned weights by the names that transformers or peft reads, without copies of shared ones."""
+    if _has_adapter(network):
+        from recipe_exp.models import adapters
+
+        return adapters.adapter_state(network)
+    seen: set[int] = set()
+    state = {}
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            state[name] = tensor.contiguous()
+    return state
+
+
+def load_tuned_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Puts tuned weights back in place.
+
+    Raises:
+        ModelError: if names or shapes are another model's.
+    """
+    if _has_adapter(network):
+        from recipe_exp.models import adapters
+
+        adapters.load_adapter_state(network, state)
+        return
+    expected = tuned_state(network)
+    wrong = [
+        n for n in {*expected, *state} if n not in expected or n not in state or expected[n].shape != state[n].shape
+    ]
+    if wrong:
+        raise ModelError(f"{len(wrong)} weights of the checkpoint do not fit this model, such as {sorted(wrong)[0]}")
+    network.load_state_dict(state, strict=False)
+
+
+def describe_model(network: nn.Module, folder: Path) -> None:
+    """Writes everything of a loadable model folder but its weights and tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if _has_adapter(network):
+        from recipe_exp.models import adapters
+
+        adapters.write_adapter_config(network, folder)
+    else:
+        load.write_config(t5_of(network), folder)
+
+
+def load_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "eager") -> Any:
+    """Returns the network of a run's `model/` folder, or of any plain T5 or LoRA folder, in evaluation mode.
+
+    Raises:
+        ModelError: if the folder holds no model or its base is missing.
+    """
+    if (folder / "adapter_config.json").is_file():
+        from recipe_exp.models import adapters
+
+        network = adapters.load_with_adapter(folder, dtype=dtype, attention=attention)
+    elif (folder / "config.json").is_file():
+        network = load.load_pretrained(str(folder), dtype=dtype, attention=attention)
+    else:
+        raise ModelError(f"{folder}: no model there; expected config.json or adapter_config.json")
+    network.eval()
+    return network
+
+
+def merge_to_folder(source: Path, target: Path) -> T5ForConditionalGeneration:
+    """Merges the adapter in `source` into its base in fp32 and writes a plain transformers model to `target`.
+
+    Raises:
+        ModelError: if `source` holds no adapter, or `target` exists and is not empty.
+    """
+    if not (source / "adapter_config.json").is_file():
+        raise ModelError(f"{source}: not an adapter; its model is plain already and needs no merge")
+    if target.exists() and any(target.iterdir()):
+        raise ModelError(f"{target}: exists and is not empty; choose another folder with task.output=...")
+    from recipe_exp.models import adapters
+
+    merged = adapters.merge_adapter(load_model_folder(source))
+    merged.eval()
+    target.mkdir(parents=True, exist_ok=True)
+    load.export_model(merged, target)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (source / name).is_file():
+            shutil.copy2(source / name, target / name)
+    return merged
+
+
+def count_parameters(network: nn.Module) -> tuple[int, int]:
+    """Returns (trainable, all) parameters, shared ones counted once."""
+    parameters = list(network.parameters())
+    return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+def _has_adapter(network: nn.Module) -> bool:
+    return hasattr(network, "peft_config")
+
+
+def base_named_by(folder: Path) -> str | None:
+    """Returns the base that an adapter's folder names, or None for a plain model."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return None
+    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])

@@ -1,0 +1,183 @@
+"""Building T5 networks: from a checkpoint, or from a shape with random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers.utils import logging
+
+from recipe_exp.config.model import ModelConfig, ModelShape
+from recipe_exp.errors import ModelError
+
+PAD_ID, EOS_ID = 0, 1
+_SHAPE_NAMES = ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "vocab_size")
+_MAX_LOGIT_DIFFERENCE = 1e-4
+
+
+def build_model(model: ModelConfig, *, dtype: torch.dtype, attention: str) -> T5ForConditionalGeneration:
+    """Returns the network in training mode, with its dropout and checkpointing as configured.
+
+    Args:
+        model: which network, and whether from a checkpoint or random.
+        dtype: of the weights.
+        attention: `eager` or `sdpa`.
+
+    Raises:
+        ModelError: if the checkpoint cannot be found or has another shape than configured.
+    """
+    if model.pretrained:
+        network = load_pretrained(model.name, model.revision, dtype=dtype, attention=attention)
+        _check_shape(network.config, model)
+    else:
+        network = from_shape(model.shape, dtype=dtype, attention=attention)
+    if model.dropout is not None:
+        set_dropout(network, model.dropout)
+    if model.gradient_checkpointing:
+        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        network.config.use_cache = False
+    network.train()
+    return network
+
+
+def from_shape(shape: ModelShape, *, dtype: torch.dtype, attention: str = "eager") -> T5ForConditionalGeneration:
+    """Returns a T5 v1.1 network with random weights, under the present default device and random state.
+
+    The output projection starts at 1/sqrt(d_model), so that the first loss is close to ln(vocab_size).
+    """
+    config = T5Config(
+        **{name: getattr(shape, name) for name in _SHAPE_NAMES},
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=shape.tie_word_embeddings,
+        pad_token_id=PAD_ID,
+        eos_token_id=EOS_ID,
+        decoder_start_token_id=PAD_ID,
+        attn_implementation=attention,
+        dtype=dtype,
+    )
+    network = T5ForConditionalGeneration(config).to(dtype)
+    if not shape.tie_word_embeddings:
+        network.lm_head.weight = nn.Parameter(torch.empty_like(network.lm_head.weight))
+        nn.init.normal_(network.lm_head.weight, std=shape.d_model**-0.5)
+    network.generation_config = generation_config()
+    return network
+
+
+def load_pretrained(
+    name: str, revision: str | None = None, *, dtype: torch.dtype, attention: str = "eager"
+) -> T5ForConditionalGeneration:
+    """Returns a network from a local folder or the Hugging Face hub. No code of the checkpoint is ever executed.
+
+    Raises:
+        ModelError: if it is neither in the cache nor reachable, or is no T5.
+    """
+    source = str(Path(name).expanduser()) if name.startswith("~") else name
+    try:
+        with quiet_transformers():
+            network = T5ForConditionalGeneration.from_pretrained(
+                source, revision=revision, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model.name={name}: not found in the local cache and the hub cannot be reached; give a folder with "
+            f"model.name=FOLDER ({' '.join(str(error).split())[:160]})"
+        ) from None
+    network.generation_config = generation_config()
+    return network
+
+
+def generation_config() -> GenerationConfig:
+    """Returns T5's special ids and nothing else: lengths and beams are given with every call."""
+    return GenerationConfig(
+        decoder_start_token_id=PAD_ID, pad_token_id=PAD_ID, eos_token_id=EOS_ID, max_length=None, do_sample=False
+    )
+
+
+def set_dropout(network: nn.Module, probability: float) -> None:
+    """Sets every dropout layer of the network, and what its configuration says of it."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+        elif isinstance(getattr(module, "dropout", None), float):
+            setattr(module, "dropout", probability)  # noqa: B010
+    config: Any = network.config
+    config.dropout_rate = probability
+
+
+def export_model(network: T5ForConditionalGeneration, folder: Path) -> None:
+    """Writes a folder that plain `transformers` loads to the same logits.
+
+    transformers 5 ties every T5 in its configuration, whatever the checkpoint holds, and writes that; older readers
+    believe it. The exported configuration states what the weights are.
+
+    Raises:
+        ModelError: if the written folder does not give the same logits.
+    """
+    network.generation_config.validate()
+    with quiet_transformers():
+        network.save_pretrained(folder)
+        write_config(network, folder)
+        _check_reload(network, folder)
+
+
+def write_config(network: T5ForConditionalGeneration, folder: Path) -> None:
+    """Writes config.json with the truth about tied embeddings, and T5's generation settings."""
+    path = folder / "config.json"
+    network.config.save_pretrained(folder)
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    stated["tie_word_embeddings"] = has_tied_embeddings(network)
+    stated["use_cache"] = True
+    stated["architectures"] = ["T5ForConditionalGeneration"]
+    path.write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    generation_config().save_pretrained(folder)
+
+
+def has_tied_embeddings(network: T5ForConditionalGeneration) -> bool:
+    """Returns whether the output projection is the embedding itself; the configuration does not know."""
+    return network.lm_head.weight is network.shared.weight
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' progress bars and its remarks on tied weights off the terminal."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _check_shape(config: T5Config, model: ModelConfig) -> None:
+    differences = [
+        f"{name} {getattr(config, name)} instead of {getattr(model.shape, name)}"
+        for name in _SHAPE_NAMES
+        if getattr(config, name) != getattr(model.shape, name)
+    ]
+    if differences:
+        raise ModelError(
+            f"model.name={model.name}: the checkpoint has {', '.join(differences)}; "
+            "choose the matching model=... or set model.shape"
+        )
+
+
+def _check_reload(network: T5ForConditionalGeneration, folder: Path) -> None:
+    reloaded = T5ForConditionalGeneration.from_pretrained(folder, dtype=network.dtype)
+    ids = torch.tensor([[5, 6, 7, EOS_ID]])
+    was_training = network.training
+    network.eval()
+    reloaded.eval()
+    with torch.no_grad():
+        ours = network(input_ids=ids.to(network.device), labels=ids.to(network.device)).logits.cpu()
+        theirs = reloaded(input_ids=ids, labels=ids).logits
+    network.train(was_training)
+    difference = float((ours - theirs).abs().max())
+    if difference > _MAX_LOGIT_DIFFERENCE * max(float(ours.abs().max()), 1.0):
+        raise ModelError(f"{folder}: the written model gives other logits than the trained one (by {difference:.2g})")

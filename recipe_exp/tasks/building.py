@@ -1,0 +1,92 @@
+"""What several tasks build from a configuration in the same way: data, machinery and the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.data.cache import TokenCache, build_or_open_cache
+from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.hardware import detect
+from recipe_exp.hardware.detect import Machinery
+
+
+def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeTokenizer | None = None) -> TokenCache:
+    """Returns the token cache of the configuration, built if there is none yet.
+
+    Args:
+        config: data, model and machine.
+        console: shows what is being built.
+        tokenizer: the tokenizer to use; None takes the pretrained model's, or trains one.
+    """
+    if tokenizer is None and config.model.pretrained:
+        tokenizer = RecipeTokenizer.from_pretrained(config.model.name, config.model.revision)
+    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else Path(config.output_dir) / "cache"
+    with console.status("data") as status:
+        return build_or_open_cache(
+            config.data,
+            cache_dir=cache_dir.expanduser().absolute(),
+            tokenizer=tokenizer,
+            vocab_size=None if tokenizer is not None else config.model.shape.vocab_size,
+            num_workers=config.hardware.num_workers,
+            progress=lambda stage, count: status.update(f"{stage} {count:,}"),
+        )
+
+
+def resolve_machinery(config: ExperimentConfig, cache: TokenCache) -> Machinery:
+    """Returns everything that `auto` stands for on this machine and this data."""
+    hardware = config.hardware
+    device = detect.resolve_device(hardware.device)
+    num_processes = detect.resolve_num_processes(hardware, device)
+    precision = detect.resolve_precision(config.training.precision, device)
+    attention = detect.resolve_attention(config.model.attention, device)
+    memory_bytes = detect.device_memory_bytes(hardware, device)
+    micro_batch_tokens = hardware.micro_batch_tokens
+    if micro_batch_tokens == "auto":
+        from recipe_exp.planning.memory import auto_micro_batch_tokens
+
+        micro_batch_tokens = auto_micro_batch_tokens(
+            config.model,
+            config.training,
+            precision=precision,
+            attention=attention,
+            device=device,
+            memory_bytes=memory_bytes,
+            longest_example_tokens=longest_example_tokens(cache),
+        )
+    return Machinery(
+        device=device,
+        device_name=detect.device_name(device),
+        memory_bytes=memory_bytes,
+        num_processes=num_processes,
+        num_threads=detect.resolve_num_threads(hardware, num_processes),
+        precision=precision,
+        attention=attention,
+        micro_batch_tokens=micro_batch_tokens,
+    )
+
+
+def longest_example_tokens(cache: TokenCache) -> int:
+    """Returns the source and target tokens of the longest training example."""
+    split = cache.split("train")
+    lengths = split.source_lengths.astype("int64") + split.target_lengths
+    return int(lengths.max()) if len(split) else 1
+
+
+def describe_data(cache: TokenCache) -> dict[str, Any]:
+    """Returns the facts about the data that run.json and the tracker keep."""
+    return {
+        "fingerprint": cache.fingerprint,
+        "data_fingerprint": cache.data_fingerprint,
+        "tokenizer": cache.tokenizer.fingerprint,
+        "num_examples": dict(cache.report.num_examples),
+        "rejected": dict(cache.report.rejected),
+        "num_duplicates": cache.report.num_duplicates,
+        "num_low_quality": cache.report.num_low_quality,
+        "truncated_target_fraction": cache.card.splits["train"].truncated_target_fraction,
+        "truncated_source_fraction": cache.card.splits["train"].truncated_source_fraction,
+        "unknown_token_fraction": cache.card.splits["train"].unknown_token_fraction,
+    }

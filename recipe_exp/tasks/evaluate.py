@@ -1,0 +1,104 @@
+"""`task=evaluate`: a run's best model scored on held-out recipes, its own or others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from recipe_exp.config.compose import compose
+from recipe_exp.config.evaluation import EvaluationConfig
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.config.task import EvaluateTask
+from recipe_exp.data.corpus import Split
+from recipe_exp.data.prompts import find_template
+from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.evaluation.evaluator import EvaluationResult, Evaluator
+from recipe_exp.hardware.accelerator import create_accelerator
+from recipe_exp.models.finetuned import load_model_folder
+from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.tasks.building import open_data, resolve_machinery
+from recipe_exp.tasks.loading import StoredRun, open_run
+from recipe_exp.tasks.summary import metrics_table
+
+
+def run(config: ExperimentConfig) -> int:
+    """Scores, prints, saves, and returns the process's exit code."""
+    task = config.task
+    assert isinstance(task, EvaluateTask)
+    stored = open_run(config.output_dir, task.run)
+    config = _with_run_defaults(config, stored)
+    console = Console(soft_wrap=True)
+    result = _evaluate(config, stored, task.split, console)
+    output = Path(task.output) if task.output else stored.folder.path / f"evaluation-{task.split}.json"
+    content = {
+        "run_id": stored.folder.run_id,
+        "split": task.split,
+        "data_path": config.data.path,
+        "metrics": result.metrics,
+        "predictions": [asdict(sample) for sample in result.predictions],
+    }
+    output.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    console.print(metrics_table(result.metrics))
+    console.print(f"saved {output}", highlight=False)
+    return 0
+
+
+def evaluate(
+    reference: str | Path,
+    *,
+    split: Split = "validation",
+    data_path: str | None = None,
+    output_dir: str | Path = "outputs",
+    evaluation: EvaluationConfig | None = None,
+) -> EvaluationResult:
+    """Returns the metrics of a run's best model and every generated recipe.
+
+    Args:
+        reference: a run folder, a run id or its start, a run name, or `latest`.
+        split: which held-out split.
+        data_path: other recipes than the run's own; None takes the run's data.
+        output_dir: where runs are looked for.
+        evaluation: how many examples and how recipes are generated; None takes the run's.
+    """
+    stored = open_run(output_dir, str(reference))
+    config = stored.config.model_copy(update={"output_dir": str(output_dir), "hardware": HardwareConfig()})
+    if evaluation is not None:
+        config = config.model_copy(update={"evaluation": evaluation})
+    if data_path is not None:
+        data = config.data.model_copy(update={"format": "jsonl", "path": data_path, "max_examples": None})
+        config = config.model_copy(update={"data": data})
+    return _evaluate(config, stored, split, Console(quiet=True))
+
+
+def _with_run_defaults(config: ExperimentConfig, stored: StoredRun) -> ExperimentConfig:
+    """A section that the command left at its defaults is the run's own."""
+    usual = compose()
+    update = {
+        name: getattr(stored.config, name)
+        for name in ("model", "training", "data", "evaluation")
+        if getattr(config, name) == getattr(usual, name)
+    }
+    return config.model_copy(update={**update, "model": stored.config.model})
+
+
+def _evaluate(config: ExperimentConfig, stored: StoredRun, split: Split, console: Console) -> EvaluationResult:
+    cache = open_data(config, console, tokenizer=RecipeTokenizer.from_pretrained(str(stored.model)))
+    machinery = resolve_machinery(config, cache)
+    accelerator = create_accelerator(
+        device=machinery.device, precision=machinery.precision, num_threads=machinery.num_threads
+    )
+    loss = accelerator.prepare(SequenceLoss(load_model_folder(stored.model, attention=machinery.attention)))
+    evaluator = Evaluator(
+        cache,
+        split,
+        config.evaluation,
+        template=find_template(config.data.prompt),
+        max_source_tokens=config.data.max_source_tokens,
+        batch_tokens=machinery.micro_batch_tokens,
+        accelerator=accelerator,
+    )
+    return evaluator.evaluate(loss)

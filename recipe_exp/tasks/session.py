@@ -1,0 +1,106 @@
+"""One execution of a run: its folder, its lock, its journal, its status. Closed whatever happens."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.relevance import flatten
+from recipe_exp.tasks.naming import name_of
+from recipe_exp.tracking import Journal, RunFolder, Status, UploaderHandle, collect_provenance, redact, start_uploader
+
+PARENT_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
+
+
+@dataclass
+class RunSession:
+    """What the main process holds while a run executes.
+
+    Attributes:
+        folder: of the run.
+        journal: events of the run.
+        status: how the run ends if nothing else is said; becomes the record's status.
+        is_synced: whether the tracker has everything; None without one.
+    """
+
+    folder: RunFolder
+    journal: Journal
+    status: Status = "failed"
+    is_synced: bool | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def record(self, **fields: Any) -> None:
+        """Stores fields in run.json."""
+        self.folder.update_record(**fields)
+
+
+@contextmanager
+def open_session(config: ExperimentConfig, existing: Path | None) -> Iterator[RunSession]:
+    """Makes or reopens the run folder, locks it, and sends its journal to the tracker until the block ends.
+
+    A run always ends with a true status: the session's, `failed` with the error's line when one escapes.
+
+    Args:
+        config: written to config.yaml and, flat, to the tracker.
+        existing: a run to continue.
+
+    Raises:
+        CheckpointError: if the folder cannot be made or another process works in it.
+    """
+    folder = RunFolder.open(existing) if existing is not None else _create(config)
+    with folder.lock():
+        config.to_yaml(folder.config_path)
+        journal = Journal(folder)
+        session = RunSession(folder, journal)
+        folder.update_record(pid=os.getpid(), error=None, provenance=collect_provenance())
+        journal.status("running")
+        _describe(config, session)
+        uploader = _start_uploader(config, folder)
+        try:
+            yield session
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                session.record(error=redact(f"{type(error).__name__}: {error}").split("\n")[0])
+            raise
+        finally:
+            journal.status(session.status)
+            journal.close()
+            if uploader is not None:
+                session.is_synced = uploader.finish(config.tracking.flush_timeout_seconds)
+
+
+def resume_command(config: ExperimentConfig, folder: RunFolder) -> str:
+    """Returns the shell command that continues a run."""
+    place = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
+    return f"python -m recipe_exp resume={folder.run_id}{place}"
+
+
+def _create(config: ExperimentConfig) -> RunFolder:
+    return RunFolder.create(
+        Path(config.output_dir),
+        run_name=name_of(config),
+        command=["python", "-m", "recipe_exp", *sys.argv[1:]],
+        parent_run_id=os.environ.get(PARENT_VARIABLE),
+    )
+
+
+def _describe(config: ExperimentConfig, session: RunSession) -> None:
+    session.journal.params(dict(flatten(config.model_dump(mode="json", exclude={"task", "tags", "description"}))))
+    tags = {f"tag.{tag}": "true" for tag in config.tags}
+    if config.description:
+        tags["mlflow.note.content"] = config.description
+    if tags:
+        session.journal.tags(tags)
+    session.journal.artifact(session.folder.config_path)
+
+
+def _start_uploader(config: ExperimentConfig, folder: RunFolder) -> UploaderHandle | None:
+    if not config.tracking.enabled:
+        return None
+    return start_uploader(folder, config.tracking.uri, config.tracking.experiment, config.tracking.system_metrics)

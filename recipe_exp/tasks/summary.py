@@ -1,0 +1,113 @@
+"""What a person reads before and after a training run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.data.cache import TokenCache
+from recipe_exp.hardware.detect import Machinery
+from recipe_exp.tasks.session import RunSession, resume_command
+
+_SAMPLE_WIDTH = 52
+_NUM_SAMPLES = 3
+
+
+def print_begin(console: Console, config: ExperimentConfig, session: RunSession | None) -> None:
+    """Says what runs and where, and that generated recipes teach a pretrained model nothing about cooking."""
+    if config.model.pretrained and config.data.format == "sample":
+        console.print(
+            "note: training on generated recipes; name your own with data=jsonl data.path=FILE|FOLDER|GLOB",
+            style="yellow",
+            highlight=False,
+        )
+    if session is not None:
+        console.print(f"run   {session.folder.path}", highlight=False)
+
+
+def print_data(console: Console, cache: TokenCache, total_steps: int, machinery: Machinery) -> None:
+    """Says what the run learns from and on what machine."""
+    report, train = cache.report, cache.card.splits["train"]
+    counts = report.num_examples
+    parts = [
+        f"data  {counts['train']:,} recipes to train, {counts['validation']:,} to validate, {counts['test']:,} to test",
+        *([f"{report.num_rejected:,} rejected"] if report.num_rejected else []),
+        *([f"{report.num_duplicates:,} duplicates"] if report.num_duplicates else []),
+        *([f"{report.num_low_quality:,} of low quality"] if report.num_low_quality else []),
+    ]
+    console.print(", ".join(parts), highlight=False)
+    rates = {
+        "prompts cut": train.truncated_source_fraction,
+        "recipes cut": train.truncated_target_fraction,
+        "unknown tokens": train.unknown_token_fraction,
+    }
+    shown = [f"{share:.2%} {name}" for name, share in rates.items() if share > 0]
+    if shown:
+        console.print("      " + ", ".join(shown), highlight=False)
+    console.print(
+        f"on    {machinery.device_name}, {machinery.precision}, {machinery.num_processes} process(es), "
+        f"micro-batches of {machinery.micro_batch_tokens:,} tokens, {total_steps:,} steps",
+        highlight=False,
+    )
+
+
+def print_end(console: Console, config: ExperimentConfig, session: RunSession, metrics: Mapping[str, float]) -> None:
+    """Shows metrics, samples, the folder and what to do next."""
+    record = session.folder.read_record()
+    if session.status != "finished":
+        console.print(f"{session.status} at step {record.get('step', 0)}; continue with", highlight=False)
+        console.print(f"  {resume_command(config, session.folder)}", highlight=False)
+        return
+    if metrics:
+        console.print(metrics_table(metrics))
+    for sample in _last_samples(session):
+        console.print(_sample_table(sample))
+    best = record.get("best")
+    if best:
+        console.print(f"best  step {best['step']}, {best['metric']} {best['value']:.4f}", highlight=False)
+    console.print(f"run   {session.folder.path}", highlight=False)
+    if session.is_synced is False:
+        console.print("note: the tracker is behind; send the rest with python -m recipe_exp task=sync", style="yellow")
+    if config.tracking.enabled and config.tracking.uri is None:
+        place = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
+        console.print(f"open  python -m recipe_exp task=ui{place}", highlight=False)
+
+
+def metrics_table(metrics: Mapping[str, float]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name in sorted(metrics):
+        table.add_row(name, _number(metrics[name]))
+    return table
+
+
+def _number(value: float) -> str:
+    return (
+        f"{value:.2e}" if value != 0 and abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"
+    )
+
+
+def _last_samples(session: RunSession) -> list[dict[str, Any]]:
+    if not session.folder.samples_path.exists():
+        return []
+    lines = session.folder.samples_path.read_text(encoding="utf-8").splitlines()
+    samples: list[dict[str, Any]] = json.loads(lines[-1])["samples"] if lines else []
+    return samples[:_NUM_SAMPLES]
+
+
+def _sample_table(sample: Mapping[str, Any]) -> Table:
+    table = Table(title=Text(sample["prompt"], style="italic"), title_justify="left", expand=False, pad_edge=False)
+    table.add_column("generated", width=_SAMPLE_WIDTH)
+    if sample["reference"] is not None:
+        table.add_column("reference", width=_SAMPLE_WIDTH)
+        table.add_row(Text(sample["generated"]), Text(sample["reference"]))
+    else:
+        table.add_row(Text(sample["generated"]))
+    return table

@@ -1,0 +1,33 @@
+"""One of several processes of a run, started by the task itself: CONFIG.yaml in, RESULT.json out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.errors import RecipeExpError
+from recipe_exp.tasks.train import train
+
+
+def main() -> int:
+    """Trains with the configuration in the first argument's file and returns the exit code.
+
+    The main process leaves what the run came to in the second argument's file.
+    """
+    try:
+        result = train(ExperimentConfig.from_yaml(sys.argv[1]))
+    except RecipeExpError as error:
+        if os.environ.get("RANK") == "0":
+            print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if result.folder is not None:
+        Path(sys.argv[2]).write_text(json.dumps(asdict(result) | {"folder": str(result.folder)}), encoding="utf-8")
+    return result.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

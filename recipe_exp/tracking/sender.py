@@ -1,0 +1,215 @@
+"""From events of the journal to calls of the store: what the uploader and `sync` share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from recipe_exp.tracking.events import (
+    Artifact,
+    DatasetUse,
+    Event,
+    MetricPoint,
+    Metrics,
+    Params,
+    Rewind,
+    SeenSteps,
+    StatusChange,
+    Tags,
+    metric_points,
+)
+from recipe_exp.tracking.files import write_atomically
+from recipe_exp.tracking.mlflow_store import (
+    MAX_METRICS_PER_BATCH,
+    MlflowRun,
+    MlflowStore,
+    RunIdentity,
+    is_refusal,
+)
+from recipe_exp.tracking.run_folder import RunFolder
+
+Call: TypeAlias = Callable[[MlflowRun], None]
+
+
+@dataclass
+class SendCounts:
+    """What was sent, and what the server refused for good."""
+
+    num_metrics: int = 0
+    num_params: int = 0
+    num_tags: int = 0
+    num_artifacts: int = 0
+    num_datasets: int = 0
+    num_refused: int = 0
+
+
+@dataclass
+class SentRecord:
+    """How far a run folder was sent to one place, kept in the folder so that a restart does not send again.
+
+    Attributes:
+        target: store, experiment and MLflow's run id; a record of another target is not used.
+        journal_offset: bytes of the journal that were sent.
+        system_offset: bytes of the system metrics that were sent.
+        artifacts: size and modification time of each file sent, by its place in the store.
+    """
+
+    target: str
+    journal_offset: int = 0
+    system_offset: int = 0
+    artifacts: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, target: str) -> SentRecord:
+        """The record at `path`, or an empty one if there is none of this target."""
+        try:
+            stored = cls(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return cls(target)
+        return stored if stored.target == target else cls(target)
+
+    def save(self, path: Path) -> None:
+        """Replace the record at `path`."""
+        write_atomically(path, json.dumps(vars(self)).encode())
+
+
+def sent_record_path(folder: RunFolder) -> Path:
+    """Where the folder keeps its `SentRecord`."""
+    return folder.path / "uploader.json"
+
+
+def uploader_lock_path(folder: RunFolder) -> Path:
+    """The lock of whoever sends the folder's journal."""
+    return folder.path / "uploader.lock"
+
+
+def open_run(store: MlflowStore, folder: RunFolder) -> MlflowRun:
+    """The MLflow run of `folder`, whose `run.json` then names it."""
+    record = folder.read_record()
+    run = store.find_or_create_run(run_identity(record))
+    place = {"uri": store.public_uri, "experiment_id": store.experiment_id, "run_id": run.run_id}
+    if record.get("mlflow") != place:
+        folder.update_record(mlflow=place)
+    return run
+
+
+def run_identity(record: dict[str, Any]) -> RunIdentity:
+    """What MLflow is told of a run, from its `run.json`."""
+    tags = {"recipe_exp.kind": str(record.get("kind", "run")), "mlflow.user": str(record.get("user", ""))}
+    if record.get("command"):
+        tags["mlflow.source.name"] = " ".join(record["command"])
+    return RunIdentity(
+        run_id=str(record["run_id"]),
+        run_name=str(record.get("run_name", record["run_id"])),
+        parent_run_id=record.get("parent_run_id"),
+        created=float(record.get("created", 0.0)),
+        tags=tags,
+    )
+
+
+class Sender:
+    """Turns events into calls, in the journal's order, each metric value once.
+
+    A call can be repeated until it succeeds; it is counted when it does.
+
+    Args:
+        folder: the run folder whose events these are.
+        seen: the metric values that need not be sent.
+        sent: the artifacts that were sent before; extended.
+    """
+
+    def __init__(self, folder: RunFolder, seen: SeenSteps, sent: SentRecord) -> None:
+        self._folder = folder
+        self._seen = seen
+        self._sent = sent
+        self.counts = SendCounts()
+
+    def calls(self, events: Sequence[Event]) -> Iterator[Call]:
+        """The calls that store `events`; metrics between two other events travel together."""
+        points: list[MetricPoint] = []
+        for event in events:
+            if isinstance(event, Metrics):
+                points.extend(metric_points([event], self._seen))
+                if len(points) < MAX_METRICS_PER_BATCH:
+                    continue
+            if points:
+                yield partial(self._send_metrics, points)
+                points = []
+            if not isinstance(event, Metrics):
+                yield from self._calls_of(event)
+        if points:
+            yield partial(self._send_metrics, points)
+
+    def _calls_of(self, event: Event) -> Iterator[Call]:
+        match event:
+            case Params():
+                yield partial(self._send_params, event.params)
+            case Tags():
+                yield partial(self._send_tags, event.tags)
+            case DatasetUse():
+                yield partial(self._send_dataset, event)
+            case StatusChange():
+                yield lambda run: run.set_status(event.status, event.time)
+            case Artifact():
+                for path, place in self._files(event):
+                    yield partial(self._send_artifact, path, place)
+            case Metrics() | Rewind():
+                return
+
+    def _files(self, event: Artifact) -> Iterator[tuple[Path, str | None]]:
+        """Each file of the artifact and the folder it goes to; one that is gone fails when it is sent."""
+        path = self._folder.path / event.path
+        if not path.is_dir():
+            yield path, event.artifact_path
+            return
+        base = Path(event.artifact_path if event.artifact_path is not None else path.name)
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                place = (base / file.relative_to(path).parent).as_posix()
+                yield file, None if place == "." else place
+
+    def _send_metrics(self, points: list[MetricPoint], run: MlflowRun) -> None:
+        try:
+            run.log_metrics(points)
+            self.counts.num_metrics += len(points)
+        except Exception as error:
+            if not is_refusal(error) or len(points) == 1:
+                raise
+            # One bad value must not cost the others; only the bad one is refused.
+            for point in points:
+                self._send_single_metric(point, run)
+
+    def _send_single_metric(self, point: MetricPoint, run: MlflowRun) -> None:
+        try:
+            run.log_metrics([point])
+            self.counts.num_metrics += 1
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            self.counts.num_refused += 1
+
+    def _send_params(self, params: dict[str, str], run: MlflowRun) -> None:
+        run.log_params(params)
+        self.counts.num_params += len(params)
+
+    def _send_tags(self, tags: dict[str, str], run: MlflowRun) -> None:
+        run.set_tags(tags)
+        self.counts.num_tags += len(tags)
+
+    def _send_dataset(self, event: DatasetUse, run: MlflowRun) -> None:
+        run.log_dataset(event)
+        self.counts.num_datasets += 1
+
+    def _send_artifact(self, path: Path, place: str | None, run: MlflowRun) -> None:
+        status = path.stat()
+        key = f"{place}/{path.name}" if place else path.name
+        version = f"{status.st_size}-{status.st_mtime_ns}"
+        if self._sent.artifacts.get(key) == version and run.has_artifact(place, path.name, status.st_size):
+            return
+        run.log_artifact(path, place)
+        self._sent.artifacts[key] = version
+        self.counts.num_artifacts += 1

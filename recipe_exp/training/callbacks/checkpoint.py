@@ -1,0 +1,154 @@
+"""When a checkpoint is written, which ones stay, and which one is the run's model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recipe_exp.errors import CheckpointError
+from recipe_exp.training import checkpoint
+from recipe_exp.training.callbacks.callback import Callback
+from recipe_exp.training.callbacks.evaluation import BestMetric
+from recipe_exp.training.lifecycle import StopReason
+from recipe_exp.training.state import StepResult
+
+if TYPE_CHECKING:
+    from recipe_exp.training.trainer import Trainer
+
+_INTERRUPTIONS = (StopReason.SIGINT, StopReason.SIGTERM, StopReason.TIME_LIMIT)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best evaluated step so far.
+
+    Attributes:
+        step: steps done when it was evaluated.
+        value: of the ranking metric.
+    """
+
+    step: int
+    value: float
+
+
+class CheckpointCallback(Callback):
+    """Saves every N steps, at an evaluated step among the best, at the end, and when the run is interrupted.
+
+    Args:
+        checkpoints: folder of the checkpoints.
+        model: folder that always holds the best checkpoint's model.
+        every_n_steps: steps between two checkpoints; None saves for the other reasons only.
+        keep_best: how many of the best stay beside the newest.
+        metric: which metric ranks.
+        write: writes the present state into the folder of the checkpoints and returns the checkpoint; called on every
+            process.
+        on_best: told of a new best.
+        report: shows one line to the user.
+    """
+
+    priority = 60
+
+    def __init__(
+        self,
+        checkpoints: Path,
+        model: Path,
+        *,
+        every_n_steps: int | None,
+        keep_best: int,
+        metric: BestMetric,
+        write: Callable[[Trainer], Path | None],
+        on_best: Callable[[Best], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.model = model
+        self.every_n_steps = every_n_steps
+        self.keep_best = keep_best
+        self.metric = metric
+        self.write = write
+        self.on_best = on_best
+        self.report = report
+        self.ranking: list[Best] = []
+        self._saved_step = -1
+
+    @property
+    def best(self) -> Best | None:
+        """The best evaluated step, None before the first evaluation."""
+        return self.ranking[0] if self.ranking else None
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """The position that a run starts from is saved already."""
+        self._saved_step = trainer.state.step
+
+    def on_validation_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Ranks the present step."""
+        value = metrics.get(self.metric.name)
+        if value is None or value != value:
+            return
+        sign = 1.0 if self.metric.mode == "min" else -1.0
+        entries = [*self.ranking, Best(trainer.state.step, value)]
+        self.ranking = sorted(entries, key=lambda best: (sign * best.value, best.step))[: self.keep_best]
+
+    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+        """Saves when it is time."""
+        is_due = self.every_n_steps is not None and result.step % self.every_n_steps == 0
+        is_among_best = any(best.step == result.step for best in self.ranking)
+        if is_due or is_among_best or result.step == trainer.length.total_steps:
+            trainer.save()
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        """Saves the position of a run that was interrupted or ended early."""
+        reason = trainer.lifecycle.reason
+        if reason in _INTERRUPTIONS or reason is StopReason.EARLY_STOPPING:
+            trainer.save()
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        """Writes the present state once, and prunes only after it is complete."""
+        if trainer.state.step == self._saved_step:
+            return
+        try:
+            written = self.write(trainer)
+        except CheckpointError as error:
+            self.report(f"warning: {error}; training goes on")
+            return
+        self._saved_step = trainer.state.step
+        if written is None:
+            return
+        if self.best is not None and self.best.step == trainer.state.step:
+            publish_model(written, self.model)
+            self.on_best(self.best)
+        checkpoint.prune(self.checkpoints, {f"step-{best.step:08d}" for best in self.ranking})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ranking."""
+        return {"ranking": [[best.step, best.value] for best in self.ranking]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes the ranking back."""
+        self.ranking = [Best(int(step), float(value)) for step, value in state["ranking"]]
+
+
+def publish_model(source: Path, model: Path) -> None:
+    """Makes `model` the loadable part of a checkpoint. Files are hard-linked where the disk allows it."""
+    aside, previous = model.with_name(model.name + ".partial"), model.with_name(model.name + ".previous")
+    for path in (aside, previous):
+        shutil.rmtree(path, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for file in sorted(source.iterdir()):
+        if file.name not in (checkpoint.OPTIMIZER, checkpoint.STATE, checkpoint.MANIFEST):
+            _link_or_copy(file, aside / file.name)
+    if model.exists():
+        model.rename(previous)
+    aside.rename(model)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

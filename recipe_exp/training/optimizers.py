@@ -1,0 +1,88 @@
+"""Optimizers: which weights decay, and an update that a non-finite gradient cannot reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Adafactor, AdamW, Optimizer
+
+from recipe_exp.config.training import AdafactorConfig, AdamWConfig, TrainingConfig
+
+_EXEMPT_FROM_DECAY = ("layer_norm", "relative_attention_bias", "bias")
+
+
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:
+    """Returns the optimizer over the trainable weights.
+
+    Weight decay spares layer norms, biases and relative position biases. AdamW runs as one fused kernel.
+    """
+    groups = parameter_groups(model, training.weight_decay)
+    match training.optimizer:
+        case AdamWConfig(beta1=beta1, beta2=beta2, epsilon=epsilon):
+            return AdamW(groups, lr=training.learning_rate, betas=(beta1, beta2), eps=epsilon, fused=True)
+        case AdafactorConfig(beta2_decay=decay, clip_threshold=threshold):
+            return Adafactor(groups, lr=training.learning_rate, beta2_decay=decay, d=threshold)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns the trainable weights in two groups: with decay and exempt from it."""
+    decayed: list[nn.Parameter] = []
+    exempt: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_exempt = any(part in name for part in _EXEMPT_FROM_DECAY)
+            (exempt if is_exempt else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
+    """Sets the rate that the next update uses."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def gated_step(optimizer: Optimizer, is_finite: torch.Tensor) -> None:
+    """Updates the weights if `is_finite` holds; otherwise weights and moments stay exactly as they are.
+
+    The fused kernel reads the gate on the device, so the host does not wait for it. An optimizer without that kernel
+    waits.
+
+    Args:
+        optimizer: with gradients in place.
+        is_finite: a boolean scalar on the gradients' device.
+    """
+    if isinstance(optimizer, AdamW):
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
+    elif bool(is_finite):
+        optimizer.step()
+
+
+def named_optimizer_state(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """Returns the moments as flat tensors named `WEIGHT::MOMENT`, independent of the order of the weights."""
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}::{key}": torch.as_tensor(value).contiguous()
+        for parameter, entries in optimizer.state.items()
+        for key, value in entries.items()
+    }
+
+
+def load_named_optimizer_state(model: nn.Module, optimizer: Optimizer, state: dict[str, torch.Tensor]) -> None:
+    """Puts moments back that `named_optimizer_state` returned.
+
+    Raises:
+        KeyError: if a name is not a weight of this model.
+    """
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for flat_name, value in state.items():
+        name, _, key = flat_name.rpartition("::")
+        parameter = parameters[name]
+        # Adafactor counts its steps on the CPU; every other entry lives beside the weight.
+        device = "cpu" if key == "step" and isinstance(optimizer, Adafactor) else parameter.device
+        optimizer.state[parameter][key] = value.to(device)

@@ -1,0 +1,116 @@
+"""The arithmetic of one window, and nothing else."""
+
+from __future__ import annotations
+
+import random
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+
+from recipe_exp.data.loader import MicroBatch, Window
+from recipe_exp.training.optimizers import gated_step, set_learning_rate
+from recipe_exp.training.schedules import Schedule
+from recipe_exp.training.state import StepResult
+
+_SEED_MODULUS = 2**63
+
+
+class TrainingStep:
+    """One optimizer step: the sum of cross-entropy over the window's target tokens divided by their number.
+
+    The division is by the whole window's count, over all micro-batches and processes, so how the window was cut does
+    not matter. Every random number of a step is drawn from (seed, step, process): a resumed run draws what the
+    uninterrupted one drew, and what happens between two steps changes nothing.
+
+    Args:
+        model: returns the summed cross-entropy of a micro-batch; prepared by the accelerator.
+        optimizer: over the model's trainable weights.
+        accelerator: places tensors, and sums gradients over processes.
+        schedule: learning rate by step, counted from 0.
+        max_grad_norm: clip the window's gradient to this global 2-norm; None does not.
+        label_smoothing: share of the target distribution spread over the vocabulary.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        accelerator: Accelerator,
+        schedule: Schedule,
+        *,
+        max_grad_norm: float | None,
+        label_smoothing: float,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.accelerator = accelerator
+        self.schedule = schedule
+        self.max_grad_norm = max_grad_norm
+        self.label_smoothing = label_smoothing
+        self.seed = seed
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def __call__(self, window: Window) -> StepResult:
+        """Learns from one window and returns what happened."""
+        seed_everything(self.seed, window.step, self.accelerator.process_index)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum = self._accumulate_gradients(window)
+        grad_norm = self._clip()
+        is_finite = torch.isfinite(grad_norm)
+        learning_rate = self.schedule(window.step)
+        set_learning_rate(self.optimizer, learning_rate)
+        gated_step(self.optimizer, is_finite)
+        return StepResult(
+            step=window.step + 1,
+            loss_sum=loss_sum,
+            grad_norm=grad_norm,
+            is_finite=is_finite,
+            learning_rate=learning_rate,
+            num_examples=window.num_examples,
+            num_target_tokens=window.num_target_tokens,
+            num_source_tokens=window.num_source_tokens,
+            num_padded_tokens=window.padded_tokens,
+        )
+
+    def _accumulate_gradients(self, window: Window) -> torch.Tensor:
+        """Runs forward and backward over this process's micro-batches; gradients are summed over processes once."""
+        # Data parallelism averages gradients over processes; the factor makes it a sum again.
+        scale = self.accelerator.num_processes / max(window.num_target_tokens, 1)
+        total = torch.zeros((), device=self.accelerator.device)
+        last = len(window.micro_batches) - 1
+        for position, micro_batch in enumerate(window.micro_batches):
+            is_last = position == last
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                loss = self._loss(micro_batch)
+                self.accelerator.backward(loss * scale)
+            total += loss.detach()
+        return total
+
+    def _loss(self, micro_batch: MicroBatch) -> torch.Tensor:
+        batch = micro_batch.to(self.accelerator.device)
+        loss: torch.Tensor = self.model(
+            batch.input_ids, batch.attention_mask, batch.labels, label_smoothing=self.label_smoothing
+        )
+        # A process without work of its own still takes part in the exchange of gradients.
+        return loss * 0.0 if micro_batch.is_dummy else loss
+
+    def _clip(self) -> torch.Tensor:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.max_grad_norm, norm)
+        return norm
+
+
+def seed_everything(seed: int, *position: int) -> None:
+    """Seeds Python, NumPy and PyTorch from a seed and a position such as (step, process)."""
+    words = np.random.SeedSequence([seed % _SEED_MODULUS, *position]).generate_state(2, np.uint64)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[0]) % 2**32)
+    torch.manual_seed(int(words[1]) % _SEED_MODULUS)

@@ -1,0 +1,167 @@
+"""The loop. What happens beside the arithmetic hangs on it as callbacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from recipe_exp.data.loader import Window
+from recipe_exp.training.callbacks.callback import Callback, CallbackList
+from recipe_exp.training.lifecycle import Lifecycle, StopReason
+from recipe_exp.training.state import StepResult, TrainerState
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """How long a run is.
+
+    Attributes:
+        total_steps: optimizer steps.
+        steps_per_epoch: windows of one pass over the training split.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+
+
+class Trainer:
+    """Runs steps over windows until the run is long enough or something asks it to stop.
+
+    Args:
+        step: the arithmetic of one window.
+        windows: returns the windows from a step on; called once, with the restored position.
+        length: how long the run is.
+        callbacks: everything else.
+        lifecycle: turns signals into a stop after the present step, the same one on every process.
+        restore: puts back a saved position before the first step and returns nothing.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Window], StepResult],
+        windows: Callable[[int], Iterator[Window]],
+        length: RunLength,
+        callbacks: Sequence[Callback],
+        lifecycle: Lifecycle,
+        restore: Callable[[Trainer], None] | None = None,
+    ) -> None:
+        self.step = step
+        self.windows = windows
+        self.length = length
+        self.callbacks = CallbackList(callbacks)
+        self.lifecycle = lifecycle
+        self.restore = restore
+        self.state = TrainerState()
+        self.metrics: dict[str, float] = {}
+        self.clock = Stopwatch()
+
+    def fit(self) -> StopReason:
+        """Trains, and returns why it ended.
+
+        The order of events is the order of the statements: begin; for every step its begin, the step and its end;
+        epochs around them; and `on_train_end`, which is called whatever happened.
+        """
+        with self.lifecycle:
+            try:
+                if self.restore is not None:
+                    self.restore(self)
+                self.callbacks.call("on_train_begin", self)
+                windows = self.windows(self.state.step)
+                self.clock.start()
+                while not self.finished():
+                    if self._at_epoch_start():
+                        self.callbacks.call("on_epoch_begin", self)
+                    self.callbacks.call("on_step_begin", self)
+                    result = self.step(next(windows))
+                    self._advance(result)
+                    self.callbacks.call("on_step_end", self, result)
+                    if self._at_epoch_start():
+                        self.callbacks.call("on_epoch_end", self)
+            except BaseException as error:
+                self.lifecycle.fail(error)
+                raise
+            finally:
+                self.callbacks.call("on_train_end", self)
+        return self.lifecycle.reason
+
+    def finished(self) -> bool:
+        """Returns whether the run is long enough or was asked to stop; all processes agree."""
+        return self.state.step >= self.length.total_steps or self.lifecycle.should_stop()
+
+    def stop(self, reason: StopReason) -> None:
+        """Ends the run after the present step. A callback calls it on every process alike."""
+        self.lifecycle.stop(reason)
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        """Hands metrics of the present step to every callback."""
+        self.metrics.update(metrics)
+        self.callbacks.call("on_log", self, metrics)
+
+    def save(self) -> None:
+        """Asks for a checkpoint of the present position."""
+        with self.clock.paused():
+            self.callbacks.call("on_checkpoint", self)
+
+    def validate(self, evaluate: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
+        """Evaluates between two steps, with the events around it, and logs what came out."""
+        with self.clock.paused():
+            self.callbacks.call("on_validation_begin", self)
+            metrics = evaluate()
+            self.log(metrics)
+            self.callbacks.call("on_validation_end", self, metrics)
+        return metrics
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training split so far, with the fraction of the present one."""
+        return self.state.step / self.length.steps_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the position and every callback's state as plain data."""
+        return {"trainer": self.state.state_dict(), "callbacks": self.callbacks.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` returned."""
+        self.state.load_state_dict(state["trainer"])
+        self.callbacks.load_state_dict(state["callbacks"])
+
+    def _advance(self, result: StepResult) -> None:
+        self.state.step = result.step
+        self.state.num_examples += result.num_examples
+        self.state.num_target_tokens += result.num_target_tokens
+
+    def _at_epoch_start(self) -> bool:
+        return self.state.step % self.length.steps_per_epoch == 0
+
+
+class Stopwatch:
+    """Seconds spent in steps, evaluation and saving left out."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Starts from zero."""
+        self._seconds, self._since = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds counted so far."""
+        running = time.perf_counter() - self._since if self._since is not None else 0.0
+        return self._seconds + running
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out what happens inside; may be nested."""
+        was_running = self._since is not None
+        if was_running:
+            self._seconds, self._since = self.seconds, None
+        try:
+            yield
+        finally:
+            if was_running:
+                self._since = time.perf_counter()

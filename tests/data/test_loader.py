@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recipe_exp.data import loader as loader_module
+from recipe_exp.data.loader import MicroBatch, Window, WindowLoader, evaluation_batches, make_micro_batch, make_window
+from recipe_exp.data.plan import WindowPlan
+from recipe_exp.data.token_files import TokenSplit, TokenWriter
+
+PAD = 0
+NUM_EXAMPLES = 37
+
+
+def sources_and_targets() -> tuple[list[list[int]], list[list[int]]]:
+    rng = np.random.default_rng(7)
+
+    def texts(longest: int) -> list[list[int]]:
+        lengths = rng.integers(1, longest, NUM_EXAMPLES)
+        # Zeros are there on purpose: the pad id inside a text is a token like any other.
+        return [[*rng.integers(0, 65_535, length).tolist(), 1] for length in lengths]
+
+    return texts(20), texts(50)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> TokenSplit:
+    sources, targets = sources_and_targets()
+    with TokenWriter(tmp_path) as writer:
+        writer.write(sources[:10], targets[:10])
+        writer.write(sources[10:], targets[10:])
+    return TokenSplit(tmp_path, PAD)
+
+
+@pytest.fixture
+def plan() -> WindowPlan:
+    return WindowPlan(NUM_EXAMPLES, 8, 0, "data")
+
+
+def examples_of(batch: MicroBatch) -> list[tuple[int, list[int], list[int]]]:
+    """Undoes the padding, checking that nothing but padding is undone."""
+    found = []
+    for row, index in enumerate(batch.indices.tolist()):
+        num_source, num_target = int(batch.attention_mask[row].sum()), int((batch.labels[row] != -100).sum())
+        assert batch.attention_mask[row].tolist() == sorted(batch.attention_mask[row].tolist(), reverse=True)
+        assert (batch.input_ids[row, num_source:] == PAD).all()
+        assert (batch.labels[row, num_target:] == -100).all()
+        found.append((index, batch.input_ids[row, :num_source].tolist(), batch.labels[row, :num_target].tolist()))
+    return found
+
+
+def test_tokens_come_back_as_they_were_written(split: TokenSplit) -> None:
+    sources, targets = sources_and_targets()
+    assert len(split) == NUM_EXAMPLES
+    assert [split.source(index).tolist() for index in range(len(split))] == sources
+    assert [split.target(index).tolist() for index in range(len(split))] == targets
+    assert split.source(0).dtype == np.uint16
+    assert split.source_lengths.dtype == split.target_lengths.dtype == np.int32
+    assert not split.source(0).flags.owndata, "a view, not a copy"
+    with pytest.raises(IndexError):
+        split.source(-1)
+    with pytest.raises(IndexError):
+        split.target(NUM_EXAMPLES)
+
+
+def test_a_micro_batch_holds_exactly_its_examples(split: TokenSplit) -> None:
+    sources, targets = sources_and_targets()
+    batch = make_micro_batch(split, [3, 30, 11])
+    assert examples_of(batch) == [(index, sources[index], targets[index]) for index in (3, 30, 11)]
+    assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.labels.dtype == torch.int64
+    assert batch.input_ids.shape == batch.attention_mask.shape == (3, max(len(sources[i]) for i in (3, 30, 11)))
+    assert batch.labels.shape == (3, max(len(targets[i]) for i in (3, 30, 11)))
+    assert batch.num_target_tokens == int((batch.labels != -100).sum())
+    assert batch.padded_tokens == batch.input_ids.numel() + batch.labels.numel()
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 5, 11])
+@pytest.mark.parametrize("budget", [60, 400, 10**6])
+def test_all_processes_together_hold_the_window(
+    split: TokenSplit, plan: WindowPlan, num_processes: int, budget: int
+) -> None:
+    sources, targets = sources_and_targets()
+    for step in (0, 4, 5):
+        windows = [make_window(split, plan, step, budget, index, num_processes) for index in range(num_processes)]
+        batches = [batch for window in windows for batch in window.micro_batches]
+        real = [example for batch in batches if not batch.is_dummy for example in examples_of(batch)]
+        wanted = plan.window(step).tolist()
+
+        assert sorted(real) == sorted((index, sources[index], targets[index]) for index in wanted)
+        assert len({len(window.micro_batches) for window in windows}) == 1
+        for window in windows:
+            assert (window.step, window.epoch, window.num_examples) == (step, plan.epoch_of(step), len(wanted))
+            assert window.num_source_tokens == sum(len(sources[index]) for index in wanted)
+            assert window.num_target_tokens == sum(len(targets[index]) for index in wanted)
+            assert window.num_target_tokens == sum(batch.num_target_tokens for batch in batches)
+            assert window.padded_tokens == sum(batch.padded_tokens for batch in batches)
+
+
+def test_a_stand_in_is_a_real_example_that_counts_no_token(split: TokenSplit) -> None:
+    plan = WindowPlan(NUM_EXAMPLES, 2, 0, "data")
+    windows = [make_window(split, plan, 0, 1000, index, 3) for index in range(3)]
+    (stand_in,) = [batch for window in windows for batch in window.micro_batches if batch.is_dummy]
+    assert stand_in.num_target_tokens == 0
+    assert set(stand_in.indices) < set(plan.window(0))
+    assert (stand_in.labels != -100).any()
+
+
+def same(one: Window, other: Window) -> bool:
+    return [batch.indices.tolist() for batch in one.micro_batches] == [
+        batch.indices.tolist() for batch in other.micro_batches
+    ]
+
+
+def test_the_loader_yields_the_plan_from_any_step_to_any_step(split: TokenSplit, plan: WindowPlan) -> None:
+    with WindowLoader(split, plan, 400, 0, 1, start_step=3, end_step=12) as loader:
+        windows = list(loader)
+    assert [window.step for window in windows] == list(range(3, 12))
+    assert all(same(window, make_window(split, plan, window.step, 400, 0, 1)) for window in windows)
+    assert list(loader) == [], "an exhausted loader stays exhausted"
+
+
+def test_no_step_is_no_window(split: TokenSplit, plan: WindowPlan) -> None:
+    assert list(WindowLoader(split, plan, 400, 0, 1, start_step=5, end_step=5)) == []
+
+
+def test_windows_are_prepared_ahead_and_not_too_far(
+    split: TokenSplit, plan: WindowPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+
+    def record(*arguments: object) -> Window:
+        window = make_window(*arguments)  # type: ignore[arg-type]
+        prepared.append(window.step)
+        return window
+
+    monkeypatch.setattr(loader_module, "make_window", record)
+    with WindowLoader(split, plan, 400, 0, 1, 0, 100, prefetch=2) as loader:
+        assert next(loader).step == 0
+        wait_until(lambda: len(prepared) == 4)
+        time.sleep(0.05)
+        assert prepared == [0, 1, 2, 3], "one in use, two ready, one in hand"
+
+
+def test_an_error_in_the_thread_reaches_the_consumer(
+    split: TokenSplit, plan: WindowPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_at_two(*arguments: object) -> Window:
+        if arguments[2] == 2:
+            raise OSError("the disk is gone")
+        return make_window(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loader_module, "make_window", break_at_two)
+    loader = WindowLoader(split, plan, 400, 0, 1, 0, 10)
+    assert [next(loader).step, next(loader).step] == [0, 1]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(loader)
+    assert list(loader) == []
+    assert loader_threads() == []
+
+
+def test_closing_early_ends_the_thread(split: TokenSplit, plan: WindowPlan) -> None:
+    loader = WindowLoader(split, plan, 400, 0, 1, 0, 10**9)
+    next(loader)
+    loader.close()
+    loader.close()
+    assert loader_threads() == []
+    assert list(loader) == []
+
+
+def test_a_loader_that_is_dropped_ends_its_thread(split: TokenSplit, plan: WindowPlan) -> None:
+    loader = WindowLoader(split, plan, 400, 0, 1, 0, 10**9)
+    next(loader)
+    del loader
+    gc.collect()
+    wait_until(lambda: loader_threads() == [])
+
+
+def test_a_loader_needs_room_for_a_window(split: TokenSplit, plan: WindowPlan) -> None:
+    with pytest.raises(ValueError, match="prefetch=0"):
+        WindowLoader(split, plan, 400, 0, 1, 0, 1, prefetch=0)
+
+
+@pytest.mark.parametrize("chunk", [4096, 5])
+def test_evaluation_takes_every_example_once_within_the_budget(
+    split: TokenSplit, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader_module, "_EVALUATION_CHUNK", chunk)
+    sources, targets = sources_and_targets()
+    wanted = list(range(1, NUM_EXAMPLES, 2))
+    batches = list(evaluation_batches(split, wanted, 200))
+    found = [example for batch in batches for example in examples_of(batch)]
+    assert sorted(found) == [(index, sources[index], targets[index]) for index in wanted]
+    assert all(batch.padded_tokens <= 200 or len(batch.indices) == 1 for batch in batches)
+    assert list(evaluation_batches(split, [], 200)) == []
+
+
+def loader_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "window-loader"]
+
+
+def wait_until(condition: object, seconds: float = 5.0) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from recipe_exp.tracking import provenance
+from recipe_exp.tracking.provenance import collect_provenance
+
+
+def git(root: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=Someone", "-c", "user.email=someone@example.org"]
+    subprocess.run(["git", *identity, "-C", str(root), *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    package = tmp_path / "recipe_exp"
+    package.mkdir()
+    (package / "code.py").write_text("rate = 1\n")
+    git(tmp_path, "init", "--initial-branch", "trunk")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    return package
+
+
+def test_the_facts_are_json_and_there() -> None:
+    facts = collect_provenance()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["packages"]["pydantic"]
+    assert facts["num_cpus"] >= 1
+    assert facts["memory_bytes"] > 1e8
+    assert isinstance(facts["gpus"], list)
+
+
+def test_a_clean_repository(package: Path) -> None:
+    described = provenance._describe_repository(package)
+    assert described is not None
+    assert len(described["commit"]) == 40
+    assert (described["branch"], described["dirty"], described["patch"]) == ("trunk", False, "")
+
+
+def test_a_changed_repository_without_its_secrets(package: Path) -> None:
+    (package / "code.py").write_text("rate = 2\nHF_TOKEN = 'hunter2hunter2'\n")
+    (package / "notes.txt").write_text("private")
+    described = provenance._describe_repository(package)
+    assert described is not None
+    assert described["dirty"]
+    assert "+rate = 2" in described["patch"]
+    assert described["patch_is_complete"]
+    assert described["untracked"] == ["recipe_exp/notes.txt"]
+    assert "hunter2" not in json.dumps(described)
+    assert "private" not in json.dumps(described)
+
+
+def test_a_patch_is_cut_at_a_megabyte(package: Path) -> None:
+    (package / "code.py").write_text("x = 1\n" * 400_000)
+    described = provenance._describe_repository(package)
+    assert described is not None
+    assert len(described["patch"].encode()) <= 1_000_000
+    assert not described["patch_is_complete"]
+
+
+def test_a_repository_without_a_commit(tmp_path: Path) -> None:
+    (tmp_path / "recipe_exp").mkdir()
+    (tmp_path / "recipe_exp" / "code.py").write_text("")
+    git(tmp_path, "init")
+    described = provenance._describe_repository(tmp_path / "recipe_exp")
+    assert described is not None
+    assert described["commit"] is None
+    assert described["dirty"]
+
+
+def test_a_repository_around_an_installed_package_is_not_its_own(package: Path) -> None:
+    installed = package.parent / ".venv" / "site-packages" / "recipe_exp"
+    installed.mkdir(parents=True)
+    assert provenance._describe_repository(installed) is None
+
+
+def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "NVIDIA GeForce RTX 4090, 24564, 550.54\nGPU is lost, N/A, 1\n"
+    monkeypatch.setattr(provenance, "_run", lambda command: listed)
+    assert provenance._describe_gpus() == [
+        {"name": "NVIDIA GeForce RTX 4090", "memory_bytes": 24564 * 2**20, "driver": "550.54"}
+    ]
