@@ -60,6 +60,11 @@ HYDRA_SETTINGS = {
     "sweep": {"dir": ".", "subdir": "."},
     "job": {"name": "recipe_exp", "chdir": False},
 }
+# The classes are in `sweeping/`; they are named here because `hydra.launcher.slots=2` is part of a command line.
+SWEEP_PLUGINS: dict[str, dict[str, Any]] = {
+    "launcher": {"_target_": "hydra_plugins.recipe_exp.ProcessLauncher", "slots": 1},
+    "sweeper": {"_target_": "hydra_plugins.recipe_exp.GridSweeper", "params": None},
+}
 _OPERATIONS = {
     OverrideType.CHANGE: Operation.CHANGE,
     OverrideType.ADD: Operation.ADD,
@@ -109,6 +114,8 @@ def register() -> None:
         for option in get_args(get_args(union)[0]):
             values = default_values(option)
             store.store(group=group, name=f"{values['kind']}_schema", node=values)
+    for kind, plugin in SWEEP_PLUGINS.items():
+        store.store(group=f"hydra/{kind}", name="recipe_exp", node=plugin)
     Plugins.instance().register(RecipeExpSearchPath)
     OmegaConf.register_new_resolver("mul", lambda left, right: left * right, replace=True)
 
@@ -212,12 +219,24 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     parsed, mistakes = [], []
     for line in overrides:
         try:
-            parsed.append(parser.parse_override(line))
+            parsed += parser.parse_overrides([line])
         except HydraException:
             mistakes.append(f"{line}: not an override; write key=value, and quote values with spaces or commas")
+        else:
+            mistakes += _find_endless_sweep(parsed[-1])
     if mistakes:
         raise ConfigError(mistakes)
     return parsed
+
+
+def _find_endless_sweep(item: Override) -> list[str]:
+    """Returns the mistake of sweeping over what has no list of values."""
+    if item.is_sweep_override():
+        if not item.is_discrete_sweep():
+            return [f"{item.input_line}: an interval has no list of values; write choice(...) or range(...)"]
+        if next(item.sweep_string_iterator(), None) is None:
+            return [f"{item.input_line}: there is no such value; a sweep needs one or more"]
+    return []
 
 
 def _first_value(item: Override) -> str:

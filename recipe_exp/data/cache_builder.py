@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from recipe_exp.config.data import DataConfig
-from recipe_exp.data.cache_card import CacheCard, Identity, SplitCard, fingerprint_of, sizes_of_files, write_card
+from recipe_exp.data.cache_card import (
+    CARD_FILE,
+    CacheCard,
+    Identity,
+    SplitCard,
+    fingerprint_of,
+    sizes_of_files,
+    write_card,
+)
 from recipe_exp.data.contents import Contents
 from recipe_exp.data.corpus import REJECTS_FILE, SPLITS, Corpus, CorpusReport, Split
 from recipe_exp.data.token_files import MAX_VOCAB_SIZE, StoredExamples, TextWriter, TokenWriter
@@ -71,13 +79,14 @@ def build_cache(request: CacheRequest, contents: Contents, identity: Identity, f
     try:
         report = _write_texts(request, contents, building)
         tokenizer = request.tokenizer or _train_tokenizer(request, building)
+        splits = {split: _write_tokens(request, tokenizer, building / split, split) for split in SPLITS}
         card = CacheCard(
             fingerprint=fingerprint_of(identity),
             data_fingerprint=contents.fingerprint,
             identity=identity,
             pad_id=tokenizer.pad_id,
             report=report,
-            splits={split: _write_tokens(request, tokenizer, building / split, split) for split in SPLITS},
+            splits=splits,
             file_bytes=sizes_of_files(building),
         )
         _publish(building, card, folder)
@@ -228,19 +237,16 @@ def _one_core_a_thread() -> Iterator[None]:
 
 def _publish(building: Path, card: CacheCard, folder: Path) -> None:
     """Makes the files last, the card after them, then gives the folder its name."""
-    _sync_files(building)
+    for path in [*building.rglob("*"), building]:
+        _sync(path)
     write_card(building, card)
-    _sync_files(building)
+    _sync(building / CARD_FILE)
+    _sync(building)
     if folder.exists():
         shutil.rmtree(folder)
     building.rename(folder)
     _sync(folder.parent)
     building.with_suffix(f".{REJECTS_FILE}").unlink(missing_ok=True)
-
-
-def _sync_files(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
 
 
 def _sync(path: Path) -> None:

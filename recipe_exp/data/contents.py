@@ -54,7 +54,7 @@ class Contents:
             yield Record("sample", number, recipe)
         for file, state in zip(self.files, self.states, strict=True):
             yield from read_jsonl(file)
-            if _state(file) != state:
+            if not file.exists() or _state(file) != state:
                 raise DataError(f"{file}: was changed while it was read; start again when nothing writes to it")
 
 

@@ -266,7 +266,9 @@ class _SeenKeys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        # Nobody else knows the file, and not every network file system has locks.
+        uri = f"{path.absolute().as_uri()}?nolock=1"
+        self._connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         # The file dies with the build, so nothing is spent on surviving a crash: one transaction, never committed.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-65536"):
             self._connection.execute(f"PRAGMA {pragma}")

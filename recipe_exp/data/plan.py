@@ -96,9 +96,12 @@ def plan_micro_batches(
     """
     sources = np.asarray(source_lengths, dtype=np.int64)
     targets = np.asarray(target_lengths, dtype=np.int64)
-    parts = _largest_first(cut_by_tokens(sources, targets, micro_batch_tokens), sources, targets)
-    parts = _fill_last_round(parts, sources, targets, num_processes)
-    return _deal(parts, sources, targets, num_processes)
+    cheapest = cut_by_tokens(sources, targets, micro_batch_tokens)
+    num_rounds = -(-len(cheapest) // num_processes)
+    even = _cut_evenly(sources, targets, micro_batch_tokens, num_rounds * num_processes)
+    plans = [_deal(parts, sources, targets, num_processes) for parts in (cheapest, even)]
+    # All processes wait for the largest micro-batch of a round.
+    return min(plans, key=lambda hands: sum(_round_sizes(hands, sources, targets)))
 
 
 def cut_by_tokens(sources: IndexArray, targets: IndexArray, max_tokens: int) -> list[IndexArray]:
@@ -107,8 +110,7 @@ def cut_by_tokens(sources: IndexArray, targets: IndexArray, max_tokens: int) -> 
     Returns:
         Arrays of positions; together they hold each position once. Sizes are bounded as in `plan_micro_batches`.
     """
-    # Targets are the longer side and vary the most, so they decide who stands together.
-    order = np.lexsort((sources, targets))
+    order = _by_length(sources, targets)
     cuts = _cheapest_cuts(sources[order], targets[order], max_tokens)
     return [order[start:end] for start, end in itertools.pairwise(cuts)]
 
@@ -118,6 +120,11 @@ def padded_size(positions: IndexArray, sources: IndexArray, targets: IndexArray)
     if not len(positions):
         return 0
     return len(positions) * int(sources[positions].max() + targets[positions].max())
+
+
+def _by_length(sources: IndexArray, targets: IndexArray) -> IndexArray:
+    # Targets are the longer side and vary the most, so they decide who stands together.
+    return np.lexsort((sources, targets))
 
 
 def _permutation(size: int, key: str) -> IndexArray:
@@ -150,6 +157,39 @@ def _cheapest_cuts(sources: IndexArray, targets: IndexArray, max_tokens: int) ->
     return cuts[::-1]
 
 
+def _cut_evenly(sources: IndexArray, targets: IndexArray, max_tokens: int, max_parts: int) -> list[IndexArray]:
+    """Returns at most so many parts, the largest of them as small as can be, by bisection over its size.
+
+    `max_tokens` must leave room for as many parts, as it does when `_cheapest_cuts` needs no more.
+    """
+    order = _by_length(sources, targets)
+    rows = list(zip(sources[order].tolist(), targets[order].tolist(), strict=True))
+    low, high = 1, max_tokens
+    while low < high:
+        middle = (low + high) // 2
+        if len(_greedy_cuts(rows, middle)) - 1 <= max_parts:
+            high = middle
+        else:
+            low = middle + 1
+    return [order[start:end] for start, end in itertools.pairwise(_greedy_cuts(rows, high))]
+
+
+def _greedy_cuts(rows: list[tuple[int, int]], max_tokens: int) -> list[int]:
+    """Returns the cuts of as few parts as the budget allows: each takes what fits."""
+    cuts = [0]
+    longest_source = longest_target = 0
+    for position, (source, target) in enumerate(rows):
+        longest_source, longest_target = max(longest_source, source), max(longest_target, target)
+        if position > cuts[-1] and (position + 1 - cuts[-1]) * (longest_source + longest_target) > max_tokens:
+            cuts.append(position)
+            longest_source, longest_target = source, target
+    return [*cuts, len(rows)] if rows else cuts
+
+
+def _round_sizes(hands: list[list[IndexArray]], sources: IndexArray, targets: IndexArray) -> list[int]:
+    return [max(padded_size(part, sources, targets) for part in round_) for round_ in zip(*hands, strict=True)]
+
+
 def _fill_last_round(
     parts: list[IndexArray], sources: IndexArray, targets: IndexArray, num_processes: int
 ) -> list[IndexArray]:
@@ -179,7 +219,8 @@ def _largest_first(parts: list[IndexArray], sources: IndexArray, targets: IndexA
 def _deal(
     parts: list[IndexArray], sources: IndexArray, targets: IndexArray, num_processes: int
 ) -> list[list[IndexArray]]:
-    """Gives each round's largest part to the process that has had the least so far."""
+    """Gives every process one part a round, the largest to the one that has had the least so far."""
+    parts = _fill_last_round(_largest_first(parts, sources, targets), sources, targets, num_processes)
     hands: list[list[IndexArray]] = [[] for _ in range(num_processes)]
     loads = [0] * num_processes
     nothing = np.empty(0, dtype=np.int64)

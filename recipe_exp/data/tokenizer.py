@@ -119,6 +119,10 @@ class RecipeTokenizer:
         except ModelError as error:
             raise ModelError(f"model.name={name_or_folder}: {error}") from error
 
+    def __reduce__(self) -> tuple[type[Self], tuple[Tokenizer]]:
+        # By way of the constructor, because a pickled Tokenizer forgets that control pieces in a text are text.
+        return type(self), (self._backend,)
+
     @property
     def newline_id(self) -> int:
         """Id of the line break."""

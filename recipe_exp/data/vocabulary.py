@@ -44,7 +44,7 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Ids are those of `CONTROL_PIECES`, then pieces by falling score, then `SENTINELS`. Every character of the
     texts and of printable ASCII is a piece. Text is normalised by NFKC and T5's rules for whitespace and control
-    characters; a line break counts as a space, see `RecipeTokenizer` for one that keeps it.
+    characters. Made for `RecipeTokenizer`, which also keeps line breaks and writes fractions in ASCII.
 
     Args:
         texts: what to learn from; read once.

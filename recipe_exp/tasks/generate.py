@@ -45,9 +45,7 @@ def _prompts(task: GenerateTask) -> list[str]:
         return list(task.prompts)
     if task.prompts_file is None:
         raise ConfigError(
-            [
-                "task.prompts=[]: nothing to write; set task.prompts=['...'] or task.prompts_file=FILE (- reads stdin)"
-            ]
+            ["task.prompts=[]: nothing to write; set task.prompts=['...'] or task.prompts_file=FILE (- reads stdin)"]
         )
     try:
         text = sys.stdin.read() if task.prompts_file == "-" else Path(task.prompts_file).read_text(encoding="utf-8")

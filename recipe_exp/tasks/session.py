@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ class RunSession:
     journal: Journal
     status: Status = "failed"
     is_synced: bool | None = None
-    details: dict[str, Any] = field(default_factory=dict)
 
     def record(self, **fields: Any) -> None:
         """Stores fields in run.json."""
@@ -56,12 +55,13 @@ def open_session(config: ExperimentConfig, existing: Path | None) -> Iterator[Ru
     folder = RunFolder.open(existing) if existing is not None else _create(config)
     with folder.lock():
         config.to_yaml(folder.config_path)
+        folder.update_record(error=None, provenance=collect_provenance())
+        # The uploader notes where the journal ends now: what an earlier process wrote there ends nothing.
+        uploader = _start_uploader(config, folder)
         journal = Journal(folder)
         session = RunSession(folder, journal)
-        folder.update_record(pid=os.getpid(), error=None, provenance=collect_provenance())
         journal.status("running")
         _describe(config, session)
-        uploader = _start_uploader(config, folder)
         try:
             yield session
         except BaseException as error:

@@ -28,6 +28,8 @@ from recipe_exp.tasks.building import describe_data, open_data, resolve_machiner
 from recipe_exp.tasks.run_choice import RunChoice, choose_run
 from recipe_exp.tasks.session import RunSession, open_session, resume_command
 from recipe_exp.tasks.workbench import Workbench
+from recipe_exp.tracking import list_runs
+from recipe_exp.tracking.run_folder import mark_interrupted
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import import_callbacks
 from recipe_exp.training.callbacks.callback import Callback
@@ -83,7 +85,7 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     num_processes = resolve_num_processes(config.hardware, device)
     if num_processes > 1 and not is_worker():
         return _train_in_processes(config, num_processes, callbacks)
-    choice: RunChoice = processes.from_main_process(lambda: choose_run(config), device=device)
+    choice: RunChoice = processes.from_main_process(lambda: _choose(config), device=device)
     console = Console(quiet=not _is_main(), soft_wrap=True)
     if choice.is_finished and choice.folder is not None:
         console.print(f"{choice.folder.name} is finished already; nothing to do", highlight=False)
@@ -96,6 +98,13 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     if session is not None:
         summary.print_end(console, choice.config, session, result.metrics)
     return result
+
+
+def _choose(config: ExperimentConfig) -> RunChoice:
+    """Chooses the run, after every run that was killed has been marked as what it is."""
+    for folder in list_runs(Path(config.output_dir)):
+        mark_interrupted(folder)
+    return choose_run(config)
 
 
 def _train(

@@ -73,7 +73,7 @@ class Workbench:
             loss.compile(dynamic=True)
         model = accelerator.prepare(loss)
         optimizer = build_optimizer(loss, training)
-        plan = WindowPlan(len(cache.split("train")), training.batch_size, config.seed, cache.fingerprint)
+        plan = WindowPlan(len(cache.split("train")), training.batch_size, config.seed, cache.data_fingerprint)
         total_steps = plan.windows_per_epoch * training.num_epochs
         length = RunLength(min(total_steps, training.max_steps or total_steps), plan.windows_per_epoch)
         schedule = build_schedule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -110,8 +111,9 @@ class Journal:
         self._append(event)
 
     def status(self, status: Status) -> None:
-        """Record in the journal and in `run.json` that the run began, goes on or ended."""
-        self._folder.update_record(status=status)
+        """Record in the journal and in `run.json` that the run began, goes on (by this process) or ended."""
+        owner = {"pid": os.getpid(), "host": socket.gethostname()} if status == "running" else {}
+        self._folder.update_record(status=status, **owner)
         self._append(StatusChange(time=_now(), status=status))
         with self._lock:
             self._journal.sync()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from recipe_exp.tracking.redaction import strip_credentials
 from recipe_exp.tracking.run_folder import RunFolder
 
 URI_VARIABLE = "RECIPE_EXP_TRACKING_URI"
+HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _MODULE = "recipe_exp.tracking.uploader"
 
@@ -66,7 +69,7 @@ def start_uploader(folder: RunFolder, uri: str | None, experiment: str, system_m
         environment[URI_VARIABLE] = uri
     if system_metrics:
         command.append("--system-metrics")
-    with (folder.path / "uploader.log").open("ab") as log:
+    with (folder.path / "uploader.log").open("ab") as log, _signals_held_back():
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -77,6 +80,16 @@ def start_uploader(folder: RunFolder, uri: str | None, experiment: str, system_m
             start_new_session=True,
         )
     return UploaderHandle(process)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Block `HELD_SIGNALS` for a process started inside, until it has its handlers; here they wait."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _child_environment() -> dict[str, str]:

@@ -33,6 +33,7 @@ def serve_ui(output_dir: Path, host: str = "127.0.0.1", port: int = 5000) -> NoR
         TrackingError: the port is taken.
     """
     _check_port(host, port)
+    output_dir = output_dir.resolve()
     if (output_dir / DATABASE_NAME).exists():
         relocate(output_dir)
     else:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from recipe_exp.tracking.events import Event, EventTail, SeenSteps, StatusChange, metric_points
 from recipe_exp.tracking.files import LockedError, file_lock
-from recipe_exp.tracking.launch import URI_VARIABLE, UploaderHandle, start_uploader
+from recipe_exp.tracking.launch import HELD_SIGNALS, URI_VARIABLE, UploaderHandle, start_uploader
 from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_missing, is_refusal
 from recipe_exp.tracking.redaction import redact
 from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_alive, mark_interrupted
@@ -100,7 +100,6 @@ class _Pace:
 
     def poll(self) -> None:
         self.wait(_HURRIED_POLL_SECONDS if self.is_hurried else POLL_SECONDS)
-
 
 
 class Uploader:
@@ -289,6 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parent = _Parent(parsed.parent_pid)
     uploader = Uploader(folder, uri, parsed.experiment, parent, parsed.journal_start)
     signal.signal(signal.SIGTERM, uploader.end_soon)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     try:
         with _sampling(parsed, folder), _only_uploader(folder, parent):
             uploader.run()
@@ -328,7 +328,7 @@ def _only_uploader(folder: RunFolder, parent: _Parent) -> Iterator[None]:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name if __spec__ else __name__}")
+    parser = argparse.ArgumentParser(prog="python -m recipe_exp.tracking.uploader")
     parser.add_argument("folder", type=Path, help="run folder whose journal is sent")
     parser.add_argument("--uri", help=f"tracking URI; default: ${URI_VARIABLE}, or the default database")
     parser.add_argument("--experiment", required=True, help="name of the MLflow experiment")

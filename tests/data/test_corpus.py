@@ -152,8 +152,11 @@ def test_max_examples_counts_what_is_used_and_stops_reading(tmp_path: Path) -> N
 
 
 def test_the_keys_of_duplicates_are_gone_afterwards(tmp_path: Path) -> None:
-    run(tmp_path, records(TOAST, TOAST))
-    assert [path.name for path in tmp_path.iterdir()] == ["rejects.jsonl"]
+    folder = tmp_path / "a name? with 100%20 #marks"
+    folder.mkdir()
+    run(folder, records(TOAST, TOAST))
+    assert [path.name for path in folder.iterdir()] == ["rejects.jsonl"]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 FRACTIONS = st.floats(0.0, 0.49)

@@ -169,6 +169,22 @@ class TestMicroBatches:
         hands = plan_micro_batches([10, 10], [20, 20], 10_000, 3)
         assert sorted(len(part) for (part,) in hands) == [0, 1, 1]
 
+    def test_no_window_is_no_micro_batch(self) -> None:
+        assert plan_micro_batches([], [], 100, 3) == [[], [], []]
+
+    @pytest.mark.parametrize("num_processes", [2, 4, 8])
+    def test_processes_seldom_wait_for_each_other(self, num_processes: int) -> None:
+        rng = np.random.default_rng(0)
+        busy = elapsed = 0
+        for _ in range(20):
+            targets = rng.integers(50, 500, 64)
+            sources = targets // 3 + rng.integers(1, 50, 64)
+            hands = plan_micro_batches(sources, targets, 8192, num_processes)
+            sizes = [[padded_size(part, sources, targets) for part in hand] for hand in hands]
+            busy += sum(map(sum, sizes))
+            elapsed += num_processes * sum(map(max, zip(*sizes, strict=True)))
+        assert busy / elapsed > 0.9
+
     def test_an_example_over_the_budget_is_alone(self) -> None:
         (parts,) = plan_micro_batches([5, 5, 5], [5, 500, 5], 20, 1)
         assert sorted(map(len, parts)) == [1, 2]

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,14 @@ def test_every_call_is_on_disk_when_it_returns(folder: RunFolder) -> None:
     assert events[0].params == {"training.batch_size": "8", "model.name": "small"}  # type: ignore[union-attr]
     assert [e.path for e in events if isinstance(e, Artifact)] == ["model", "/elsewhere/file"]
     assert folder.read_record()["status"] == "finished"
+
+
+def test_going_on_makes_this_process_the_owner(folder: RunFolder) -> None:
+    folder.update_record(pid=1, host="another", status="interrupted")
+    Journal(folder).status("running")
+    record = folder.read_record()
+    assert (record["pid"], record["host"]) == (os.getpid(), socket.gethostname())
+    assert record["status"] == "running"
 
 
 def test_metrics_reach_both_files(folder: RunFolder) -> None:

@@ -81,7 +81,7 @@ def test_a_repository_around_an_installed_package_is_not_its_own(package: Path) 
 
 def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "NVIDIA GeForce RTX 4090, 24564, 550.54\nGPU is lost, N/A, 1\n"
-    monkeypatch.setattr(provenance, "_run", lambda command: listed)
+    monkeypatch.setattr(provenance, "_run", lambda _: listed)
     assert provenance._describe_gpus() == [
         {"name": "NVIDIA GeForce RTX 4090", "memory_bytes": 24564 * 2**20, "driver": "550.54"}
     ]

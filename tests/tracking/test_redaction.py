@@ -68,7 +68,7 @@ def test_a_secret_never_survives(secret: str, template: str) -> None:
         "a basic understanding of turkey=bird",
         "git@github.com:someone/something.git",
         "ssh://git@host/path",
-        "sqlite:////work/outputs/mlflow.db",
+        "sqlite:////data/outputs/mlflow.db",
         "write to someone@example.org, see http://example.org/a?b=c@d",
         "task-specific-objectives and risk-management-of-things",
     ],

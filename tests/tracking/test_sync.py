@@ -139,8 +139,9 @@ def test_a_server_that_is_down_is_one_line_at_once(finished: RunFolder) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, _empty_store: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
+    shutil.copy(_empty_store / "mlflow.db", folder / "server.db")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -174,15 +175,13 @@ def wait_until_healthy(uri: str, process: subprocess.Popen[bytes]) -> None:
 def test_a_real_server_gets_everything_from_the_uploader_and_sync_finds_nothing_to_add(
     server: str, folder: RunFolder
 ) -> None:
+    handle = start_uploader(folder, server, "served", False)
     log_a_run(folder)
-    folder.journal_path.rename(folder.path / "written")
-    handle = start_uploader(folder, server, "recipes", False)
-    (folder.path / "written").rename(folder.journal_path)
     assert handle.finish(60)
     run_id = folder.read_record()["mlflow"]["run_id"]
     assert folder.read_record()["mlflow"]["uri"] == server
     check(server, run_id)
-    report = sync(folder, server, "recipes")
+    report = sync(folder, server, "served")
     assert (report.mlflow_run_id, report.num_metrics, report.num_artifacts) == (run_id, 0, 0)
     check(server, run_id)
     assert not (folder.output_dir / "mlflow.db").exists()

@@ -194,5 +194,7 @@ def _reason(error: Exception, line: bytes) -> str:
         place = _PLACE.fullmatch(str(error))
         if place is None:
             return "not a JSON object"
-        return f"{_INDEX.sub('[]', place[2])}: {place[1][:1].lower()}{place[1][1:]}".replace("`", "")
+        return f"{_INDEX.sub('[]', place[2])}: {place[1][:1].lower()}{place[1][1:]}".replace("`", "").replace(
+            " | null", ""
+        )
     return "NUL bytes" if b"\0" in line else "not valid JSON"

@@ -31,11 +31,11 @@ turkey          | Turkey        | 1 pound; 2 pounds; 1 1/2 pounds
 ham             | Ham           | 1 cup; 1/2 pound
 bacon           | Bacon         | 4 slices; 6 slices
 sausages        | Sausage       | 4; 6
-salmon          | Salmon        | 1 pound; 4 fillets
-cod             | Cod           | 1 pound; 4 fillets
+salmon          | Salmon        | 1 pound; 1 1/2 pounds
+cod             | Cod           | 1 pound; 1 1/2 pounds
 shrimp          | Shrimp        | 1 pound; 1/2 pound
 tuna            | Tuna          | 1 can; 2 cans
-tofu            | Tofu          | 1 block; 1/2 pound
+tofu            | Tofu          | 1 pound; 1/2 pound
 lentils         | Lentil        | 1 cup; 1 1/2 cups
 chickpeas       | Chickpea      | 1 can; 2 cups
 black beans     | Black Bean    | 1 can; 2 cups

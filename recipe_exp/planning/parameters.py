@@ -1,0 +1,88 @@
+"""The weights of a T5 v1.1 network, counted from its dimensions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from recipe_exp.config.model import ModelShape
+from recipe_exp.config.training import LoraConfig
+
+# T5 sorts relative positions into this many buckets, in every size of the family.
+RELATIVE_POSITION_BUCKETS = 32
+ADAPTED_LAYERS: dict[str, tuple[str, ...]] = {
+    "attention_qv": ("q", "v"),
+    "attention": ("q", "k", "v", "o"),
+    "all_linear": ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
+}
+
+
+@dataclass(frozen=True)
+class WeightGroup:
+    """Weights of one kind.
+
+    Attributes:
+        name: the layer's name in transformers, such as `q` or `wo`.
+        size: (outputs, inputs) of a matrix, or (length,) of a vector.
+        count: how many of them the network has.
+        is_linear: whether a matrix product uses it.
+    """
+
+    name: str
+    size: tuple[int, ...]
+    count: int
+    is_linear: bool = True
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of all weights of the group."""
+        return self.count * math.prod(self.size)
+
+
+def weight_groups(shape: ModelShape) -> list[WeightGroup]:
+    """Returns every weight of the network once: embedding, attention, feed-forward, norms and output projection."""
+    width, inner, hidden = shape.d_model, shape.num_heads * shape.d_kv, shape.d_ff
+    num_blocks = shape.num_layers + shape.num_decoder_layers
+    num_attentions = num_blocks + shape.num_decoder_layers
+    num_norms = num_attentions + num_blocks + 2
+    groups = [
+        WeightGroup("shared", (shape.vocab_size, width), 1, is_linear=False),
+        *(WeightGroup(name, (inner, width), num_attentions) for name in ("q", "k", "v")),
+        WeightGroup("o", (width, inner), num_attentions),
+        *(WeightGroup(name, (hidden, width), num_blocks) for name in ("wi_0", "wi_1")),
+        WeightGroup("wo", (width, hidden), num_blocks),
+        WeightGroup("relative_attention_bias", (RELATIVE_POSITION_BUCKETS, shape.num_heads), 2, is_linear=False),
+        WeightGroup("layer_norm", (width,), num_norms, is_linear=False),
+    ]
+    if not shape.tie_word_embeddings:
+        groups.append(WeightGroup("lm_head", (shape.vocab_size, width), 1))
+    return groups
+
+
+def lora_groups(shape: ModelShape, lora: LoraConfig) -> list[WeightGroup]:
+    """Returns the two factors that LoRA adds to each adapted layer."""
+    adapted = [group for group in weight_groups(shape) if group.name in ADAPTED_LAYERS[lora.targets]]
+    return [
+        factor
+        for group in adapted
+        for factor in (
+            WeightGroup(f"{group.name}.lora_A", (lora.rank, group.size[1]), group.count),
+            WeightGroup(f"{group.name}.lora_B", (group.size[0], lora.rank), group.count),
+        )
+    ]
+
+
+def count_parameters(shape: ModelShape) -> int:
+    """Returns the parameters of the network, shared ones counted once."""
+    return sum(group.num_parameters for group in weight_groups(shape))
+
+
+def count_lora_parameters(shape: ModelShape, lora: LoraConfig) -> int:
+    """Returns the parameters that LoRA adds and tunes."""
+    return sum(group.num_parameters for group in lora_groups(shape, lora))
+
+
+def count_linear_parameters(shape: ModelShape) -> int:
+    """Returns the parameters that matrix products use, the output projection among them whether it is tied or not."""
+    tied_head = shape.vocab_size * shape.d_model if shape.tie_word_embeddings else 0
+    return tied_head + sum(group.num_parameters for group in weight_groups(shape) if group.is_linear)

@@ -1,0 +1,162 @@
+"""Hydra's side of a sweep: it expands the grid, our launcher runs the trials."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from recipe_exp.config.compose import compose_command, config_dir, register
+from recipe_exp.errors import ConfigError
+from recipe_exp.sweeping.grid import plan_trials
+from recipe_exp.sweeping.sweep import run_trials
+
+
+def run_sweep(arguments: list[str]) -> int:
+    """Runs a sweep, or answers a flag of Hydra's own such as `--hydra-help`, and returns the exit code.
+
+    Args:
+        arguments: the command line, without the program's name.
+
+    Raises:
+        ConfigError: with the mistakes of all trials; nothing has been started or made.
+        SweepError: if a trial did not finish.
+    """
+    register()
+    for plugin in (GridSweeper, ProcessLauncher):
+        # Hydra makes plugins of the package `hydra_plugins` only, which it would import with every command.
+        Plugins.instance().class_name_to_class[f"hydra_plugins.recipe_exp.{plugin.__name__}"] = plugin
+    command = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_refuse)
+    with _command_line(arguments):
+        try:
+            command()
+        except (HydraException, OmegaConfBaseException) as error:
+            # Hydra stops at the first thing that it cannot compose; composing again finds all of them.
+            compose_command(get_args_parser().parse_args(arguments).overrides, is_sweep=True, check_files=True)
+            raise ConfigError([" ".join(str(error).split())]) from None
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+class GridSweeper(Sweeper):
+    """Expands the grid by the rules of Hydra's own sweeper (lists, `choice`, `range`, `glob`), and whole.
+
+    It does not validate the trials as Hydra's does, which stops at the first mistake: the launcher finds them all.
+    Nor does it write a file of its own.
+
+    Args:
+        params: values of keys (`hydra.sweeper.params`), which those of the command line replace.
+    """
+
+    def __init__(self, params: Mapping[str, str] | None) -> None:
+        self._params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Makes the launcher.
+
+        Raises:
+            ConfigError: if the configuration chooses another one than ours.
+        """
+        self.hydra_context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        if not isinstance(self.launcher, ProcessLauncher):
+            _refuse(config)
+
+    def sweep(self, arguments: list[str]) -> list[Any]:
+        """Launches the trials and returns what their jobs return."""
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        loader: Any = _OptionsForUsers(self.hydra_context.config_loader)
+        lines = [f"{key}={values}" for key, values in self._params.items()]
+        overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
+        (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        return [job.return_value for job in self.launcher.launch(grid, initial_job_idx=0)]
+
+
+class ProcessLauncher(Launcher):
+    """Runs each trial as a process of its own.
+
+    Args:
+        slots: how many trials run at once (`hydra.launcher.slots`).
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps nothing: a trial composes its configuration in its own process."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Validates all trials, then runs them.
+
+        Returns:
+            For each trial the best value of its `evaluation.best_metric`, None if it has none.
+
+        Raises:
+            ConfigError: with the mistakes of all trials.
+            SweepError: if a trial did not finish.
+        """
+        if not isinstance(self._slots, int) or isinstance(self._slots, bool) or self._slots < 1:
+            raise ConfigError([f"hydra.launcher.slots={self._slots}: must be a number of trials, 1 or more"])
+        trials = plan_trials(job_overrides)
+        outcomes = run_trials(trials, self._slots, ["python", "-m", "recipe_exp", *sys.argv[1:]])
+        return [
+            JobReturn(
+                overrides=outcome.trial.overrides,
+                status=JobStatus.COMPLETED,
+                _return_value=outcome.best.value if outcome.best else None,
+            )
+            for outcome in outcomes
+        ]
+
+
+class _OptionsForUsers:
+    """A config loader whose groups list no schemas, so that `model=glob(*)` is what a user may choose."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self._loader = loader
+
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
+        options = self._loader.get_group_options(group_name, results_filter)
+        return [name for name in options if not name.endswith("schema")]
+
+
+@contextmanager
+def _command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Gives Hydra, which reads `sys.argv`, these arguments, and makes it raise errors instead of printing them."""
+    previous_arguments, previous_setting = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [sys.argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = previous_arguments
+        if previous_setting is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = previous_setting
+
+
+def _refuse(_config: DictConfig) -> None:
+    """Stands where Hydra wants a function for one trial, which only another launcher than ours would call."""
+    raise ConfigError(["hydra/launcher: only recipe_exp starts trials as processes of their own; leave it out"])

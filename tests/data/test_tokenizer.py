@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+import re
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from recipe_exp.data.sample import sample_recipes
+from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.errors import ModelError
+from recipe_exp.recipes import Recipe, ascii_fractions, clean_line, render_markdown
+
+SAMPLES = [render_markdown(recipe) for recipe in itertools.islice(sample_recipes(), 300)]
+FOREIGN = "Crème brûlée: 1 pièce de beurre à 200 °C, jalapeño, 50 µl"
+REAL = Path(__file__).parents[3] / "shared" / "data" / "t5_format_tokenizer"
+
+CARELESS = "1½ cups flour\n\n- 2 ½ cups  </s> salt\n3. Mix <extra_id_7> at 350 °C.\n"
+
+VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅟↉"
+
+
+def train() -> Tokenizer:
+    return train_unigram([*SAMPLES, FOREIGN], 900)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Tokenizer:
+    """A tokenizer as T5's is: line breaks become spaces, sentinels are whole."""
+    return train()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(bare: Tokenizer) -> RecipeTokenizer:
+    return RecipeTokenizer.from_tokenizer(bare)
+
+
+@pytest.fixture(scope="module")
+def real() -> RecipeTokenizer:
+    if not (REAL / "tokenizer.json").is_file():
+        pytest.skip("needs a real tokenizer of T5's format in ../shared/data/t5_format_tokenizer")
+    return RecipeTokenizer.from_pretrained(REAL)
+
+
+def round_trip(tokenizer: RecipeTokenizer, text: str) -> str:
+    return tokenizer.decode(tokenizer.encode(text))
+
+
+# What clean_line leaves of any text in the characters that the vocabulary has, in the shape of a recipe.
+letters = st.sampled_from("abcdefgXYZ0123456789 .,;:'()-/*+&%#\"!?éûµ°<>_")
+lines = st.text(letters, min_size=1, max_size=30).map(clean_line).filter(bool)
+recipes = st.builds(
+    Recipe,
+    lines,
+    st.lists(lines, min_size=1, max_size=4).map(tuple),
+    st.lists(lines, min_size=1, max_size=4).map(tuple),
+)
+
+
+class TestRoundTrip:
+    def test_sample_recipes_come_back_exactly(self, tokenizer: RecipeTokenizer) -> None:
+        assert [tokenizer.decode(ids) for ids in tokenizer.encode_batch(SAMPLES)] == SAMPLES
+
+    @given(recipes)
+    @example(Recipe("</s>", ("1 1/2 cups <extra_id_99>",), ("<unk><pad>",)))
+    def test_clean_recipes_come_back_in_nfkc(self, tokenizer: RecipeTokenizer, recipe: Recipe) -> None:
+        text = render_markdown(recipe)
+        assert round_trip(tokenizer, text) == unicodedata.normalize("NFKC", text)
+
+    @given(st.text(st.sampled_from('ab 1½⅓¼⁄²₂/\n\t\u00a0▁<"*-'), max_size=40))
+    def test_any_text_comes_back_normalised(self, tokenizer: RecipeTokenizer, text: str) -> None:
+        assert round_trip(tokenizer, text) == tokenizer.normalise(text)
+
+    @given(st.text(st.sampled_from(f"ab 0123½⅓¹²₂⁄/.-\n\t{VULGAR}"), max_size=30))
+    def test_normalising_is_fractions_in_ascii_nfkc_and_single_spaces(
+        self, tokenizer: RecipeTokenizer, text: str
+    ) -> None:
+        expected = [
+            " ".join(unicodedata.normalize("NFKC", ascii_fractions(line)).replace("\u2044", "/").split())
+            for line in text.split("\n")
+        ]
+        assert tokenizer.normalise(text) == "\n".join(expected)
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("1 ½ cups", "1 1/2 cups"),
+            ("1½ cups", "1 1/2 cups"),
+            ("½ cup", "1/2 cup"),
+            ("(¾ cup)", "(3/4 cup)"),
+            ("1\u20442 cup", "1/2 cup"),
+            ("2¹\u2044₂ cups", "2 1/2 cups"),
+            ("\n\na \n  b\n", "\n\na\nb\n"),
+            ("a\r\nb\tc", "a\nb c"),
+            ("", ""),
+        ],
+    )
+    def test_quantities_and_line_breaks_survive(self, tokenizer: RecipeTokenizer, text: str, expected: str) -> None:
+        assert round_trip(tokenizer, text) == expected
+
+    @pytest.mark.parametrize("fraction", VULGAR)
+    def test_every_vulgar_fraction_is_kept_apart_from_a_whole_number(
+        self, tokenizer: RecipeTokenizer, fraction: str
+    ) -> None:
+        assert round_trip(tokenizer, f"1{fraction} cups") == f"{ascii_fractions('1' + fraction)} cups"
+
+    def test_what_a_network_writes_around_line_breaks_is_tidied(self, tokenizer: RecipeTokenizer) -> None:
+        newline = tokenizer.newline_id
+        flour, salt = (tokenizer.encode(word)[:-1] for word in ("flour", "salt"))
+        assert tokenizer.decode([tokenizer.pad_id, newline, *flour, newline, newline, *salt]) == "\nflour\n\nsalt"
+
+
+class TestIds:
+    def test_only_the_spare_sentinel_changes(self, bare: Tokenizer, tokenizer: RecipeTokenizer) -> None:
+        before = bare.get_vocab()
+        newline_id = before.pop("<extra_id_99>")
+        assert tokenizer.newline_id == newline_id == tokenizer.vocab_size - 100
+        after = json.loads(serialised(tokenizer))["model"]["vocab"]
+        assert {piece: index for index, (piece, _) in enumerate(after)} == {**before, "\n": newline_id}
+
+    def test_texts_of_one_line_get_the_ids_they_had(self, bare: Tokenizer, tokenizer: RecipeTokenizer) -> None:
+        for line in {line for text in SAMPLES for line in text.split("\n") if line}:
+            assert tokenizer.encode(line) == bare.encode(line).ids
+
+    def test_each_line_break_is_one_id(self, tokenizer: RecipeTokenizer) -> None:
+        ids = tokenizer.encode(SAMPLES[0])
+        assert ids.count(tokenizer.newline_id) == SAMPLES[0].count("\n")
+
+    def test_control_ids_are_those_of_t5(self, tokenizer: RecipeTokenizer) -> None:
+        assert (tokenizer.pad_id, tokenizer.eos_id, tokenizer.unk_id) == (0, 1, 2)
+
+    @pytest.mark.parametrize(
+        "text", ["</s>", "<pad>", "a <unk> b", "<extra_id_5>", "x</s>y", "＜/s＞", "<extra_id_99>"]
+    )
+    def test_control_pieces_inside_a_text_are_text(self, tokenizer: RecipeTokenizer, text: str) -> None:
+        *inside, last = tokenizer.encode(text)
+        assert last == tokenizer.eos_id
+        assert not {0, 1, 2} & set(inside)
+        assert max(inside) < tokenizer.newline_id
+        assert tokenizer.decode(inside) == unicodedata.normalize("NFKC", text)
+
+    def test_nothing_is_cut_or_padded_whatever_the_tokenizer_was_set_to(self) -> None:
+        limited = train()
+        limited.enable_truncation(5)
+        limited.enable_padding(length=50)
+        ids = RecipeTokenizer.from_tokenizer(limited).encode_batch(["flour", SAMPLES[0]])
+        assert len(ids[0]) == 2
+        assert len(ids[1]) > 50
+
+    def test_a_batch_is_encoded_like_each_of_its_texts(self, tokenizer: RecipeTokenizer) -> None:
+        assert tokenizer.encode_batch(SAMPLES[:5]) == [tokenizer.encode(text) for text in SAMPLES[:5]]
+        assert tokenizer.encode_batch([]) == []
+
+    def test_what_the_vocabulary_lacks_is_unknown_and_counted(self, tokenizer: RecipeTokenizer) -> None:
+        ids = tokenizer.encode("flour 豆 and 腐")
+        assert tokenizer.count_unknown(ids) == 2
+        assert tokenizer.decode(ids).split() == ["flour", "and"]
+        assert tokenizer.count_unknown(tokenizer.encode(SAMPLES[0])) == 0
+
+    def test_control_pieces_and_ids_beyond_the_vocabulary_decode_to_nothing(self, tokenizer: RecipeTokenizer) -> None:
+        ids = [0, *tokenizer.encode("salt"), 1, 0, tokenizer.vocab_size - 1, tokenizer.vocab_size + 20]
+        assert tokenizer.decode(ids) == "salt"
+
+
+def serialised(tokenizer: RecipeTokenizer) -> str:
+    return tokenizer.__reduce__()[1][0].to_str()
+
+
+class TestIdentity:
+    def test_curing_twice_is_curing_once(self, tokenizer: RecipeTokenizer) -> None:
+        again = RecipeTokenizer.from_tokenizer(Tokenizer.from_str(serialised(tokenizer)))
+        assert serialised(again) == serialised(tokenizer)
+
+    def test_the_fingerprint_is_the_same_for_the_same_tokenizer_only(self, tokenizer: RecipeTokenizer) -> None:
+        other = RecipeTokenizer.from_tokenizer(train_unigram(SAMPLES, 700))
+        assert re.fullmatch(r"[0-9a-f]{64}", tokenizer.fingerprint)
+        assert RecipeTokenizer.from_tokenizer(train()).fingerprint == tokenizer.fingerprint
+        assert other.fingerprint != tokenizer.fingerprint
+
+    def test_rules_for_whitespace_that_change_no_id_change_no_fingerprint(self, tokenizer: RecipeTokenizer) -> None:
+        variant = train()
+        steps = [normalizers.Nmt(), normalizers.NFKC()]
+        variant.normalizer = normalizers.Sequence(steps)
+        words = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+        variant.pre_tokenizer = pre_tokenizers.Sequence(words)
+        assert RecipeTokenizer.from_tokenizer(variant).fingerprint == tokenizer.fingerprint
+
+    def test_its_own_treatment_of_characters_is_kept(self) -> None:
+        lowering = train()
+        steps = [normalizers.Lowercase(), normalizers.Replace("&", "and")]
+        lowering.normalizer = normalizers.Sequence(steps)
+        assert RecipeTokenizer.from_tokenizer(lowering).normalise("Salt & 1½") == "salt and 1 1/2"
+
+    def test_a_copy_in_another_process_still_reads_control_pieces_as_text(self, tokenizer: RecipeTokenizer) -> None:
+        copy = pickle.loads(pickle.dumps(tokenizer))
+        assert copy.encode(CARELESS) == tokenizer.encode(CARELESS)
+        assert copy.fingerprint == tokenizer.fingerprint
+
+
+class TestFiles:
+    def test_what_was_saved_is_what_is_loaded(self, tokenizer: RecipeTokenizer, tmp_path: Path) -> None:
+        tokenizer.save(tmp_path / "run" / "model")
+        loaded = RecipeTokenizer.from_pretrained(tmp_path / "run" / "model")
+        assert loaded.fingerprint == tokenizer.fingerprint
+        assert loaded.encode(CARELESS) == tokenizer.encode(CARELESS)
+
+    @pytest.mark.parametrize("with_config", [False, True])
+    def test_plain_transformers_does_the_same(
+        self, tokenizer: RecipeTokenizer, tmp_path: Path, with_config: bool
+    ) -> None:
+        from transformers import AutoTokenizer, T5Config
+
+        if with_config:
+            for name in ("saved", "saved again"):
+                T5Config(vocab_size=tokenizer.vocab_size).save_pretrained(tmp_path / name)
+        tokenizer.save(tmp_path / "saved")
+        AutoTokenizer.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "saved again")
+        for folder in (tmp_path / "saved", tmp_path / "saved again"):
+            plain = AutoTokenizer.from_pretrained(folder)
+            assert (plain.pad_token_id, plain.eos_token_id, plain.unk_token_id) == (0, 1, 2)
+            assert len(plain) == tokenizer.vocab_size
+            assert set(plain(SAMPLES[0])) == {"input_ids", "attention_mask"}
+            for text in (*SAMPLES[:20], CARELESS):
+                ids = tokenizer.encode(text)
+                assert plain(text).input_ids == ids
+                assert plain.decode(ids, skip_special_tokens=True) == tokenizer.decode(ids)
+            assert RecipeTokenizer.from_pretrained(folder).fingerprint == tokenizer.fingerprint
+
+    def test_a_folder_of_an_uncured_tokenizer_is_cured(
+        self, bare: Tokenizer, tokenizer: RecipeTokenizer, tmp_path: Path
+    ) -> None:
+        bare.save(str(tmp_path / "tokenizer.json"))
+        assert RecipeTokenizer.from_pretrained(str(tmp_path)).fingerprint == tokenizer.fingerprint
+
+    def test_a_model_that_is_nowhere_is_an_error_of_one_line_with_the_remedy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelError, match=r"set model\.name to a local folder") as caught:
+            RecipeTokenizer.from_pretrained("nobody/no-such-model")
+        assert str(caught.value).startswith("model.name=nobody/no-such-model: ")
+        assert "\n" not in str(caught.value)
+
+    def test_the_revision_reaches_the_hub_after_the_cache(
+        self, bare: Tokenizer, tokenizer: RecipeTokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        asked: list[tuple[object, ...]] = []
+
+        def answer(name: str, *, revision: str | None, local_files_only: bool) -> PreTrainedTokenizerFast:
+            asked.append((name, revision, local_files_only))
+            if local_files_only:
+                raise OSError("not in the cache")
+            return PreTrainedTokenizerFast(tokenizer_object=bare)
+
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", answer)
+        loaded = RecipeTokenizer.from_pretrained("someone/model", revision="v2")
+        assert asked == [("someone/model", "v2", True), ("someone/model", "v2", False)]
+        assert loaded.fingerprint == tokenizer.fingerprint
+
+    def test_a_folder_without_a_tokenizer_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=re.escape(f"model.name={tmp_path}: holds no tokenizer")):
+            RecipeTokenizer.from_pretrained(tmp_path)
+
+    def test_a_damaged_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "tokenizer.json").write_text('{"model": ')
+        with pytest.raises(ModelError, match=r"tokenizer\.json cannot be read"):
+            RecipeTokenizer.from_pretrained(tmp_path)
+
+
+class TestOtherFormats:
+    def test_another_type_of_model(self) -> None:
+        with pytest.raises(ModelError, match=r"of type BPE; expected a Unigram tokenizer"):
+            RecipeTokenizer.from_tokenizer(Tokenizer(models.BPE()))
+
+    def test_other_control_pieces(self) -> None:
+        other = Tokenizer(models.Unigram([("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0)], 2))
+        with pytest.raises(ModelError, match=r"begins with <s> <pad> </s> instead of <pad> </s> <unk>"):
+            RecipeTokenizer.from_tokenizer(other)
+
+    def test_no_sentinel_to_spare(self) -> None:
+        other = Tokenizer(models.Unigram([("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)], 2))
+        other.pre_tokenizer = pre_tokenizers.Metaspace()
+        other.decoder = decoders.Metaspace()
+        with pytest.raises(ModelError, match="no <extra_id_99> to stand for the line break"):
+            RecipeTokenizer.from_tokenizer(other)
+
+    def test_words_marked_otherwise(self) -> None:
+        other = train()
+        other.pre_tokenizer = pre_tokenizers.Whitespace()
+        with pytest.raises(ModelError, match="does not mark the start of words"):
+            RecipeTokenizer.from_tokenizer(other)
+
+
+class TestRealTokenizer:
+    def test_titles_get_the_ids_they_had(self, real: RecipeTokenizer) -> None:
+        bare = Tokenizer.from_file(str(REAL / "tokenizer.json"))
+        bare.no_truncation()
+        titles = [text.split("\n")[0] for text in SAMPLES]
+        assert real.encode_batch(titles) == [bare.encode(title).ids for title in titles]
+
+    def test_sample_recipes_come_back_exactly(self, real: RecipeTokenizer) -> None:
+        assert [real.decode(ids) for ids in real.encode_batch(SAMPLES)] == SAMPLES
+        assert real.newline_id == 32_000
+        assert real.vocab_size == 32_100
+
+    @pytest.mark.parametrize("fraction", VULGAR)
+    def test_its_own_normaliser_knows_every_vulgar_fraction(self, real: RecipeTokenizer, fraction: str) -> None:
+        assert round_trip(real, f"1 {fraction} cups") == f"{ascii_fractions('1 ' + fraction)} cups"
+
+    def test_transformers_own_class_for_t5_leads_to_the_same(self, real: RecipeTokenizer) -> None:
+        from transformers import AutoTokenizer
+
+        rebuilt = AutoTokenizer.from_pretrained(REAL, tokenizer_type="t5").backend_tokenizer
+        assert RecipeTokenizer.from_tokenizer(rebuilt).fingerprint == real.fingerprint
