@@ -15,10 +15,12 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -208,10 +210,14 @@ def _hydra() -> Iterator[None]:
 
 
 def _group_options() -> dict[str, list[str]]:
-    loader = GlobalHydra.instance().config_loader()
-    return {
-        group: [name for name in loader.get_group_options(group) if not name.endswith("schema")] for group in GROUPS
-    }
+    sources = GlobalHydra.instance().config_loader().get_sources()
+    return {group: sorted(_options_in(group, sources)) for group in GROUPS}
+
+
+def _options_in(group: str, sources: Sequence[ConfigSource]) -> set[str]:
+    """Asks the sources themselves: Hydra's loader would copy every file that it has read, for each group."""
+    names = {name for source in sources if source.is_group(group) for name in source.list(group, ObjectType.CONFIG)}
+    return {name for name in names if not name.endswith("schema")}
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:

@@ -44,7 +44,7 @@ def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str
         task_type="SEQ_2_SEQ_LM",
         base_model_name_or_path=base,
     )
-    if network.is_gradient_checkpointing:
+    if network.is_activation_checkpointing:
         # Frozen embeddings give activations without gradient, which checkpointing would not recompute.
         network.enable_input_require_grads()
     return get_peft_model(network, adapter, autocast_adapter_dtype=True)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.errors import ConfigError
 from recipe_exp.sweeping.grid import Trial, short_names, swept_values
 from recipe_exp.sweeping.trials import Ended, log_path
 from recipe_exp.tracking import RunFolder, list_runs, redact
@@ -117,11 +118,14 @@ def write_summary(path: Path, run_id: str, trials: Sequence[Trial], outcomes: Ma
 
 def print_verdict(outcomes: Sequence[Outcome]) -> None:
     """Prints the table of all trials, the reason of each failure, and which trial is the best."""
-    console = Console(highlight=False, soft_wrap=False)
-    table = _table(outcomes)
+    console = Console(highlight=False)
+    table = _table(outcomes, with_run_ids=False)
+    unbounded = console.options.update(width=10_000)
     if not console.is_terminal:
         # A file has no width that a row would have to be folded into.
-        console.width = max(console.width, console.measure(table, options=console.options.update(width=10_000)).maximum)
+        console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    elif console.measure(table, options=unbounded).maximum > console.width:
+        table = _table(outcomes, with_run_ids=True)
     console.print()
     console.print(table)
     for outcome in outcomes:
@@ -151,18 +155,25 @@ def format_seconds(seconds: float) -> str:
 
 
 def _find_run_folder(trial: Trial, ended: Ended, sweep: RunFolder) -> RunFolder | None:
-    """The trial's run folder: made by its process, or, if that had worker processes, by one of the same command."""
-    by_command: RunFolder | None = None
-    wanted = {redact(line) for line in trial.overrides}
-    for folder in list_runs(sweep.output_dir, "run"):
-        record = folder.read_record()
-        if record.get("parent_run_id") != sweep.run_id:
-            continue
-        if record.get("pid") == ended.process_id:
-            return folder
-        if wanted <= set(record.get("command", ())):
-            by_command = by_command or folder
-    return by_command
+    """The run folder that the trial's process made, or, if it had worker processes, the first of them."""
+    records = [(folder, folder.read_record()) for folder in list_runs(sweep.output_dir, "run")]
+    children = [(folder, record) for folder, record in records if record.get("parent_run_id") == sweep.run_id]
+    made_by_it = (folder for folder, record in children if record.get("pid") == ended.process_id)
+    if trial.config.hardware.num_processes == 1:
+        return next(made_by_it, None)
+    return next(made_by_it, next((folder for folder, _ in children if _is_run_of(trial, folder)), None))
+
+
+def _is_run_of(trial: Trial, folder: RunFolder) -> bool:
+    """Whether a run has the trial's configuration, but for what its slot added to it."""
+    try:
+        found = ExperimentConfig.from_yaml(folder.config_path).model_dump()
+    except ConfigError:
+        return False
+    wanted = trial.config.model_dump()
+    for data in (found, wanted):
+        data["run_name"] = data["hardware"]["num_threads"] = None
+    return found == wanted
 
 
 def _status(exit_code: int, record: Mapping[str, Any]) -> TrialStatus:
@@ -219,19 +230,20 @@ def _json_number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+def _table(outcomes: Sequence[Outcome], *, with_run_ids: bool) -> Table:
+    """Lays all trials out; a run's id is short and finds it too, its folder's name repeats what varies."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     names = short_names(outcomes[0].trial.varying)
     metrics = {outcome.best.metric for outcome in outcomes if outcome.best}
     only_metric = next(iter(metrics)) if len(metrics) == 1 else None
-    table.add_column("trial", justify="right")
+    table.add_column("trial", justify="right", no_wrap=True)
     for name in names.values():
-        table.add_column(Text(name), no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column(Text(only_metric or "best"), justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("run folder", overflow="fold")
+        table.add_column(Text(name), overflow="fold")
+    table.add_column("status", overflow="fold")
+    table.add_column("steps", justify="right", overflow="fold")
+    table.add_column(Text(only_metric or "best"), justify="right", overflow="fold")
+    table.add_column("time", justify="right", overflow="fold")
+    table.add_column("run" if with_run_ids else "run folder", overflow="fold")
     for outcome in outcomes:
         table.add_row(
             str(outcome.trial.number),
@@ -240,7 +252,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
             "" if outcome.step is None else str(outcome.step),
             _best_cell(outcome.best, only_metric),
             "" if outcome.exit_code is None else format_seconds(outcome.seconds),
-            Text(outcome.run_folder or ""),
+            Text((outcome.run_id if with_run_ids else outcome.run_folder) or ""),
         )
     return table
 

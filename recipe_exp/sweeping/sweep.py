@@ -114,8 +114,7 @@ def _tags(trials: Sequence[Trial], num_slots: int) -> dict[str, str]:
         "recipe_exp.slots": str(num_slots),
         "recipe_exp.swept": ", ".join(trials[0].varying),
     }
-    if config.tags:
-        tags["tags"] = ", ".join(config.tags)
+    tags |= {f"tag.{tag}": "true" for tag in config.tags}
     if config.description is not None:
         tags["mlflow.note.content"] = config.description
     return tags

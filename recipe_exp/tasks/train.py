@@ -103,7 +103,8 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
 def _choose(config: ExperimentConfig) -> RunChoice:
     """Chooses the run, after every run that was killed has been marked as what it is."""
     for folder in list_runs(Path(config.output_dir)):
-        mark_interrupted(folder)
+        if folder.read_record().get("status") == "running":
+            mark_interrupted(folder)
     return choose_run(config)
 
 

@@ -204,6 +204,7 @@ def test_trials_are_nested_under_the_sweep_in_mlflow(bench: Any) -> None:
     assert parent.info.status == "FINISHED"
     assert parent.data.params == {"training.learning_rate": "0.001, 0.01"}
     assert parent.data.tags["recipe_exp.num_trials"] == "2"
+    assert parent.data.tags["tag.first"] == "true"
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["sweep.json"]
     assert set(runs) == {"learning_rate=0.001", "learning_rate=0.01"}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}

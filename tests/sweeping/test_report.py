@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
@@ -35,11 +36,11 @@ def sweep(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path, run_name="seed", kind="sweep", command=[])
 
 
-def make_run(sweep: RunFolder, *overrides: str, pid: int = 0, parent: str | None = None, **fields: Any) -> RunFolder:
+def make_run(sweep: RunFolder, *, pid: int = 0, parent: str | None = None, **fields: Any) -> RunFolder:
     folder = RunFolder.create(
         sweep.output_dir,
         run_name="run",
-        command=["python", "-m", "recipe_exp", *overrides],
+        command=[],
         parent_run_id=parent or sweep.run_id,
     )
     folder.update_record(pid=pid, **fields)
@@ -48,7 +49,7 @@ def make_run(sweep: RunFolder, *overrides: str, pid: int = 0, parent: str | None
 
 def read(config: ExperimentConfig, sweep: RunFolder, exit_code: int, log: str = "") -> Outcome:
     (sweep.path / "trial-1.log").write_text(log)
-    trial = Trial(1, ("seed=1", "training.max_steps=9"), {"seed": "1"}, config)
+    trial = Trial(1, ("seed=1",), {"seed": "1"}, config)
     return read_outcome(trial, Ended(exit_code, 42, 1.0), sweep)
 
 
@@ -57,17 +58,22 @@ def test_run_folder_is_that_of_the_process(config: ExperimentConfig, sweep: RunF
     make_run(sweep, pid=42, parent="another", step=2)
     best = {"metric": "eval/loss", "value": 0.5, "step": 2}
     mine = make_run(sweep, pid=42, step=3, status="finished", best=best)
-    make_run(sweep, "seed=1", "training.max_steps=9", pid=43, step=4)
     outcome = read(config, sweep, 0)
     assert (outcome.run_id, outcome.run_folder, outcome.step) == (mine.run_id, mine.path.name, 3)
     assert outcome.best == Best("eval/loss", 0.5, 2)
     assert outcome.status == "finished"
 
 
-def test_run_folder_of_a_worker_process_is_found_by_its_command(config: ExperimentConfig, sweep: RunFolder) -> None:
-    make_run(sweep, "seed=2", "training.max_steps=9", pid=41)
-    mine = make_run(sweep, "seed=1", "training.max_steps=9", "hydra.mode=RUN", pid=43)
-    assert read(config, sweep, 0).run_id == mine.run_id
+def test_run_folder_of_a_worker_process_is_found_by_its_configuration(
+    config: ExperimentConfig, sweep: RunFolder
+) -> None:
+    several = config.with_overrides(["hardware.num_processes=2"])
+    make_run(sweep, pid=40)
+    other, mine = make_run(sweep, pid=41), make_run(sweep, pid=43)
+    several.with_overrides(["seed=2"]).to_yaml(other.config_path)
+    several.with_overrides(["run_name=a", "hardware.num_threads=3"]).to_yaml(mine.config_path)
+    assert read(several, sweep, 0).run_id == mine.run_id
+    assert read(config, sweep, 0).run_id is None
 
 
 @pytest.mark.parametrize(
@@ -155,9 +161,25 @@ def test_table_in_a_file_has_one_line_a_trial(config: ExperimentConfig, capsys: 
     print_verdict(outcomes)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines() if line]
     assert lines[0].split() == ["trial", "seed", "status", "steps", "eval/loss", "time", "run", "folder"]
-    assert lines[2].split() == ["1", "1", "finished", "7", "0.25", "1", "min", "15", "s", folder]
-    assert lines[4].split() == ["3", "3", "not", "started"]
-    assert lines[5:] == ["trial 2 failed: [red]boom[/red]", "best: trial 1 (seed=1), eval/loss 0.25 at step 7"]
+    assert lines[1].split() == ["1", "1", "finished", "7", "0.25", "1", "min", "15", "s", folder]
+    assert lines[3].split() == ["3", "3", "not", "started"]
+    assert lines[4:] == ["trial 2 failed: [red]boom[/red]", "best: trial 1 (seed=1), eval/loss 0.25 at step 7"]
+
+
+def test_table_on_a_narrow_terminal_cuts_nothing(
+    config: ExperimentConfig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "72")
+    run_id = "20260101-000000-abcd"
+    outcome = outcome_of(config, 1, 0.25, step=7, run_folder=f"{run_id}-{'x' * 64}", run_id=run_id)
+    print_verdict([outcome])
+    output = Text.from_ansi(capsys.readouterr().out).plain
+    assert run_id in output
+    assert "\u2026" not in output
+    assert max(map(len, output.splitlines())) <= 72
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import recipe_exp
+from recipe_exp.config.compose import compose
+from recipe_exp.errors import ConfigError, DataError, ResumeError
+from recipe_exp.tasks.train import TrainResult, train
+from recipe_exp.training.callbacks import Callback
+from recipe_exp.training.lifecycle import StopReason
+from recipe_exp.training.state import StepResult
+from recipe_exp.training.trainer import Trainer
+
+
+class StopAt(Callback):
+    """Stands in for SIGTERM at a given step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+        if result.step == self.step:
+            trainer.stop(StopReason.SIGTERM)
+
+
+class Recorder(Callback):
+    """Remembers which events it heard."""
+
+    heard: list[str] = []  # noqa: RUF012
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        self.heard.append("on_train_begin")
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        self.heard.append(f"on_epoch_begin {trainer.state.step}")
+
+
+def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
+    return train(compose(overrides), callbacks)
+
+
+def series(folder: Path | None) -> list[tuple[int, dict[str, float]]]:
+    """Every logged point but the speeds, which no two runs share."""
+    assert folder is not None
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
+        for line in lines
+    ]
+
+
+def final_state(folder: Path | None) -> dict[str, str]:
+    """Hashes of the last checkpoint's tensors."""
+    assert folder is not None
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
+
+
+def record_of(result: TrainResult) -> dict[str, Any]:
+    assert result.folder is not None
+    record: dict[str, Any] = json.loads((result.folder / "run.json").read_text())
+    return record
+
+
+def test_a_run_leaves_what_is_promised(small_run: list[str]) -> None:
+    result = run(small_run)
+    assert result.folder is not None
+    assert result.status == "finished"
+    assert result.exit_code == 0
+    assert {"config.yaml", "metrics.jsonl", "run.json", "checkpoints", "model", "samples.jsonl"} <= {
+        path.name for path in result.folder.iterdir()
+    }
+    record = record_of(result)
+    assert record["status"] == "finished"
+    assert record["step"] == 8
+    assert record["best"]["metric"] == "eval/loss"
+    assert record["machinery"]["micro_batch_tokens"] == 2048
+    assert record["data"]["num_examples"]["train"] > 100
+    assert record["provenance"]["packages"]["torch"]
+    points = series(result.folder)
+    assert [step for step, metrics in points if "train/loss" in metrics] == [3, 6, 8]
+    assert [step for step, metrics in points if "eval/loss" in metrics] == [4, 8]
+    assert {"eval/perplexity", "eval/bleu", "eval/rougeL", "eval/ingredient_coherence", "eval/format_correctness"} <= set(
+        result.metrics
+    )
+    samples = [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in samples] == [4, 8]
+    assert len(samples[0]["samples"]) == 3
+
+
+def test_the_model_folder_loads_with_plain_transformers(small_run: list[str]) -> None:
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    result = run(small_run)
+    assert result.folder is not None
+    network = AutoModelForSeq2SeqLM.from_pretrained(result.folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(result.folder / "model")
+    text = "**Onion Soup**\n\n**Ingredients:**\n- 1 1/2 cups broth\n- 2 onions\n\n**Instructions:**\n1. Chop the onions."
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    assert "1 1/2 cups" in tokenizer.decode(tokenizer("1 ½ cups")["input_ids"], skip_special_tokens=True)
+    ours = recipe_exp.load(result.folder)
+    prompt = "Write a recipe for onion soup."
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
+    theirs = network.generate(ids, max_new_tokens=12)
+    assert ours.generate([prompt], max_new_tokens=12) == [ours.tokenizer.decode(theirs[0].tolist())]
+
+
+def test_the_same_config_gives_the_same_numbers(small_run: list[str], tmp_path: Path) -> None:
+    overrides = [*small_run, "model.dropout=0.1"]
+    first = run(overrides)
+    second = run([*overrides, f"output_dir={tmp_path / 'again'}"])
+    assert series(first.folder) == series(second.folder)
+    assert final_state(first.folder) == final_state(second.folder)
+
+
+def test_the_seed_changes_the_numbers(small_run: list[str]) -> None:
+    assert series(run(small_run).folder) != series(run([*small_run, "seed=1"]).folder)
+
+
+def test_the_micro_batch_does_not_change_the_loss(small_run: list[str]) -> None:
+    whole = run([*small_run, "hardware.micro_batch_tokens=16384", "training.max_steps=3"])
+    cut = run([*small_run, "hardware.micro_batch_tokens=256", "training.max_steps=3"])
+    assert cut.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-5)
+    assert cut.metrics["train/grad_norm"] == pytest.approx(whole.metrics["train/grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("stop_at", [3, 5])
+def test_an_interrupted_run_continues_bit_for_bit(small_run: list[str], tmp_path: Path, stop_at: int) -> None:
+    overrides = [*small_run, "model.dropout=0.1"]
+    whole = run([*overrides, f"output_dir={tmp_path / 'whole'}"])
+    stopped = run(overrides, StopAt(stop_at))
+    assert (stopped.status, stopped.exit_code) == ("interrupted", 143)
+    assert record_of(stopped)["status"] == "interrupted"
+    continued = run([*overrides, "resume=latest"])
+    assert continued.folder == stopped.folder
+    assert series(continued.folder) == series(whole.folder)
+    assert final_state(continued.folder) == final_state(whole.folder)
+
+
+def test_a_run_is_continued_by_its_id_alone(small_run: list[str]) -> None:
+    stopped = run(small_run, StopAt(3))
+    assert stopped.folder is not None
+    output_dir = stopped.folder.parent.parent
+    continued = run([f"resume={record_of(stopped)['run_id']}", f"output_dir={output_dir}"])
+    assert continued.folder == stopped.folder
+    assert record_of(continued)["step"] == 8
+
+
+def test_a_changed_key_is_refused_on_resume(small_run: list[str]) -> None:
+    stopped = run(small_run, StopAt(3))
+    run_id = record_of(stopped)["run_id"]
+    with pytest.raises(ResumeError, match=r"training.learning_rate: 0.005 -> 0.001"):
+        run([*small_run, f"resume={run_id}", "training.learning_rate=1e-3"])
+    with pytest.raises(ResumeError, match=r"training.learning_rate: 0.005 -> 0.001"):
+        run([*small_run, "resume=latest", "training.learning_rate=1e-3"])
+
+
+def test_other_data_is_refused_on_resume(small_run: list[str], tmp_path: Path) -> None:
+    data = tmp_path / "recipes.jsonl"
+    write_recipes(data, 120)
+    overrides = [*small_run, "data=jsonl", f"data.path={data}", "data.max_examples=null"]
+    stopped = run(overrides, StopAt(3))
+    write_recipes(data, 121)
+    with pytest.raises(ResumeError, match="data: "):
+        run([*overrides, f"resume={record_of(stopped)['run_id']}"])
+
+
+def test_a_finished_run_is_not_run_again(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(small_run)
+    again = run([*small_run, "resume=latest"])
+    assert (again.folder, again.exit_code) == (first.folder, 0)
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_a_damaged_checkpoint_is_passed_over(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    stopped = run(small_run, StopAt(5))
+    assert stopped.folder is not None
+    newest = sorted((stopped.folder / "checkpoints").iterdir())[-1]
+    (newest / "optimizer.safetensors").write_bytes(b"damaged")
+    assert run([*small_run, "resume=latest"]).status == "finished"
+    shown = capsys.readouterr().out
+    assert "optimizer.safetensors: damaged" in shown.replace("\n", "")
+    assert "continuing at step 4" in shown
+
+
+def test_callbacks_come_from_python_and_from_config(
+    small_run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_callbacks.py").write_text(
+        "from recipe_exp import Callback\n"
+        "class Marker(Callback):\n"
+        "    def on_train_end(self, trainer):\n"
+        "        open(trainer_file, 'w').write(str(trainer.state.step))\n"
+        f"trainer_file = {str(tmp_path / 'marker')!r}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    Recorder.heard.clear()
+    run([*small_run, "training.callbacks=[my_callbacks:Marker]"], Recorder())
+    assert (tmp_path / "marker").read_text() == "8"
+    assert Recorder.heard == ["on_train_begin", "on_epoch_begin 0"]
+
+
+def test_a_method_that_is_no_event_is_refused(small_run: list[str]) -> None:
+    class Mistaken(Callback):
+        def on_step_ends(self, trainer: Trainer) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"on_step_ends: no such event; did you mean on_step_end\?"):
+        run(small_run, Mistaken())
+
+
+def test_early_stopping_ends_a_run_that_does_not_improve(small_run: list[str]) -> None:
+    result = run(
+        [
+            *small_run,
+            "evaluation.every_n_steps=1",
+            "training.early_stopping_patience=2",
+            "training.early_stopping_threshold=100",
+        ]
+    )
+    assert result.status == "finished"
+    assert record_of(result)["step"] == 3
+    assert record_of(result)["stop_reason"] == "early_stopping"
+
+
+def test_a_failed_run_says_so(small_run: list[str]) -> None:
+    class Failing(Callback):
+        def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run(small_run, Failing())
+    output_dir = next(item for item in small_run if item.startswith("output_dir=")).partition("=")[2]
+    (folder,) = (Path(output_dir) / "runs").iterdir()
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert record["error"] == "RuntimeError: on purpose"
+
+
+def test_lora_trains_merges_and_loads(small_run: list[str], tmp_path: Path) -> None:
+    from transformers import AutoModelForSeq2SeqLM
+
+    result = run([*small_run, "training=lora", "training.batch_size=16", "training.adapter.rank=4"])
+    assert result.folder is not None
+    names = {file.name for file in (result.folder / "model").iterdir()}
+    assert "adapter_model.safetensors" in names
+    assert "model.safetensors" not in names
+    merged = recipe_exp.merge(result.folder, tmp_path / "merged")
+    adapter, plain = recipe_exp.load(result.folder), AutoModelForSeq2SeqLM.from_pretrained(merged).eval()
+    ids = torch.tensor([[5, 9, 12, 1]])
+    with torch.no_grad():
+        ours = adapter.network(input_ids=ids, labels=ids).logits
+        theirs = plain(input_ids=ids, labels=ids).logits
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    evaluated = recipe_exp.evaluate(result.folder, output_dir=result.folder.parent.parent)
+    assert evaluated.metrics["eval/loss"] == pytest.approx(result.metrics["eval/loss"], rel=1e-5)
+
+
+def test_own_recipes_with_bad_lines(small_run: list[str], tmp_path: Path) -> None:
+    data = tmp_path / "own" / "batch_flan_t5.jsonl"
+    data.parent.mkdir()
+    write_recipes(data, 100)
+    with data.open("a") as stream:
+        stream.write("{broken\n")
+        stream.write(json.dumps({"input": "Write a recipe for toast.", "output": "**Toast**\n\n**Ingredients:**\n- bread"}))
+    overrides = [*small_run, "data=jsonl", f"data.path={data.parent}", "data.max_examples=null"]
+    result = run(overrides)
+    assert sum(record_of(result)["data"]["rejected"].values()) == 1
+    with pytest.raises(DataError, match="max_rejected_fraction"):
+        run([*overrides, "data.max_rejected_fraction=0.001"])
+
+
+def write_recipes(path: Path, count: int) -> None:
+    recipes = recipe_exp.sample_recipes(seed=7)
+    lines = [
+        json.dumps({"title": r.title, "ingredients": list(r.ingredients), "instructions": list(r.instructions)})
+        for r, _ in zip(recipes, range(count), strict=False)
+    ]
+    path.write_text("\n".join(lines) + "\n")
