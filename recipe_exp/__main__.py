@@ -59,6 +59,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     if _is_for_hydra(flags):
         return _hand_to_hydra(arguments)
+    if flags.multirun and flags.cfg is None:
+        return _hand_to_hydra(arguments)
     composition = compose_command(flags.overrides, is_sweep=flags.multirun, check_files=flags.cfg is None)
     if flags.cfg:
         print(composition.config.to_yaml(), end="")

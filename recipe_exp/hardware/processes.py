@@ -12,11 +12,17 @@ from types import FrameType
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
+_INTERRUPTED = (130, 143)
 
 
 def is_worker() -> bool:
     """Returns whether this process was started as one of several, by `run_processes` or by torchrun."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_main_process() -> bool:
+    """Returns whether this process is the one of its run that writes files."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def run_processes(command: Sequence[str], num_processes: int) -> int:
@@ -26,7 +32,7 @@ def run_processes(command: Sequence[str], num_processes: int) -> int:
     terminated within `GRACE_SECONDS`.
 
     Returns:
-        The first non-zero exit code, or 0.
+        The exit code of the process that failed first, else of one that was interrupted, else 0.
     """
     port = _free_port()
     workers = [_start(command, rank, num_processes, port) for rank in range(num_processes)]
@@ -58,9 +64,10 @@ def _start(command: Sequence[str], rank: int, num_processes: int, port: int) -> 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
     deadline: float | None = None
+    failure: int | None = None
     while any(worker.poll() is None for worker in workers):
-        failed = any(worker.poll() not in (None, 0, 130, 143) for worker in workers)
-        if failed and deadline is None:
+        failure = failure or _failure_of(workers)
+        if failure is not None and deadline is None:
             deadline = time.monotonic() + GRACE_SECONDS
             for worker in workers:
                 if worker.poll() is None:
@@ -69,8 +76,14 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
             for worker in workers:
                 worker.kill()
         time.sleep(POLL_SECONDS)
-    codes = [worker.returncode for worker in workers]
-    return next((code if code > 0 else 128 - code for code in codes if code), 0)
+    # Those that are terminated after a failure end like interrupted ones, which would hide its code.
+    code = failure or _failure_of(workers) or next((worker.returncode for worker in workers if worker.returncode), 0)
+    return code if code >= 0 else 128 - code
+
+
+def _failure_of(workers: Sequence[subprocess.Popen[bytes]]) -> int | None:
+    codes = (worker.poll() for worker in workers)
+    return next((code for code in codes if code not in (None, 0, *_INTERRUPTED)), None)
 
 
 def _free_port() -> int:

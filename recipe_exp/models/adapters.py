@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import T5ForConditionalGeneration
@@ -26,13 +27,14 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str) -> Any:
+def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str, revision: str | None = None) -> Any:
     """Returns the network with trainable low-rank updates in fp32 and everything else frozen.
 
     Args:
         network: the base; it is changed in place.
         lora: rank, scale, dropout and which layers.
         base: name or folder of the base, written into the adapter's configuration.
+        revision: of the base on the hub, written there too.
     """
     network.config.name_or_path = base
     network.name_or_path = base
@@ -43,6 +45,7 @@ def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str
         target_modules=list(TARGET_MODULES[lora.targets]),
         task_type="SEQ_2_SEQ_LM",
         base_model_name_or_path=base,
+        revision=revision,
     )
     if network.is_activation_checkpointing:
         # Frozen embeddings give activations without gradient, which checkpointing would not recompute.
@@ -94,14 +97,18 @@ def load_with_adapter(folder: Path, *, dtype: torch.dtype, attention: str = "eag
     """Returns the base model that the adapter in `folder` names, with the adapter on it.
 
     Raises:
-        ModelError: if the base cannot be found.
+        ModelError: if the base cannot be found, or the adapter is damaged or no LoRA.
     """
-    adapter = PeftLoraConfig.from_pretrained(folder)
+    try:
+        adapter = PeftLoraConfig.from_pretrained(folder)
+        state = load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: holds no LoRA adapter that can be read ({' '.join(str(error).split())})") from None
     base = _base_of(str(adapter.base_model_name_or_path), folder)
-    network = load_pretrained(base, dtype=dtype, attention=attention)
+    network = load_pretrained(base, adapter.revision, dtype=dtype, attention=attention)
     with quiet_transformers():
         wrapped = get_peft_model(network, adapter)
-    load_adapter_state(wrapped, load_file(folder / ADAPTER_WEIGHTS))
+    load_adapter_state(wrapped, state)
     return wrapped
 
 
@@ -111,6 +118,8 @@ def merge_adapter(network: Any) -> T5ForConditionalGeneration:
 
 
 def _base_of(name: str, folder: Path) -> str:
-    """A base saved beside the adapter is found again where the folder lies now."""
-    beside = folder.parent / Path(name).name
-    return str(beside) if not Path(name).exists() and beside.is_dir() else name
+    """A base saved in the run folder is found again where the run lies now, from `model/` and from a checkpoint."""
+    if Path(name).exists():
+        return name
+    beside = (parent / Path(name).name for parent in folder.absolute().parents[:2])
+    return next((str(path) for path in beside if path.is_dir()), name)

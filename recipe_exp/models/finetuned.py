@@ -48,8 +48,10 @@ def build_trainable(
     if not model.pretrained:
         base = str(base_folder)
         if not base_folder.is_dir() and os.environ.get("RANK", "0") == "0":
-            load.export_model(network, base_folder)
-    wrapped = adapters.add_lora(network, training.adapter, base=base)
+            aside = base_folder.with_name(f"{base_folder.name}.partial")
+            load.export_model(network, aside)
+            aside.rename(base_folder)
+    wrapped = adapters.add_lora(network, training.adapter, base=base, revision=model.revision)
     wrapped.train()
     return wrapped
 

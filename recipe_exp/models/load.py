@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
@@ -75,21 +76,33 @@ def load_pretrained(
     """Returns a network from a local folder or the Hugging Face hub. No code of the checkpoint is ever executed.
 
     Raises:
-        ModelError: if it is neither in the cache nor reachable, or is no T5.
+        ModelError: if it is neither in the cache nor reachable, is damaged, or is no whole T5.
     """
     source = str(Path(name).expanduser()) if name.startswith("~") else name
     try:
         with quiet_transformers():
-            network = T5ForConditionalGeneration.from_pretrained(
-                source, revision=revision, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            network, report = T5ForConditionalGeneration.from_pretrained(
+                source,
+                revision=revision,
+                dtype=dtype,
+                attn_implementation=attention,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model.name={name}: not found in the local cache and the hub cannot be reached; give a folder with "
-            f"model.name=FOLDER ({' '.join(str(error).split())[:160]})"
-        ) from None
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"model.name={name}: {_remedy(source)} ({' '.join(str(error).split())[:160]})") from None
+    if report["missing_keys"]:
+        # transformers only warns, and goes on with random numbers in their place.
+        missing = sorted(report["missing_keys"])
+        raise ModelError(f"model.name={name}: no whole T5, {len(missing)} weights are missing, such as {missing[0]}")
     network.generation_config = generation_config()
     return network
+
+
+def _remedy(source: str) -> str:
+    if Path(source).is_dir():
+        return "the folder holds no T5 that can be read; copy it again or name another with model.name=FOLDER"
+    return "not found in the local cache and the hub cannot be reached; give a folder with model.name=FOLDER"
 
 
 def generation_config() -> GenerationConfig:

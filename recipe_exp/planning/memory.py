@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -112,6 +113,25 @@ def estimate_memory(
     return MemoryEstimate({name: int(size) for name, size in parts.items()}, fullest.name)
 
 
+def estimate_largest(
+    setup: Setup, micro_batch_tokens: int, *, attention: str, device: str, longest_example_tokens: int
+) -> MemoryEstimate:
+    """Returns the memory of a micro-batch that no real one of this size exceeds.
+
+    Every token counts as a target token, the dearer kind, of an example of the longest length.
+    """
+    return estimate_memory(
+        setup.model,
+        setup.training,
+        precision=setup.precision,
+        attention=attention,
+        micro_batch_tokens=micro_batch_tokens,
+        source_tokens=0,
+        target_tokens=longest_example_tokens,
+        device=device,
+    )
+
+
 def auto_micro_batch_tokens(
     model: ModelConfig,
     training: TrainingConfig,
@@ -124,8 +144,7 @@ def auto_micro_batch_tokens(
 ) -> int:
     """Returns the largest micro-batch that fits in `USABLE_SHARE` of the memory, at least the longest example.
 
-    Every token counts as a target token of an example of the longest length, which no real micro-batch of this size
-    exceeds. Sizes are a power of two or one and a half times one, up to `MAX_AUTO_TOKENS`.
+    Sizes are a power of two or one and a half times one, up to `MAX_AUTO_TOKENS`.
 
     Args:
         model: the network.
@@ -141,30 +160,45 @@ def auto_micro_batch_tokens(
     """
     setup = Setup(model, training, precision)
 
-    def peak(setup: Setup, tokens: int) -> int:
-        return _estimate_worst(setup, tokens, longest_example_tokens, attention, device).peak_bytes
+    def fits(tokens: int) -> bool:
+        estimate = estimate_largest(
+            setup, tokens, attention=attention, device=device, longest_example_tokens=longest_example_tokens
+        )
+        return estimate.peak_bytes <= USABLE_SHARE * memory_bytes
 
-    if peak(setup, longest_example_tokens) > USABLE_SHARE * memory_bytes:
+    if not fits(longest_example_tokens):
         raise HardwareError(_does_not_fit(setup, attention, device, memory_bytes, longest_example_tokens))
-    fitting = [
-        tokens
-        for tokens in _round_sizes(MAX_AUTO_TOKENS[device])
-        if tokens > longest_example_tokens and peak(setup, tokens) <= USABLE_SHARE * memory_bytes
-    ]
+    sizes = [size for size in _round_sizes(MAX_AUTO_TOKENS[device]) if size > longest_example_tokens]
+    fitting = [size for size in sizes if fits(size)]
     return max(fitting, default=max(longest_example_tokens, _MIN_AUTO_TOKENS))
 
 
 def fitting_changes(
     setup: Setup, *, attention: str, device: str, memory_bytes: int, longest_example_tokens: int
-) -> list[Change]:
-    """Returns the changes with which the longest example fits, cheapest first, none containing another."""
-    found: list[Change] = []
-    for change in changes(setup, device):
-        is_larger_than_needed = any(set(other.overrides) <= set(change.overrides) for other in found)
-        estimate = _estimate_worst(change.setup, longest_example_tokens, longest_example_tokens, attention, device)
-        if not is_larger_than_needed and estimate.peak_bytes <= USABLE_SHARE * memory_bytes:
-            found.append(change)
+) -> list[tuple[Change, int]]:
+    """Returns the changes with which the longest example fits, and their peak bytes.
+
+    The cheapest comes first, and none contains another.
+    """
+    found: list[tuple[Change, int]] = []
+    for change, peak_bytes in _peaks(setup, attention, device, longest_example_tokens):
+        is_more_than_needed = any(set(other.overrides) <= set(change.overrides) for other, _ in found)
+        if not is_more_than_needed and peak_bytes <= USABLE_SHARE * memory_bytes:
+            found.append((change, peak_bytes))
     return found
+
+
+def smallest_memory_bytes(setup: Setup, *, attention: str, device: str, longest_example_tokens: int) -> int:
+    """Returns the memory of the smallest device that can train the model at all, whatever is changed."""
+    peaks = [peak_bytes for _, peak_bytes in _peaks(setup, attention, device, longest_example_tokens)]
+    unchanged = estimate_largest(
+        setup,
+        longest_example_tokens,
+        attention=attention,
+        device=device,
+        longest_example_tokens=longest_example_tokens,
+    )
+    return math.ceil(min([*peaks, unchanged.peak_bytes]) / USABLE_SHARE)
 
 
 def checkpoint_bytes(model: ModelConfig, training: TrainingConfig) -> int:
@@ -239,17 +273,12 @@ class _Step:
         return 2.0 * count_linear_parameters(self.model.shape) if self.is_full else self.gradients / 2
 
 
-def _estimate_worst(setup: Setup, tokens: int, longest: int, attention: str, device: str) -> MemoryEstimate:
-    return estimate_memory(
-        setup.model,
-        setup.training,
-        precision=setup.precision,
-        attention=attention,
-        micro_batch_tokens=tokens,
-        source_tokens=0,
-        target_tokens=longest,
-        device=device,
-    )
+def _peaks(setup: Setup, attention: str, device: str, longest: int) -> Iterator[tuple[Change, int]]:
+    for change in changes(setup, device):
+        estimate = estimate_largest(
+            change.setup, longest, attention=attention, device=device, longest_example_tokens=longest
+        )
+        yield change, estimate.peak_bytes
 
 
 def _weight_bytes(model: ModelConfig, lora: LoraConfig | None, is_bf16: bool) -> int:
@@ -274,14 +303,16 @@ def _round_sizes(largest: int) -> list[int]:
 
 
 def _does_not_fit(setup: Setup, attention: str, device: str, memory_bytes: int, longest: int) -> str:
-    estimate = _estimate_worst(setup, longest, longest, attention, device)
+    needed = estimate_largest(setup, longest, attention=attention, device=device, longest_example_tokens=longest)
     helping = fitting_changes(
         setup, attention=attention, device=device, memory_bytes=memory_bytes, longest_example_tokens=longest
     )
-    remedy = "add " + ", or ".join(" ".join(change.overrides) for change in helping[:3])
-    if not helping:
-        remedy = "no change of memory settings is enough; take a smaller model or a device with more memory"
+    if helping:
+        remedy = "add " + ", or ".join(" ".join(change.overrides) for change, _ in helping[:3])
+    else:
+        smallest = smallest_memory_bytes(setup, attention=attention, device=device, longest_example_tokens=longest)
+        remedy = f"no setting makes it fit; take a smaller model or a device of {smallest / GIB:.1f} GiB"
     return (
-        f"hardware.memory_gb={memory_bytes / GIB:.3g}: {setup.model.name} needs {estimate.peak_bytes / GIB:.1f} GiB for "
+        f"hardware.memory_gb={memory_bytes / GIB:.3g}: {setup.model.name} needs {needed.peak_bytes / GIB:.1f} GiB for "
         f"one example of {longest} tokens, and {USABLE_SHARE * memory_bytes / GIB:.1f} GiB can be used; {remedy}"
     )

@@ -10,9 +10,8 @@ from recipe_exp.errors import SweepError
 from recipe_exp.sweeping.grid import Trial, short_names, swept_values
 from recipe_exp.sweeping.report import Outcome, describe_end, print_verdict, read_outcome, write_summary
 from recipe_exp.sweeping.trials import Ended, StopSignals, TrialPool
-from recipe_exp.tracking import Journal, RunFolder, Status, start_uploader
+from recipe_exp.tracking import PARENT_RUN_ID_VARIABLE, Journal, RunFolder, Status, start_uploader
 
-PARENT_RUN_ID_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
 SUMMARY_NAME = "sweep.json"
 
 

@@ -13,9 +13,16 @@ from typing import Any
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.relevance import flatten
 from recipe_exp.tasks.naming import name_of
-from recipe_exp.tracking import Journal, RunFolder, Status, UploaderHandle, collect_provenance, redact, start_uploader
-
-PARENT_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
+from recipe_exp.tracking import (
+    PARENT_RUN_ID_VARIABLE,
+    Journal,
+    RunFolder,
+    Status,
+    UploaderHandle,
+    collect_provenance,
+    redact,
+    start_uploader,
+)
 
 
 @dataclass
@@ -86,7 +93,7 @@ def _create(config: ExperimentConfig) -> RunFolder:
         Path(config.output_dir),
         run_name=name_of(config),
         command=["python", "-m", "recipe_exp", *sys.argv[1:]],
-        parent_run_id=os.environ.get(PARENT_VARIABLE),
+        parent_run_id=os.environ.get(PARENT_RUN_ID_VARIABLE),
     )
 
 

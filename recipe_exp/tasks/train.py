@@ -28,8 +28,7 @@ from recipe_exp.tasks.building import describe_data, open_data, resolve_machiner
 from recipe_exp.tasks.run_choice import RunChoice, choose_run
 from recipe_exp.tasks.session import RunSession, open_session, resume_command
 from recipe_exp.tasks.workbench import Workbench
-from recipe_exp.tracking import list_runs
-from recipe_exp.tracking.run_folder import mark_interrupted
+from recipe_exp.tracking import list_runs, mark_interrupted
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import import_callbacks
 from recipe_exp.training.callbacks.callback import Callback

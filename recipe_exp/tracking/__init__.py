@@ -11,11 +11,20 @@ from recipe_exp.tracking.launch import UploaderHandle, start_uploader
 from recipe_exp.tracking.locations import default_uri, relocate
 from recipe_exp.tracking.provenance import collect_provenance
 from recipe_exp.tracking.redaction import redact
-from recipe_exp.tracking.run_folder import RunFolder, RunKind, find_run, is_alive, list_runs
+from recipe_exp.tracking.run_folder import (
+    PARENT_RUN_ID_VARIABLE,
+    RunFolder,
+    RunKind,
+    find_run,
+    is_alive,
+    list_runs,
+    mark_interrupted,
+)
 from recipe_exp.tracking.sync import SyncReport, sync
 from recipe_exp.tracking.ui import serve_ui, ui_command
 
 __all__ = [
+    "PARENT_RUN_ID_VARIABLE",
     "Journal",
     "MetricPoint",
     "RunFolder",
@@ -28,6 +37,7 @@ __all__ = [
     "find_run",
     "is_alive",
     "list_runs",
+    "mark_interrupted",
     "metric_points",
     "read_events",
     "redact",

@@ -24,6 +24,8 @@ from recipe_exp.tracking.redaction import redact
 RunKind = Literal["run", "sweep"]
 
 SCHEMA_VERSION = 1
+PARENT_RUN_ID_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
+"""Tells a trial's process which sweep it belongs to."""
 TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
 
 _FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps"}

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,8 @@ def write_checkpoint(
     Raises:
         CheckpointError: if the disk refuses; what was there before is untouched.
     """
-    final = folder / f"{_PREFIX}{step:08d}"
-    if final.is_dir():
+    final = folder / folder_name(step)
+    if is_sound(final):
         return final
     temporary = folder / f"{final.name}{_TEMPORARY}"
     try:
@@ -82,6 +83,7 @@ def write_checkpoint(
         if describe is not None:
             describe(temporary)
         _write_manifest(temporary, step)
+        _remove(final)
         temporary.rename(final)
         _flush(folder)
     except (OSError, SafetensorError) as error:
@@ -97,6 +99,9 @@ def read_checkpoint(path: Path, weights_file: str) -> Checkpoint:
         CheckpointError: naming the first file that is missing or damaged.
     """
     verify(path)
+    for name in (weights_file, OPTIMIZER, STATE):
+        if not (path / name).is_file():
+            raise CheckpointError(f"{path / name}: missing")
     return Checkpoint(
         path=path,
         weights=load_file(path / weights_file),
@@ -123,12 +128,20 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file}: {'damaged' if file.is_file() else 'missing'}")
 
 
+def is_sound(path: Path) -> bool:
+    """Returns whether a checkpoint is there and every file of it is as it was written."""
+    try:
+        verify(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a run, oldest first, as far as they have a manifest."""
+    """Returns the checkpoints of a run, oldest first, damaged ones among them."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if _is_final(path) and (path / MANIFEST).is_file()]
-    return sorted(found, key=step_of)
+    return sorted((path for path in folder.iterdir() if _is_final(path)), key=step_of)
 
 
 def newest_sound(folder: Path) -> tuple[Path | None, list[str]]:
@@ -145,7 +158,7 @@ def newest_sound(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Removes what an interrupted save left aside and returns the paths."""
+    """Removes what an interrupted save or removal left aside and returns the paths."""
     leftovers = list(folder.glob(f"{_PREFIX}*{_TEMPORARY}")) if folder.is_dir() else []
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
@@ -153,10 +166,16 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, keep: set[str]) -> None:
-    """Removes every checkpoint whose folder's name is not in `keep`; the newest always stays."""
-    for path in list_checkpoints(folder)[:-1]:
+    """Removes every checkpoint whose folder's name is not in `keep`."""
+    for path in list_checkpoints(folder):
         if path.name not in keep:
-            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):
+                _remove(path)
+
+
+def folder_name(step: int) -> str:
+    """Returns the name of a checkpoint's folder."""
+    return f"{_PREFIX}{step:08d}"
 
 
 def step_of(path: Path) -> int:
@@ -166,6 +185,15 @@ def step_of(path: Path) -> int:
 
 def _is_final(path: Path) -> bool:
     return path.name.startswith(_PREFIX) and path.name.removeprefix(_PREFIX).isdigit() and path.is_dir()
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint, if there is one; half of one never bears its name."""
+    aside = path.with_name(f"{path.name}.removed{_TEMPORARY}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if path.is_dir():
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_manifest(folder: Path, step: int) -> None:

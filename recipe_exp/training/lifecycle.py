@@ -48,10 +48,18 @@ class Lifecycle:
 
     Args:
         agree: returns the largest of a value over all processes, called once a step; None with one process.
+
+    Attributes:
+        reason: why the run ended, the same on every process; `FINISHED` until the processes agree on another.
+        error: what was raised, if an error ended the run.
     """
 
     def __init__(self, agree: Callable[[int], int] | None = None) -> None:
         self.reason = StopReason.FINISHED
+        self.error: BaseException | None = None
+        # What this process alone was asked: a signal may arrive while the processes still talk about the step before.
+        self._asked = StopReason.FINISHED
+        self._was_signalled = False
         self._agree = agree
         self._order = list(StopReason)
         self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
@@ -70,20 +78,23 @@ class Lifecycle:
 
     def should_stop(self) -> bool:
         """Returns whether the run is to end now; with several processes all get the same answer."""
-        if self._agree is not None:
-            self.reason = self._order[self._agree(self._order.index(self.reason))]
+        asked = self._asked
+        self.reason = asked if self._agree is None else self._order[self._agree(self._order.index(asked))]
         return self.reason is not StopReason.FINISHED
 
     def stop(self, reason: StopReason) -> None:
         """Ends the run after the present step; the first reason counts."""
-        if self.reason is StopReason.FINISHED:
-            self.reason = reason
+        if self._asked is StopReason.FINISHED:
+            self._asked = reason
 
     def fail(self, error: BaseException) -> None:
-        """Records that an error ended the run."""
+        """Records that an error ended the run, perhaps in the middle of a step."""
+        self.error = error
         self.reason = StopReason.SIGINT if isinstance(error, KeyboardInterrupt) else StopReason.FAILED
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.reason in _REASONS.values():
-            os._exit(self.reason.exit_code)
-        self.stop(_REASONS[signal.Signals(number)])
+        reason = _REASONS[signal.Signals(number)]
+        if self._was_signalled:
+            os._exit(reason.exit_code)
+        self._was_signalled = True
+        self.stop(reason)

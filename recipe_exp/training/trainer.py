@@ -84,7 +84,7 @@ class Trainer:
                 self.lifecycle.fail(error)
                 raise
             finally:
-                self.callbacks.call("on_train_end", self)
+                self.callbacks.close(self)
         return self.lifecycle.reason
 
     def finished(self) -> bool:

@@ -93,6 +93,24 @@ class CallbackList:
         for callback in self.callbacks:
             getattr(callback, event)(*arguments)
 
+    def close(self, trainer: Trainer) -> None:
+        """Calls `on_train_end` of every callback, whatever became of the others.
+
+        The first failure is raised at the end; beside an error that ended the run it is only a note.
+        """
+        failures = []
+        for callback in self.callbacks:
+            try:
+                callback.on_train_end(trainer)
+            except Exception as error:
+                failures.append(error)
+        if not failures:
+            return
+        if trainer.lifecycle.error is None:
+            raise failures[0]
+        for failure in failures:
+            trainer.lifecycle.error.add_note(f"on_train_end failed too: {type(failure).__name__}: {failure}")
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of every callback by its class's name."""
         return {name: callback.state_dict() for name, callback in self._named()}
@@ -115,23 +133,39 @@ def import_callbacks(names: Sequence[str]) -> list[Callback]:
     """Returns one instance of every `module:Class`.
 
     Raises:
-        ConfigError: if one cannot be imported or is no `Callback`.
+        ConfigError: if one cannot be imported, is no `Callback` or cannot be made without arguments.
     """
-    mistakes, callbacks = [], []
+    mistakes: list[str] = []
+    callbacks = []
     for name in names:
-        module_name, _, class_name = name.partition(":")
         try:
-            found = getattr(import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            mistakes.append(f"training.callbacks={name}: {error}; the module must be importable from here")
-            continue
-        if not (isinstance(found, type) and issubclass(found, Callback)):
-            mistakes.append(f"training.callbacks={name}: not a subclass of recipe_exp.Callback")
-            continue
-        callbacks.append(found())
+            callbacks.append(_import_callback(name))
+        except ConfigError as error:
+            mistakes += error.mistakes
     if mistakes:
         raise ConfigError(mistakes)
     return callbacks
+
+
+def _import_callback(name: str) -> Callback:
+    module_name, _, class_name = name.partition(":")
+    # A user's module runs here, so any error is possible, and none is worth more than its line.
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except Exception as error:
+        raise ConfigError(
+            [f"training.callbacks={name}: {_line_of(error)}; the module must be importable from here"]
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Callback)):
+        raise ConfigError([f"training.callbacks={name}: not a subclass of recipe_exp.Callback"])
+    try:
+        return found()
+    except Exception as error:
+        raise ConfigError([f"training.callbacks={name}: {_line_of(error)}; it is made without arguments"]) from error
+
+
+def _line_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _strange_events(callback: Callback) -> list[str]:

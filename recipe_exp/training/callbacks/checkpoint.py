@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe_exp.errors import CheckpointError
+from recipe_exp.hardware.processes import is_main_process
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.callbacks.evaluation import BestMetric
@@ -19,7 +20,7 @@ from recipe_exp.training.state import StepResult
 if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
-_INTERRUPTIONS = (StopReason.SIGINT, StopReason.SIGTERM, StopReason.TIME_LIMIT)
+_EARLY_ENDS = (StopReason.SIGINT, StopReason.SIGTERM, StopReason.TIME_LIMIT, StopReason.EARLY_STOPPING)
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class CheckpointCallback(Callback):
 
     Args:
         checkpoints: folder of the checkpoints.
-        model: folder that always holds the best checkpoint's model.
+        model: folder that always holds the best checkpoint's model, or the newest one's where nothing is ranked.
         every_n_steps: steps between two checkpoints; None saves for the other reasons only.
         keep_best: how many of the best stay beside the newest.
         metric: which metric ranks.
         write: writes the present state into the folder of the checkpoints and returns the checkpoint; called on every
             process.
-        on_best: told of a new best.
+        on_best: told of a new best, on the main process; told again when a run is continued.
         report: shows one line to the user.
     """
 
@@ -81,8 +82,12 @@ class CheckpointCallback(Callback):
         return self.ranking[0] if self.ranking else None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """The position that a run starts from is saved already."""
+        """The position that a run starts from is saved already, but an interruption may have come before its model."""
         self._saved_step = trainer.state.step
+        step = trainer.state.step if self.best is None else self.best.step
+        source = self.checkpoints / checkpoint.folder_name(step)
+        if is_main_process() and checkpoint.is_sound(source):
+            self._publish(source)
 
     def on_validation_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Ranks the present step."""
@@ -102,8 +107,8 @@ class CheckpointCallback(Callback):
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Saves the position of a run that was interrupted or ended early."""
-        reason = trainer.lifecycle.reason
-        if reason in _INTERRUPTIONS or reason is StopReason.EARLY_STOPPING:
+        # After an error, be it a KeyboardInterrupt, the weights may be those of half a step.
+        if trainer.lifecycle.error is None and trainer.lifecycle.reason in _EARLY_ENDS:
             trainer.save()
 
     def on_checkpoint(self, trainer: Trainer) -> None:
@@ -118,10 +123,10 @@ class CheckpointCallback(Callback):
         self._saved_step = trainer.state.step
         if written is None:
             return
-        if self.best is not None and self.best.step == trainer.state.step:
-            publish_model(written, self.model)
-            self.on_best(self.best)
-        checkpoint.prune(self.checkpoints, {f"step-{best.step:08d}" for best in self.ranking})
+        if self.best is None or self.best.step == trainer.state.step:
+            self._publish(written)
+        best_names = {checkpoint.folder_name(best.step) for best in self.ranking}
+        checkpoint.prune(self.checkpoints, {written.name, *best_names})
 
     def state_dict(self) -> dict[str, Any]:
         """The ranking."""
@@ -130,6 +135,12 @@ class CheckpointCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the ranking back."""
         self.ranking = [Best(int(step), float(value)) for step, value in state["ranking"]]
+
+    def _publish(self, source: Path) -> None:
+        """Makes a checkpoint the run's model: the best one, or the newest where nothing has been ranked."""
+        publish_model(source, self.model)
+        if self.best is not None:
+            self.on_best(self.best)
 
 
 def publish_model(source: Path, model: Path) -> None:

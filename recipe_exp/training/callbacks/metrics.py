@@ -37,6 +37,7 @@ class MetricsCallback(Callback):
         self.sum_over_processes = sum_over_processes
         self.num_skipped_steps = 0
         self._since_log = _Sums()
+        self._seconds_before = 0.0
         self._clock_at_log = 0.0
 
     def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
@@ -46,30 +47,37 @@ class MetricsCallback(Callback):
             self._log(trainer, result)
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Counts seconds from here."""
-        self._clock_at_log = 0.0
+        """Counts seconds from here, and those that a resumed interval took before."""
+        self._clock_at_log = -self._seconds_before
 
     def on_checkpoint(self, trainer: Trainer) -> None:
-        """Refuses to save a state that no check has looked at."""
+        """Refuses to save a state that no check has looked at, and makes the sums those of all processes."""
         self._raise_if_non_finite()
+        self._since_log.merge(self.sum_over_processes)
+        self._seconds_before = trainer.clock.seconds - self._clock_at_log
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last logged point, so that a resumed run logs the same numbers."""
-        return {"num_skipped_steps": self.num_skipped_steps, "since_log": self._since_log.state_dict()}
+        return {
+            "num_skipped_steps": self.num_skipped_steps,
+            "since_log": self._since_log.state_dict(),
+            "seconds": self._seconds_before,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the sums back."""
         self.num_skipped_steps = int(state["num_skipped_steps"])
         self._since_log = _Sums()
         self._since_log.load_state_dict(state["since_log"])
+        self._seconds_before = float(state["seconds"])
 
     def _log(self, trainer: Trainer, result: StepResult) -> None:
         self._raise_if_non_finite()
         sums = self._since_log
-        (loss_sum,) = self.sum_over_processes([sums.loss()])
+        sums.merge(self.sum_over_processes)
         seconds = max(trainer.clock.seconds - self._clock_at_log, 1e-9)
         metrics = {
-            "train/loss": loss_sum / max(sums.num_target_tokens, 1),
+            "train/loss": sums.loss / max(sums.num_target_tokens, 1),
             "train/learning_rate": result.learning_rate,
             "train/grad_norm": float(result.grad_norm),
             "train/epoch": trainer.epoch,
@@ -80,7 +88,7 @@ class MetricsCallback(Callback):
         if self.num_skipped_steps:
             metrics["train/skipped_steps"] = float(self.num_skipped_steps)
         self._since_log = _Sums()
-        self._clock_at_log = trainer.clock.seconds
+        self._clock_at_log, self._seconds_before = trainer.clock.seconds, 0.0
         trainer.log(metrics)
 
     def _raise_if_non_finite(self) -> None:
@@ -88,22 +96,27 @@ class MetricsCallback(Callback):
         self.num_skipped_steps += len(steps)
         if steps and self.on_non_finite == "stop":
             raise TrainingError(
-                f"step {steps[0]}: loss or gradient is not finite; the weights are those of step {steps[0] - 1}. "
+                f"step {steps[0]}: loss or gradient is not finite; the weights were not updated with it. "
                 "Lower training.learning_rate, check the data, or skip such steps with training.on_non_finite=skip_step"
             )
         self._since_log.forget_non_finite()
 
 
 class _Sums:
-    """What happened since the last logged point. Device tensors are kept and read together."""
+    """What happened since the last logged point. Device tensors are kept and read together.
+
+    Attributes:
+        loss: of all processes, as far as it has been merged.
+    """
 
     def __init__(self) -> None:
+        self.loss = 0.0
         self.num_examples = 0
         self.num_target_tokens = 0
         self.num_all_target_tokens = 0
         self.num_real_tokens = 0
         self.num_padded_tokens = 0
-        self._loss = 0.0
+        self._own_loss = 0.0
         self._unread: list[StepResult] = []
         self._non_finite: list[int] = []
 
@@ -114,9 +127,12 @@ class _Sums:
         self.num_padded_tokens += result.num_padded_tokens
         self._unread.append(result)
 
-    def loss(self) -> float:
+    def merge(self, sum_over_processes: Callable[[Sequence[float]], Sequence[float]]) -> None:
+        """Moves the loss of this process's share into the common sum; called on every process."""
         self._read()
-        return self._loss
+        (loss,) = sum_over_processes([self._own_loss])
+        self.loss += loss
+        self._own_loss = 0.0
 
     def non_finite_steps(self) -> list[int]:
         self._read()
@@ -132,15 +148,14 @@ class _Sums:
         finite = torch.stack([result.is_finite for result in self._unread]).tolist()
         for result, loss, is_finite in zip(self._unread, losses, finite, strict=True):
             if is_finite:
-                self._loss += loss
+                self._own_loss += loss
                 self.num_target_tokens += result.num_target_tokens
             else:
                 self._non_finite.append(result.step)
         self._unread = []
 
     def state_dict(self) -> dict[str, Any]:
-        self._read()
-        return {name: value for name, value in vars(self).items() if name not in ("_unread", "_non_finite")}
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "recipe_exp", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def the_run(folder: Path) -> Path:
+    (run,) = (folder / "outputs" / "runs").iterdir()
+    return run
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line)["metrics"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["train/loss"] for line in lines if "train/loss" in line]
+
+
+def final_files(run: Path) -> dict[str, bytes]:
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    return {file.name: file.read_bytes() for file in newest.glob("*.safetensors")}
+
+
+@pytest.mark.slow
+def test_a_killed_run_repeated_ends_like_an_uninterrupted_one(
+    small_run: list[str], recipe_exp: Command, tmp_path: Path
+) -> None:
+    overrides = [*small_run, "model.dropout=0.1", "training.max_steps=16", "resume=latest"]
+    whole = tmp_path / "whole"
+    assert recipe_exp([*overrides, f"output_dir={whole / 'outputs'}"]).returncode == 0
+    process = start(overrides, tmp_path)
+    checkpoints = tmp_path / "outputs" / "runs"
+    wait_for(lambda: any(checkpoints.glob("*/checkpoints/step-00000004")), process)
+    process.kill()
+    process.wait()
+    run = the_run(tmp_path)
+    again = recipe_exp(overrides)
+    assert again.returncode == 0, again.stderr
+    assert "continuing at step" in again.stdout
+    assert the_run(tmp_path) == run
+    assert losses(run) == losses(the_run(whole))
+    assert final_files(run) == final_files(the_run(whole))
+    assert "nothing to do" in recipe_exp(overrides).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_after_the_step_and_names_the_command_that_continues(
+    small_run: list[str], recipe_exp: Command, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    process = start([*small_run, "training.max_steps=100000", "training.num_epochs=100000"], tmp_path)
+    checkpoints = tmp_path / "outputs" / "runs"
+    wait_for(lambda: any(checkpoints.glob("*/checkpoints/step-00000004")), process)
+    process.send_signal(number)
+    shown, _ = process.communicate(timeout=100)
+    assert process.returncode == code, shown
+    record = json.loads((the_run(tmp_path) / "run.json").read_text())
+    assert record["status"] == "interrupted"
+    assert f"python -m recipe_exp resume={record['run_id']}" in shown
+    newest = sorted((the_run(tmp_path) / "checkpoints").iterdir())[-1]
+    assert newest.name == f"step-{record['step']:08d}"
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(small_run: list[str], recipe_exp: Command, tmp_path: Path) -> None:
+    overrides = [*small_run, "training.log_every_n_steps=1", "training.max_steps=3", "evaluation.every_n_steps=null"]
+    one = recipe_exp([*overrides, f"output_dir={tmp_path / 'one' / 'outputs'}"])
+    two = recipe_exp([*overrides, "hardware.num_processes=2"])
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    record = json.loads((the_run(tmp_path) / "run.json").read_text())
+    assert record["machinery"]["num_processes"] == 2
+    assert losses(the_run(tmp_path)) == pytest.approx(losses(the_run(tmp_path / "one")), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(small_run: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29653"]
+    finished = subprocess.run(
+        [*command, "-m", "recipe_exp", *small_run, "training.max_steps=2", "training.warmup_steps=1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    record = json.loads((the_run(tmp_path) / "run.json").read_text())
+    assert (record["status"], record["machinery"]["num_processes"]) == ("finished", 2)
