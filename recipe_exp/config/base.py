@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from recipe_exp.config.secrets import find_secret
 
 Strings = Annotated[tuple[str, ...], Field(strict=False)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
     """A frozen, strictly typed part of the configuration.
 
-    An unknown key, a wrong type, NaN and infinity are refused; the docstring under each field is its documentation
-    and reaches the JSON schema.
+    An unknown key, a wrong type, NaN, infinity and a secret are refused; the docstring under each field is its
+    documentation and reaches the JSON schema.
     """
 
     model_config = ConfigDict(
@@ -26,6 +29,17 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_unstorable_text(cls, value: object) -> object:
+        for text in _texts(value):
+            kind = find_secret(text)
+            if kind:
+                raise ValueError(f"holds {kind}, which would be stored with the run; give it in the environment or .env")
+            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+                raise ValueError("must be text that a UTF-8 file can hold")
+        return value
 
 
 def default_values(section: type[Section]) -> dict[str, Any]:
@@ -45,3 +59,11 @@ def default_values(section: type[Section]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yields a value's texts; sections look at their own."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        yield from (item for item in value if isinstance(item, str))

@@ -50,7 +50,8 @@ def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str
     if network.is_activation_checkpointing:
         # Frozen embeddings give activations without gradient, which checkpointing would not recompute.
         network.enable_input_require_grads()
-    return get_peft_model(network, adapter, autocast_adapter_dtype=True)
+    with quiet_transformers():
+        return get_peft_model(network, adapter, autocast_adapter_dtype=True)
 
 
 def is_adapter(network: nn.Module) -> bool:
@@ -106,6 +107,7 @@ def load_with_adapter(folder: Path, *, dtype: torch.dtype, attention: str = "eag
         raise ModelError(f"{folder}: holds no LoRA adapter that can be read ({' '.join(str(error).split())})") from None
     base = _base_of(str(adapter.base_model_name_or_path), folder)
     network = load_pretrained(base, adapter.revision, dtype=dtype, attention=attention)
+    adapter.base_model_name_or_path = base
     with quiet_transformers():
         wrapped = get_peft_model(network, adapter)
     load_adapter_state(wrapped, state)
@@ -114,7 +116,8 @@ def load_with_adapter(folder: Path, *, dtype: torch.dtype, attention: str = "eag
 
 def merge_adapter(network: Any) -> T5ForConditionalGeneration:
     """Returns the plain network with the adapter's update added to its weights (W + alpha / rank * B A)."""
-    return network.merge_and_unload(safe_merge=True)
+    with quiet_transformers():
+        return network.merge_and_unload(safe_merge=True)
 
 
 def _base_of(name: str, folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -188,9 +187,10 @@ def fitting_changes(
     return found
 
 
-def smallest_memory_bytes(setup: Setup, *, attention: str, device: str, longest_example_tokens: int) -> int:
-    """Returns the memory of the smallest device that can train the model at all, whatever is changed."""
-    peaks = [peak_bytes for _, peak_bytes in _peaks(setup, attention, device, longest_example_tokens)]
+def leanest_change(
+    setup: Setup, *, attention: str, device: str, longest_example_tokens: int
+) -> tuple[tuple[str, ...], int]:
+    """Returns the overrides that need the least memory of all, none of them if the setup does, and its peak bytes."""
     unchanged = estimate_largest(
         setup,
         longest_example_tokens,
@@ -198,7 +198,11 @@ def smallest_memory_bytes(setup: Setup, *, attention: str, device: str, longest_
         device=device,
         longest_example_tokens=longest_example_tokens,
     )
-    return math.ceil(min([*peaks, unchanged.peak_bytes]) / USABLE_SHARE)
+    peaks = [((), unchanged.peak_bytes)] + [
+        (change.overrides, peak_bytes)
+        for change, peak_bytes in _peaks(setup, attention, device, longest_example_tokens)
+    ]
+    return min(peaks, key=lambda item: item[1])
 
 
 def checkpoint_bytes(model: ModelConfig, training: TrainingConfig) -> int:
@@ -310,8 +314,13 @@ def _does_not_fit(setup: Setup, attention: str, device: str, memory_bytes: int, 
     if helping:
         remedy = "add " + ", or ".join(" ".join(change.overrides) for change, _ in helping[:3])
     else:
-        smallest = smallest_memory_bytes(setup, attention=attention, device=device, longest_example_tokens=longest)
-        remedy = f"no setting makes it fit; take a smaller model or a device of {smallest / GIB:.1f} GiB"
+        overrides, peak_bytes = leanest_change(
+            setup, attention=attention, device=device, longest_example_tokens=longest
+        )
+        remedy = (
+            f"take a smaller model, or a device of {peak_bytes / USABLE_SHARE / GIB:.1f} GiB "
+            f"{' '.join(('with', *overrides)) if overrides else 'for these settings'}"
+        )
     return (
         f"hardware.memory_gb={memory_bytes / GIB:.3g}: {setup.model.name} needs {needed.peak_bytes / GIB:.1f} GiB for "
         f"one example of {longest} tokens, and {USABLE_SHARE * memory_bytes / GIB:.1f} GiB can be used; {remedy}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,7 +86,8 @@ class Plan:
         memory: at the fullest moment of a step, of the largest micro-batch.
         fits: whether that moment stays within `usable_bytes`.
         advice: changes that make it fit, cheapest first; empty if it does or nothing helps.
-        smallest_memory_bytes: of the smallest device that can train this model with any of the changes.
+        leanest_overrides: the changes that need the least memory of all.
+        leanest_memory_bytes: of the smallest device that can train this model with them.
         timing: how long it takes.
         checkpoint_bytes: of one checkpoint on disk.
         disk_bytes: of all checkpoints that are kept, while the next one is written.
@@ -105,7 +107,8 @@ class Plan:
     memory: MemoryEstimate
     fits: bool
     advice: tuple[Advice, ...]
-    smallest_memory_bytes: int
+    leanest_overrides: tuple[str, ...]
+    leanest_memory_bytes: int
     timing: Timing
     checkpoint_bytes: int
     disk_bytes: int
@@ -171,6 +174,9 @@ def build_plan(
     tokens, estimate = _largest_micro_batch(setup, hardware, attention, device, memory_bytes, longest)
     usable = int(memory.USABLE_SHARE * memory_bytes)
     fits = estimate.peak_bytes <= usable
+    leanest, leanest_peak = memory.leanest_change(
+        setup, attention=attention, device=device, longest_example_tokens=longest
+    )
     size = memory.checkpoint_bytes(model, training)
     return Plan(
         model=model.name,
@@ -187,9 +193,8 @@ def build_plan(
         memory=estimate,
         fits=fits,
         advice=() if fits else tuple(_advice(setup, hardware, attention, device, memory_bytes, longest)),
-        smallest_memory_bytes=memory.smallest_memory_bytes(
-            setup, attention=attention, device=device, longest_example_tokens=longest
-        ),
+        leanest_overrides=leanest,
+        leanest_memory_bytes=math.ceil(leanest_peak / memory.USABLE_SHARE),
         timing=_timing(setup, hardware, num_train_examples, mean_source_tokens, mean_target_tokens),
         checkpoint_bytes=size,
         disk_bytes=(training.keep_best_n_checkpoints + 2) * size,

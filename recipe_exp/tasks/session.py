@@ -24,6 +24,9 @@ from recipe_exp.tracking import (
     start_uploader,
 )
 
+# What names or places a run would only clutter the tracker's table of differences.
+_NO_PARAMETERS = {"task", "tags", "description", "run_name", "output_dir", "resume"}
+
 
 @dataclass
 class RunSession:
@@ -98,7 +101,7 @@ def _create(config: ExperimentConfig) -> RunFolder:
 
 
 def _describe(config: ExperimentConfig, session: RunSession) -> None:
-    session.journal.params(dict(flatten(config.model_dump(mode="json", exclude={"task", "tags", "description"}))))
+    session.journal.params(dict(flatten(config.model_dump(mode="json", exclude=_NO_PARAMETERS))))
     tags = {f"tag.{tag}": "true" for tag in config.tags}
     if config.description:
         tags["mlflow.note.content"] = config.description

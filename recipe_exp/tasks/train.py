@@ -276,7 +276,8 @@ def _record_begin(session: RunSession, bench: Workbench) -> None:
         total_steps=bench.length.total_steps,
         resume_command=resume_command(bench.config, session.folder),
     )
-    session.journal.params({f"machinery.{key}": value for key, value in bench.machinery.to_dict().items()})
+    machinery = {key: value for key, value in bench.machinery.to_dict().items() if key != "memory_bytes"}
+    session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})
     for context, count in bench.cache.report.num_examples.items():
         if count:
             source = bench.config.data.path or "generated"

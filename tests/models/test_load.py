@@ -203,9 +203,7 @@ def with_half_a_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"d_model": ', encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "damage", [without_a_weight, with_a_narrow_head, cut_off, without_weights, with_half_a_config]
-)
+@pytest.mark.parametrize("damage", [without_a_weight, with_a_narrow_head, cut_off, without_weights, with_half_a_config])
 def test_a_damaged_folder_is_refused_in_one_line(
     tmp_path: Path, network: T5ForConditionalGeneration, damage: object
 ) -> None:
