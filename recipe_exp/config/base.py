@@ -30,13 +30,13 @@ class Section(BaseModel):
         validate_default=True,
     )
 
-    @field_validator("*", mode="before")
+    @field_validator("*")
     @classmethod
     def _refuse_unstorable_text(cls, value: object) -> object:
         for text in _texts(value):
             kind = find_secret(text)
             if kind:
-                raise ValueError(f"holds {kind}, which would be stored with the run; give it in the environment or .env")
+                raise ValueError(f"holds {kind}, which would be stored with the run; set it in the environment or .env")
             if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
                 raise ValueError("must be text that a UTF-8 file can hold")
         return value
@@ -65,5 +65,5 @@ def _texts(value: object) -> Iterator[str]:
     """Yields a value's texts; sections look at their own."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, tuple):
         yield from (item for item in value if isinstance(item, str))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,13 +19,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from recipe_exp.config import preflight
@@ -32,9 +33,10 @@ from recipe_exp.config.data import DataConfig
 from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.hardware import HardwareConfig
-from recipe_exp.config.messages import mistakes_of
+from recipe_exp.config.messages import in_one_line, show_line
 from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.preflight import Change, Operation
+from recipe_exp.config.preflight import GLOBAL_GROUPS, Change, Operation
+from recipe_exp.config.secrets import hide_secrets
 from recipe_exp.config.task import TaskConfig
 from recipe_exp.config.tracking import TrackingConfig
 from recipe_exp.config.training import AdapterConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
@@ -54,7 +56,6 @@ UNIONS: dict[str, Any] = {
     "training/schedule": ScheduleConfig,
     "training/adapter": AdapterConfig,
 }
-GLOBAL_GROUPS = ("experiment", "sweeps", "debug", "local")
 GROUPS = (*SECTIONS, *UNIONS, *GLOBAL_GROUPS)
 HYDRA_SETTINGS = {
     "output_subdir": None,
@@ -67,12 +68,42 @@ SWEEP_PLUGINS: dict[str, dict[str, Any]] = {
     "launcher": {"_target_": "hydra_plugins.recipe_exp.ProcessLauncher", "slots": 1},
     "sweeper": {"_target_": "hydra_plugins.recipe_exp.GridSweeper", "params": None},
 }
+MAX_SWEPT_VALUES = 10_000
 _OPERATIONS = {
     OverrideType.CHANGE: Operation.CHANGE,
     OverrideType.ADD: Operation.ADD,
     OverrideType.FORCE_ADD: Operation.ADD,
     OverrideType.DEL: Operation.DELETE,
 }
+
+
+@dataclass
+class _Line:
+    """One override: as it was typed, as it was parsed, and what is wrong with it.
+
+    Attributes:
+        text: as typed.
+        change: None if the text cannot be parsed.
+        values: the values, each as it would be typed; more than one in a sweep.
+        is_swept: whether the values are to be tried in turn.
+        mistakes: one line each.
+    """
+
+    text: str
+    change: Change | None = None
+    values: list[str] = field(default_factory=list)
+    is_swept: bool = False
+    mistakes: list[str] = field(default_factory=list)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses a group's option."""
+        return self.change is not None and self.change.key in GROUPS
+
+    @property
+    def sets_hydra(self) -> bool:
+        """Whether it is for Hydra."""
+        return self.change is not None and self.change.key in preflight.HYDRA_KEYS
 
 
 @dataclass(frozen=True)
@@ -143,24 +174,13 @@ def compose_command(overrides: Sequence[str], *, is_sweep: bool = False, check_f
         ConfigError: with every mistake of all overrides and files, one line each.
     """
     with _hydra():
-        parsed = _parse(overrides)
-        lines = [_first_value(item) for item in parsed]
-        try:
-            composed = _compose_lines(lines)
-            data = _plain(composed)
-            config = ExperimentConfig.model_validate(data)
-        except (HydraException, OmegaConfBaseException, ValidationError) as error:
-            raise ConfigError(_diagnose(parsed, lines, error, check_files=check_files)) from None
-        sweeps = is_sweep or (composed.hydra.mode is not None and composed.hydra.mode.name == "MULTIRUN")
-        mistakes = _check_changes(parsed, lines, data, _group_options()) + (
-            preflight.find_missing_files(data) if check_files else []
-        )
-        if not sweeps:
-            swept = [item.input_line for item in parsed if item.is_sweep_override()]
-            mistakes += [f"{line}: several values need a sweep; add --multirun" for line in swept]
-        if mistakes:
-            raise ConfigError(mistakes)
-        return Composition(config, sweeps)
+        options = _group_options()
+        lines = [_read(text, options) for text in overrides]
+        composed = _compose_groups(lines)
+        is_sweep = is_sweep or composed.hydra.mode is RunMode.MULTIRUN
+        if not is_sweep:
+            _refuse_several_values(lines, "several values need a sweep; add --multirun")
+        return Composition(_finish(composed, lines, options, check_files=check_files), is_sweep)
 
 
 def override(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
@@ -170,24 +190,19 @@ def override(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentCo
         ConfigError: with every mistake, one line each.
     """
     with _hydra():
-        parsed = _parse(overrides)
-        chosen = [item for item in parsed if item.key_or_group in GROUPS]
+        options = _group_options()
+        lines = [_read(text, options) for text in overrides]
+        _refuse_several_values(lines, "a configuration has one value; only a sweep tries several")
+        for line in lines:
+            if line.change and line.change.key in GLOBAL_GROUPS:
+                line.mistakes.append(f"{show_line(line.text)}: choose it when composing; it would change many sections")
         data = config.model_dump(mode="json")
+        chosen = [line.change.key for line in lines if line.change and line.chooses and not line.mistakes]
         if chosen:
-            fresh = _plain(_compose_lines([item.input_line or "" for item in chosen]))
-            for item in chosen:
-                _copy_section(fresh, data, item.key_or_group.split("/"))
-        base = OmegaConf.create(data)
-        OmegaConf.set_struct(base, True)
-        mistakes = preflight.find_unknown_keys(
-            [_change(item) for item in parsed if item not in chosen], data, _group_options()
-        )
-        if mistakes:
-            raise ConfigError(mistakes)
-        for item in parsed:
-            if item not in chosen:
-                OmegaConf.update(base, item.key_or_group, item.value())
-        return ExperimentConfig.from_data(_plain(base))
+            fresh, _ = _resolve(_compose_groups(lines))
+            for group in chosen:
+                _copy_section(fresh, data, group.split("/"))
+        return _finish(OmegaConf.create(_escaped(data)), lines, options, check_files=False)
 
 
 def group_options() -> dict[str, list[str]]:
@@ -220,113 +235,176 @@ def _options_in(group: str, sources: Sequence[ConfigSource]) -> set[str]:
     return {name for name in names if not name.endswith("schema")}
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _refuse_several_values(lines: Sequence[_Line], remedy: str) -> None:
+    for line in lines:
+        if line.is_swept and not line.mistakes:
+            line.mistakes.append(f"{show_line(line.text)}: {remedy}")
+
+
+def _read(text: str, options: dict[str, list[str]]) -> _Line:
+    """Parses an override and finds what is wrong with it by itself; its key is looked at later, among all the others.
+
+    Hydra's parser lets errors of other kinds than its own through, such as those of Python's numbers and files.
+    """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed, mistakes = [], []
-    for line in overrides:
-        try:
-            parsed += parser.parse_overrides([line])
-        except HydraException:
-            mistakes.append(f"{line}: not an override; write key=value, and quote values with spaces or commas")
-        else:
-            mistakes += _find_endless_sweep(parsed[-1])
+    try:
+        text.encode()
+        (item,) = parser.parse_overrides([text])
+        line = _Line(text, is_swept=item.is_sweep_override())
+        line.values, mistake = _values(item)
+    except Exception:
+        item, mistake = None, "not an override; write key=value, and quote values with spaces or commas"
+    if item is None or not item.key_or_group:
+        return _Line(text, mistakes=[f"{show_line(text)}: {mistake or 'an override begins with a key'}"])
+    if mistake:
+        line.mistakes.append(f"{show_line(text)}: {mistake}")
+        return line
+    line.change = _change(item, line.values, parser)
+    line.mistakes += _check_place(item, line.change)
+    if not line.mistakes and line.chooses:
+        key = line.change.key
+        can_be_null = key in GLOBAL_GROUPS
+        line.mistakes += preflight.find_unknown_option(line.change, line.values, options[key], can_be_null=can_be_null)
+    return line
+
+
+def _values(item: Override) -> tuple[list[str], str]:
+    """Returns the values of an override as they would be typed, and what is wrong with a sweep's."""
+    if item.is_delete():
+        return [], ""
+    if not item.is_sweep_override():
+        return [item.get_value_element_as_str()], ""
+    if not item.is_discrete_sweep():
+        return [], "an interval has no list of values; write choice(...) or range(...)"
+    sweep: Any = item.value()
+    # Counted before it is expanded: a shuffled range would be built whole.
+    if isinstance(sweep, RangeSweep) and not _length(sweep) < MAX_SWEPT_VALUES:
+        return [], f"more than {MAX_SWEPT_VALUES:,} values; each would be a trial"
+    values = list(islice(item.sweep_string_iterator(), MAX_SWEPT_VALUES))
+    if item.key_or_group in GROUPS:
+        values = [value for value in values if not value.endswith("schema")]
+    return values, "" if values else "there is no such value; a sweep needs one or more"
+
+
+def _length(sweep: RangeSweep) -> float:
+    """Returns about how many values a range has; NaN if that is one of its bounds."""
+    start, stop, step = (Decimal(str(number)) for number in (sweep.start, sweep.stop, sweep.step))
+    return float((stop - start) / step)
+
+
+def _change(item: Override, values: Sequence[str], parser: OverridesParser) -> Change:
+    if item.is_sweep_override():
+        value = parser.parse_override(f"{item.key_or_group}={values[0]}").value()
+    else:
+        value = item.value()
+    assert item.type is not None
+    return Change(item.input_line or "", item.key_or_group, _OPERATIONS[item.type], value)
+
+
+def _check_place(item: Override, change: Change) -> list[str]:
+    """Returns the mistakes of an override that has no place in a configuration, whatever the keys."""
+    if item.package is not None:
+        return [f"{show_line(change.line)}: every group and key has one place; write {change.key}=..."]
+    return preflight.find_impossible(change)
+
+
+def _compose_groups(lines: Sequence[_Line]) -> DictConfig:
+    """Composes what the rightly chosen groups and the files say, without any override of a value.
+
+    Raises:
+        ConfigError: if a file cannot be composed, together with the mistakes of the lines.
+    """
+    typed = [
+        f"{line.change.key}={line.values[0]}"
+        for line in lines
+        if line.change and not line.mistakes and (line.chooses or line.sets_hydra)
+    ]
+    try:
+        composed = hydra_compose("config", overrides=typed, return_hydra_config=True)
+    except Exception as error:  # Hydra lets the errors of YAML and of the file system through.
+        raise ConfigError([mistake for line in lines for mistake in line.mistakes] + [_message(error)]) from None
+    OmegaConf.set_struct(composed, False)
+    return composed
+
+
+def _finish(
+    composed: DictConfig, lines: Sequence[_Line], options: dict[str, list[str]], *, check_files: bool
+) -> ExperimentConfig:
+    """Lays the values of the lines over what was composed, and validates.
+
+    Raises:
+        ConfigError: with every mistake of the lines, the values, the sections and the files.
+    """
+    base, _ = _resolve(composed)
+    are_groups_known = not any(line.mistakes for line in lines if line.chooses)
+    for line in lines:
+        if line.change and not (line.mistakes or line.chooses or line.sets_hydra):
+            if not are_groups_known and preflight.is_of_other_option(line.change.key, base):
+                continue
+            line.mistakes += preflight.find_unknown_key(line.change, base, options)
+            if not line.mistakes:
+                line.mistakes += _set(composed, line.change)
+    data, unresolved = _resolve(composed)
+    mistakes = [mistake for line in lines for mistake in line.mistakes]
+    for key, mistake in unresolved.items():
+        mistakes += preflight.find_unknown_key(Change(key, key), data, options) or [mistake]
+    try:
+        config = ExperimentConfig.model_validate(data)
+    except ValidationError:
+        mistakes += preflight.find_invalid_values(data, base, options, with_contradictions=are_groups_known)
+    mistakes += preflight.find_missing_files(data) if check_files else []
     if mistakes:
         raise ConfigError(mistakes)
-    return parsed
+    return config
 
 
-def _find_endless_sweep(item: Override) -> list[str]:
-    """Returns the mistake of sweeping over what has no list of values."""
-    if item.is_sweep_override():
-        if not item.is_discrete_sweep():
-            return [f"{item.input_line}: an interval has no list of values; write choice(...) or range(...)"]
-        if next(item.sweep_string_iterator(), None) is None:
-            return [f"{item.input_line}: there is no such value; a sweep needs one or more"]
+def _set(composed: DictConfig, change: Change) -> list[str]:
+    try:
+        OmegaConf.update(composed, change.key, change.value, merge=False)
+    except Exception as error:  # A value that OmegaConf cannot hold, such as half an interpolation.
+        return [f"{show_line(change.line)}: cannot be read: {_message(error)}"]
     return []
 
 
-def _first_value(item: Override) -> str:
-    if not item.is_sweep_override():
-        return item.input_line or ""
-    return f"{item.get_key_element()}={next(iter(item.sweep_string_iterator()))}"
-
-
-def _compose_lines(lines: Sequence[str]) -> DictConfig:
-    return hydra_compose("config", overrides=list(lines), return_hydra_config=True)
-
-
-def _plain(composed: DictConfig) -> dict[str, Any]:
-    with_hydra = {key: composed._get_node(key) for key in composed if key != "hydra"}
-    config = OmegaConf.create(with_hydra)
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in _without_missing(plain).items()}
-
-
-def _without_missing(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_missing(item) for key, item in value.items() if item != "???"}
-    return value
-
-
-def _change(item: Override) -> Change:
-    value = item.value() if not item.is_sweep_override() else None
-    assert item.type is not None
-    return Change(
-        line=item.input_line or "",
-        key=item.key_or_group,
-        operation=_OPERATIONS.get(item.type, Operation.CHANGE),
-        value=value,
-    )
-
-
-def _check_changes(
-    parsed: Sequence[Override], lines: Sequence[str], base: dict[str, Any], options: dict[str, list[str]]
-) -> list[str]:
-    """Returns the mistakes in which groups, options and keys were named, in the order in which they were typed."""
-    mistakes: list[str] = []
-    for item, line in zip(parsed, lines, strict=True):
-        if item.is_hydra_override():
+def _resolve(node: DictConfig, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns plain data without Hydra's own and without missing values, and what is wrong with interpolations."""
+    data: dict[str, Any] = {}
+    mistakes: dict[str, str] = {}
+    for name in map(str, node):
+        key = f"{prefix}{name}"
+        if key == "hydra":
             continue
-        if item.key_or_group in options:
-            chosen = line.partition("=")[2]
-            mistakes += preflight.find_unknown_option(_change(item), chosen, options[item.key_or_group])
-        else:
-            mistakes += preflight.find_unknown_keys([_change(item)], base, options)
-    return mistakes
+        try:
+            is_interpolation = OmegaConf.is_interpolation(node, name)
+            if not is_interpolation and OmegaConf.is_missing(node, name):
+                continue
+            value = node[name]
+            if isinstance(value, DictConfig) and not is_interpolation:
+                data[name], inner = _resolve(value, f"{key}.")
+                mistakes |= inner
+            else:
+                data[name] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+        except Exception as error:  # Whatever a resolver raises.
+            mistakes[key] = f"{in_one_line(key)}: its interpolation cannot be resolved: {_message(error)}"
+    return data, mistakes
 
 
-def _diagnose(parsed: Sequence[Override], lines: Sequence[str], error: Exception, *, check_files: bool) -> list[str]:
-    """Collects every mistake: unknown groups, options and keys first, then values, contradictions and files."""
-    options = _group_options()
-    pairs = list(zip(parsed, lines, strict=True))
-    groups = [(item, line) for item, line in pairs if item.key_or_group in GROUPS and not item.is_hydra_override()]
-    good_groups = [line for item, line in groups if not _check_changes([item], [line], {}, options)]
-    try:
-        base = _plain(_compose_lines(good_groups))
-        mistakes = _check_changes(parsed, lines, base, options)
-        values = [(item, line) for item, line in pairs if (item, line) not in groups and not item.is_hydra_override()]
-        good_values = [line for item, line in values if not _check_changes([item], [line], base, options)]
-        data = _plain(_compose_lines([*good_groups, *good_values]))
-    except (HydraException, OmegaConfBaseException) as broken:
-        return [
-            *_check_changes([item for item, _ in groups], [line for _, line in groups], {}, options),
-            _one_line(broken),
-        ]
-    mistakes += preflight.find_invalid_values(data, base)
-    mistakes += preflight.find_missing_files(data) if check_files else []
-    if mistakes:
-        return mistakes
-    return mistakes_of(error) if isinstance(error, ValidationError) else [_one_line(error)]
+def _escaped(value: Any) -> Any:
+    """Returns plain data in which a text that looks like an interpolation stays a text."""
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
 
 
 def _copy_section(source: dict[str, Any], target: dict[str, Any], path: Sequence[str]) -> None:
-    if path[0] in GLOBAL_GROUPS:
-        raise ConfigError([f"{path[0]}: choose it when composing; it cannot be laid over a finished configuration"])
     for part in path[:-1]:
         source, target = source[part], target[part]
     target[path[-1]] = source[path[-1]]
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _message(error: Exception) -> str:
+    """Returns what an error of Hydra, OmegaConf or YAML says, in one line and without its search path."""
+    text = str(error).partition("Config search path")[0].partition("\n    full_key")[0]
+    return in_one_line(" ".join(hide_secrets(text).split()) or type(error).__name__, 300)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from recipe_exp.config.base import Section, Strings
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.evaluation import LOWER_IS_BETTER, EvaluationConfig
 from recipe_exp.config.hardware import HardwareConfig
-from recipe_exp.config.messages import mistakes_of
+from recipe_exp.config.messages import show_value
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import TaskConfig
 from recipe_exp.config.tracking import TrackingConfig
@@ -30,7 +30,7 @@ class ExperimentConfig(Section):
     Only tasks take it whole; everything below them takes one section.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of weights, permutations and dropout."""
     run_name: str | None = None
     """Name of the run in the console and in MLflow; null names what differs from the defaults."""
@@ -73,8 +73,10 @@ class ExperimentConfig(Section):
         """
         try:
             return cls.model_validate(data)
-        except ValidationError as error:
-            raise ConfigError(mistakes_of(error)) from None
+        except ValidationError:
+            from recipe_exp.config.preflight import find_invalid_values
+
+            raise ConfigError(find_invalid_values(data, {}, {})) from None
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> ExperimentConfig:
@@ -86,8 +88,8 @@ class ExperimentConfig(Section):
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError([f"{path}: {error.strerror}"]) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError([f"{path}: {error.strerror or error}"]) from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError([f"{path}: not a YAML file: {' '.join(str(error).split())}"]) from None
         if not isinstance(data, dict):
             raise ConfigError([f"{path}: expected a mapping of sections"])
@@ -124,7 +126,7 @@ def _data_contradictions(data: DataConfig) -> Iterator[str]:
     if data.format == "jsonl" and data.path is None:
         yield "data.path=null: data.format=jsonl needs a file, a folder or a glob; set data.path=..."
     if data.format == "sample" and data.path is not None:
-        yield f"data.path={data.path}: generated recipes have no path; add data=jsonl to read it"
+        yield f"data.path={show_value(data.path)}: generated recipes have no path; add data=jsonl to read it"
     if data.format == "sample" and data.max_examples is None:
         yield "data.max_examples=null: the generator never ends; set how many recipes it makes"
     if data.validation_fraction + data.test_fraction >= 1.0:
@@ -137,7 +139,8 @@ def _data_contradictions(data: DataConfig) -> Iterator[str]:
 def _model_contradictions(config: ExperimentConfig) -> Iterator[str]:
     model, hardware = config.model, config.hardware
     if not model.pretrained and model.revision is not None:
-        yield f"model.revision={model.revision}: random weights have none; remove it or set model.pretrained=true"
+        revision = show_value(model.revision)
+        yield f"model.revision={revision}: random weights have none; remove it or set model.pretrained=true"
     if isinstance(config.training.adapter, LoraConfig) and config.training.adapter.rank > model.shape.d_model:
         yield (
             f"training.adapter.rank={config.training.adapter.rank}: more than the model's width "

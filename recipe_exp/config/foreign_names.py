@@ -139,7 +139,7 @@ FOREIGN_NAMES: dict[str, Answer] = {
 }
 
 
-def answer(key: str) -> Answer | None:
-    """Returns what stands here for a foreign key, looked up whole and then by its last part."""
+def answer(key: str, *, is_whole: bool = False) -> Answer | None:
+    """Returns what stands here for a foreign key, looked up whole and then, unless `is_whole`, by its last part."""
     name = key.lower().replace("-", "_")
-    return FOREIGN_NAMES.get(name) or FOREIGN_NAMES.get(name.rpartition(".")[2])
+    return FOREIGN_NAMES.get(name) or (None if is_whole else FOREIGN_NAMES.get(name.rpartition(".")[2]))

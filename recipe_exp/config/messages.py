@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from recipe_exp.config.secrets import HIDDEN, hide_secrets, is_secret_name
+
 _PHRASES = {
     "missing": "is missing",
     "extra_forbidden": "no such key",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
     "finite_number": "must be a finite number",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -27,14 +28,18 @@ _PHRASES = {
     "tuple_type": "must be a list such as [a,b]",
     "literal_error": "must be one of {expected}",
     "model_type": "must be a section of keys",
+    "model_attributes_type": "must be a section of keys",
+    "union_tag_not_found": "must be a section of keys with its `kind`",
+    "union_tag_invalid": "its `kind` must be one of {expected_tags}",
 }
 _MAX_VALUE_CHARACTERS = 60
-_CREDENTIALS = re.compile(r"://[^/\s]*@")
+_MAX_LINE_CHARACTERS = 120
+_UNIONS = ("task", "optimizer", "schedule", "adapter")
 
 
 def mistakes_of(error: ValidationError) -> list[str]:
     """Returns one line for each mistake: `training.adapter.rank=0: must be greater than 0`."""
-    return [line for group in grouped_by_key(error.errors()) for line in _lines(group)]
+    return [line for group in grouped_by_key(error.errors()) for line in lines_of(group)]
 
 
 def grouped_by_key(details: Iterable[ErrorDetails]) -> list[list[ErrorDetails]]:
@@ -45,40 +50,85 @@ def grouped_by_key(details: Iterable[ErrorDetails]) -> list[list[ErrorDetails]]:
     return list(groups.values())
 
 
-def dotted_key(location: tuple[int | str, ...]) -> str:
-    """Returns the key as it is written on the command line, without the tags that Pydantic adds for unions."""
-    parts: list[str] = []
-    for position, part in enumerate(location):
-        previous = location[position - 1] if position else None
-        is_union_tag = previous in ("task", "optimizer", "schedule", "adapter")
-        is_type_tag = isinstance(part, str) and (
-            part in ("int", "str", "float") or part.startswith(("constrained", "literal["))
-        )
-        if not (is_union_tag or is_type_tag or isinstance(part, int)):
-            parts.append(str(part))
-    return ".".join(parts)
-
-
-def show_value(value: Any) -> str:
-    """Returns a value as YAML would write it, cut to a readable length."""
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    text = "".join(character if character.isprintable() else "?" for character in text)
-    text = _CREDENTIALS.sub("://...@", text)
-    return text if len(text) <= _MAX_VALUE_CHARACTERS else text[: _MAX_VALUE_CHARACTERS - 3] + "..."
-
-
-def _lines(group: list[ErrorDetails]) -> list[str]:
+def lines_of(group: list[ErrorDetails]) -> list[str]:
+    """Returns the lines for the errors of one key: one, unless they are contradictions between sections."""
     first = group[0]
     if first["type"] == "contradiction":
         return str(first["ctx"]["lines"]).split("\n")
     phrases = list(dict.fromkeys(_phrase(detail) for detail in group))
     key = dotted_key(first["loc"])
-    shown = key if first["type"] == "missing" else f"{key}={show_value(first['input'])}"
+    shown = key if first["type"] == "missing" else show_setting(key, first["input"])
     return [f"{shown}: {' or '.join([phrases[0], *(phrase.removeprefix('must be ') for phrase in phrases[1:])])}"]
+
+
+def dotted_key(location: tuple[int | str, ...]) -> str:
+    """Returns the key as it is written on the command line, without the tags that Pydantic adds for unions."""
+    parts: list[str] = []
+    for position, part in enumerate(location):
+        previous = location[position - 1] if position else None
+        is_type_tag = isinstance(part, str) and (
+            part in ("int", "str", "float") or part.startswith(("constrained", "literal["))
+        )
+        if not (previous in _UNIONS or is_type_tag or isinstance(part, int)):
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def show_setting(key: str, value: Any) -> str:
+    """Returns `key=value` for a message, without the value if the key's name is that of a secret."""
+    shown = HIDDEN if is_secret_name(key) else show_value(value)
+    return f"{in_one_line(key)}={shown}"
+
+
+def show_line(line: str) -> str:
+    """Returns an override as it was typed, in one readable line and without secrets."""
+    key, sign, _ = line.partition("=")
+    if is_secret_name(key.partition("@")[0].strip()) and sign:
+        return f"{in_one_line(key)}={HIDDEN}"
+    return in_one_line(hide_secrets(line))
+
+
+def show_value(value: Any) -> str:
+    """Returns a value as YAML would write it, without secrets and cut to a readable length."""
+    if isinstance(value, str):
+        text = f'"{value}"' if _is_number(value) else value
+    else:
+        text = json.dumps(_without_secrets(value), default=str, ensure_ascii=False)
+    return in_one_line(hide_secrets(text), _MAX_VALUE_CHARACTERS)
+
+
+def in_one_line(text: str, limit: int = _MAX_LINE_CHARACTERS) -> str:
+    """Returns the text cut to a readable length, with a `?` for each character that cannot be printed."""
+    if len(text) > limit:
+        text = text[: limit - 3] + "..."
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            str(key): HIDDEN if is_secret_name(str(key)) else _without_secrets(inner) for key, inner in value.items()
+        }
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _phrase(detail: ErrorDetails) -> str:
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"])
     phrase = _PHRASES.get(detail["type"])
-    return phrase.format(**detail.get("ctx", {})) if phrase else detail["msg"]
+    context = {name: _show_bound(value) for name, value in detail.get("ctx", {}).items()}
+    return phrase.format(**context) if phrase else detail["msg"]
+
+
+def _show_bound(value: Any) -> str:
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return str(value)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import copy
 import glob
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from recipe_exp.config.base import Section
-from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.experiment import CONTRADICTION, ExperimentConfig
 from recipe_exp.config.foreign_names import answer
-from recipe_exp.config.messages import grouped_by_key, mistakes_of, show_value
+from recipe_exp.config.messages import dotted_key, grouped_by_key, lines_of, show_line, show_setting
+from recipe_exp.config.secrets import is_secret_name
 
-_SECRET_WORDS = ("token", "password", "passwd", "secret", "webhook", "api_key", "apikey", "credential")
+_PACKAGE_HEADER = "# @package _global_"
+
+GLOBAL_GROUPS = ("experiment", "sweeps", "debug", "local")
+"""Groups whose options change keys anywhere, and that may be left out."""
+HYDRA_KEYS = {"hydra.mode": "RUN or MULTIRUN", "hydra.launcher.slots": "how many trials run at once"}
+"""What of Hydra's own configuration an override may set; all else is fixed, so that Hydra writes no file."""
+_MAX_DEPTH = 8
 
 
 class Operation(Enum):
@@ -38,59 +47,99 @@ class Change:
         line: as it was typed.
         key: dotted key or group name.
         operation: `key=`, `+key=` or `~key`.
-        value: the parsed value, None for a swept one.
+        value: the parsed value, for a swept key the first one; None for a deleted key.
     """
 
     line: str
     key: str
-    operation: Operation
-    value: Any
+    operation: Operation = Operation.CHANGE
+    value: Any = None
 
 
-def find_unknown_option(change: Change, chosen: str, options: Sequence[str]) -> list[str]:
-    """Returns the mistake of choosing an option that a group lacks, with the nearest real one."""
-    if change.operation is Operation.DELETE or chosen in ("null", *options):
-        return []
-    return [f"{change.key}={chosen}: no such option; {_nearest(chosen, options)}"]
+def find_impossible(change: Change) -> list[str]:
+    """Returns the mistake of a change that no configuration could take: one of Hydra's own, or of a nested value."""
+    shown = show_line(change.line)
+    if change.key.replace("/", ".").partition(".")[0] == "hydra":
+        if change.key not in HYDRA_KEYS or change.operation is not Operation.CHANGE:
+            settings = " and ".join(f"{key} ({what})" for key, what in HYDRA_KEYS.items())
+            return [f"{shown}: Hydra's own settings are fixed, except {settings}"]
+        if change.key == "hydra.mode" and change.value not in ("RUN", "MULTIRUN"):
+            return [f"{shown}: must be {HYDRA_KEYS[change.key]}"]
+    if _is_deep(change.value, _MAX_DEPTH):
+        return [f"{shown}: nested too deeply; no key holds more than a list"]
+    return []
 
 
-def find_unknown_keys(
-    changes: Sequence[Change], base: Mapping[str, Any], options: Mapping[str, Sequence[str]]
+def find_unknown_option(
+    change: Change, chosen: Sequence[str], options: Sequence[str], *, can_be_null: bool
 ) -> list[str]:
-    """Returns one line for every change whose key the schema lacks or that may not be changed this way.
+    """Returns the mistakes of choosing options that a group lacks, with the nearest real ones.
 
     Args:
-        changes: value overrides, without group choices.
-        base: the composed configuration without them; its `kind` entries say which option of a union is chosen.
+        change: the choice.
+        chosen: the options that it names; several in a sweep.
+        options: what the group has.
+        can_be_null: whether the group may be left out.
+    """
+    how = f"{change.key}={'|'.join([*options, *(['null'] if can_be_null else [])])}"
+    if change.operation is Operation.DELETE:
+        return [f"{show_line(change.line)}: a group cannot be removed; choose with {how}"]
+    if change.operation is Operation.ADD:
+        return [f"{show_line(change.line)}: the group exists; write it without +"]
+    allowed = ("null", *options) if can_be_null else options
+    unknown = [name for name in chosen if name not in allowed]
+    return [f"{show_setting(change.key, name)}: no such option; {_nearest_option(name, allowed)}" for name in unknown]
+
+
+def is_of_other_option(key: str, base: Mapping[str, Any]) -> bool:
+    """Returns whether a key is missing only because another option of its union is chosen in `base`."""
+    last = key.rpartition(".")[2]
+    return key not in _keys(ExperimentConfig, base) and any(last in keys for *_, keys in _other_options(key))
+
+
+def find_unknown_key(change: Change, base: Mapping[str, Any], options: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns the mistake of a change whose key the schema lacks or that may not be changed this way.
+
+    Args:
+        change: one of a value, not the choice of a group's option.
+        base: the composed configuration without it; its `kind` entries say which option of a union is chosen.
         options: every group with its options.
     """
-    mistakes = []
     known = list(_keys(ExperimentConfig, base))
-    for change in changes:
-        if change.key in known:
-            mistakes += _misuse(change, options)
-            continue
-        mistakes.append(f"{_shown(change)}: {_remedy(change, known, options)}")
-    return mistakes
+    if change.key in known:
+        return _misuse(change, options)
+    return [f"{show_line(change.line)}: {_remedy(change.key, known, options)}"]
 
 
-def find_invalid_values(data: dict[str, Any], base: dict[str, Any]) -> list[str]:
+def find_invalid_values(
+    data: dict[str, Any],
+    base: dict[str, Any],
+    options: Mapping[str, Sequence[str]],
+    *,
+    with_contradictions: bool = True,
+) -> list[str]:
     """Returns one line for every value the schema refuses and for every contradiction between sections.
 
-    Contradictions are only looked for between valid sections, so each refused value is first replaced by the
-    one in `base`.
+    Contradictions are only looked for between valid values, so each refused value is first replaced by the one in
+    `base`; one that such a replaced value takes part in is not reported, and none where a group's choice is unknown.
     """
     data = copy.deepcopy(data)
     mistakes: list[str] = []
-    for _ in range(3):
+    replaced: list[str] = []
+    while True:
         try:
             ExperimentConfig.model_validate(data)
-            break
+            return mistakes
         except ValidationError as error:
-            mistakes += [line for line in mistakes_of(error) if line not in mistakes]
-            for group in grouped_by_key(error.errors()):
-                _restore(data, base, [str(part) for part in group[0]["loc"]])
-    return mistakes
+            groups = grouped_by_key(error.errors())
+        fresh = [group for group in groups if dotted_key(group[0]["loc"]) not in replaced]
+        if not fresh or (fresh[0][0]["type"] == CONTRADICTION and not with_contradictions):
+            return mistakes
+        lines = [line for group in fresh for line in _explain(group, data, options)]
+        mistakes += [line for line in lines if not any(key in line for key in replaced)]
+        for group in fresh:
+            replaced.append(dotted_key(group[0]["loc"]))
+            _restore(data, base, [str(part) for part in group[0]["loc"]])
 
 
 def find_missing_files(data: Mapping[str, Any]) -> list[str]:
@@ -98,63 +147,98 @@ def find_missing_files(data: Mapping[str, Any]) -> list[str]:
     found = []
     for key in ("data.path", "task.prompts_file", "model.name"):
         section, _, name = key.partition(".")
-        value = data.get(section, {}).get(name)
+        values = data.get(section)
+        value = values.get(name) if isinstance(values, Mapping) else None
         is_path = isinstance(value, str) and (key != "model.name" or value.startswith(("/", "./", "../", "~")))
-        if is_path and value != "-" and not glob.has_magic(value) and not Path(value).expanduser().exists():
+        if is_path and value != "-" and not _exists(str(value)):
             found.append(
-                f"{key}={show_value(value)}: no such file or folder; relative paths start at {Path.cwd().name}/"
+                f"{show_setting(key, value)}: no such file or folder; relative paths start at {Path.cwd().name}/"
             )
     return found
 
 
+def _is_deep(value: Any, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels == 0 or any(_is_deep(item, levels - 1) for item in inner)
+
+
+def _exists(path: str) -> bool:
+    path = os.path.expanduser(path)  # noqa: PTH111 - pathlib raises for the home of an unknown user
+    if os.path.exists(path):  # noqa: PTH110 - pathlib raises for a name that is too long
+        return True
+    return glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH207
+
+
+def _explain(group: list[ErrorDetails], data: dict[str, Any], options: Mapping[str, Sequence[str]]) -> list[str]:
+    first = group[0]
+    if first["type"] != "extra_forbidden":
+        return lines_of(group)
+    key = dotted_key(first["loc"])
+    known = list(_keys(ExperimentConfig, data))
+    return [f"{show_setting(key, first['input'])}: {_remedy(key, known, options)}"]
+
+
 def _misuse(change: Change, options: Mapping[str, Sequence[str]]) -> list[str]:
     group, _, last = change.key.replace(".", "/").rpartition("/")
+    shown = show_line(change.line)
     if change.operation is Operation.DELETE:
-        return [f"{change.line}: keys cannot be removed; set another value"]
+        return [f"{shown}: keys cannot be removed; set another value"]
     if change.operation is Operation.ADD:
-        return [f"{change.line}: the key exists; write it without +"]
+        return [f"{shown}: the key exists; write it without +"]
+    if change.value == "???":
+        return [f"{shown}: stands for a missing value; give one, or leave the key out"]
     if last == "kind" and group in options:
-        return [f"{change.line}: an option brings its own keys; choose with {group}={'|'.join(options[group])}"]
+        return [f"{shown}: an option brings its own keys; choose with {group}={'|'.join(options[group])}"]
     return []
 
 
-def _shown(change: Change) -> str:
-    """The override as typed, without a value that may be a secret."""
-    if any(word in change.key.lower() for word in _SECRET_WORDS):
-        return f"{change.key}=..."
-    return change.line
-
-
-def _remedy(change: Change, known: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
-    last = change.key.rpartition(".")[2]
-    group = change.key.replace(".", "/")
-    same_name = [key for key in known if "." in change.key and key.rpartition(".")[2] == last]
-    foreign = answer(change.key)
-    if foreign and not same_name:
+def _remedy(key: str, known: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
+    """Says what to write instead of a key that does not exist, from the surest to the vaguest."""
+    last = key.rpartition(".")[2]
+    group = key.replace(".", "/")
+    same_name = [name for name in known if "." in key and name.rpartition(".")[2] == last]
+    inner = [name for name in known if name.startswith(f"{key}.")]
+    foreign = answer(key, is_whole=bool(same_name))
+    if foreign:
         return f"no such key; {foreign}"
-    if any(word in change.key.lower() for word in _SECRET_WORDS):
-        return "no such key; secrets come from the environment or .env, never from an override"
     if group in options:
-        return f"a group, not a value; choose with {group}={'|'.join(options[group])}"
-    for union, owner, keys in _other_options(change.key):
+        header = f"; a file of the group begins with `{_PACKAGE_HEADER}`" if group in GLOBAL_GROUPS else ""
+        return f"a group, not a value; choose with {group}={'|'.join(options[group])}{header}"
+    if inner:
+        return f"a section, not a value; set its keys, such as {inner[0]}"
+    for union, owner, keys in _other_options(key):
         if last in keys:
             return f"a key of {union}={owner}; choose that first"
     if same_name:
         return f"no such key; did you mean {' or '.join(same_name)}?"
-    return f"no such key; {_nearest(change.key, known if '.' in change.key else [*known, *options])}"
+    if is_secret_name(key) and not get_close_matches(last, _own_names(known), n=1, cutoff=0.9):
+        return "no such key; secrets come from the environment or .env, never from a configuration"
+    return f"no such key; {_nearest_key(key, known, options)}"
 
 
-def _nearest(name: str, candidates: Sequence[str]) -> str:
-    close = get_close_matches(name, candidates, n=1, cutoff=0.6)
-    if not close and "." in name:
-        last = name.rpartition(".")[2]
-        by_last = {key.rpartition(".")[2]: key for key in candidates}
-        close = [by_last[match] for match in get_close_matches(last, list(by_last), n=1, cutoff=0.6)]
+def _nearest_option(name: str, options: Sequence[str]) -> str:
+    close = get_close_matches(name, options, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]}?"
-    if len(candidates) <= 12:
-        return f"choose from {', '.join(candidates)}"
+    return f"choose from {', '.join(options)}" if options else "there is none yet"
+
+
+def _nearest_key(name: str, known: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
+    """Finds the key whose own name is most alike; among equals the one whose sections are."""
+    candidates = [*known, *options]
+    last = _own_names([name])[0].strip("_")
+    own_names = dict(zip(candidates, _own_names(candidates), strict=True))
+    close = get_close_matches(last, set(own_names.values()), n=1, cutoff=0.6)
+    alike = [key for key in candidates if close and own_names[key] == close[0]] or [
+        key for key in candidates if len(last) > 3 and set(last.split("_")) <= set(own_names[key].split("_"))
+    ]
+    if alike:
+        return f"did you mean {max(alike, key=lambda key: SequenceMatcher(None, name, key).ratio())}?"
     return "--help lists the groups, --cfg job every key"
+
+
+def _own_names(keys: Sequence[str]) -> list[str]:
+    return [key.replace("/", ".").rpartition(".")[2] for key in keys]
 
 
 def _keys(section: type[Section], values: Any, prefix: str = "") -> Iterator[str]:

@@ -26,7 +26,7 @@ _SHAPES = {
     ),
     "a webhook": re.compile(
         r"""https?://(?:hooks\.slack\.com/|(?:[a-z]+\.)?discord(?:app)?\.com/api/(?:v\d+/)?webhooks/
-        |[a-z0-9.-]*webhook\.office\.com/|hooks\.zapier\.com/|api\.telegram\.org/bot)\S*""",
+        |[a-z0-9.-]*webhook\.office\.com/|hooks\.zapier\.com/|api\.telegram\.org/bot)[^\s"'\])}]*""",
         re.VERBOSE | re.IGNORECASE,
     ),
     "a password in a URI": re.compile(r"://[^/\s:@]*:[^/\s@]+@"),

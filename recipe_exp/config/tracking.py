@@ -26,10 +26,10 @@ class TrackingConfig(Section):
     flush_timeout_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     """Longest wait for the upload at the end of a run; `task=sync` sends what is left."""
 
-    @field_validator("uri")
+    @field_validator("uri", mode="before")
     @classmethod
-    def _refuse_password(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(value).password:
+    def _refuse_password(cls, value: object) -> object:
+        if isinstance(value, str) and urlsplit(value).password:
             raise ValueError(
                 "a password in a URI would be stored with the run; "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment or .env"

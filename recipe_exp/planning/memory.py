@@ -28,7 +28,7 @@ _MIN_AUTO_TOKENS = 16
 # CUDA's context and kernels with cuBLAS's workspace; on a CPU the libraries of the process itself.
 _OVERHEAD_BYTES = {"cuda": 640 * 1024**2, "cpu": 512 * 1024**2}
 # Gradients of feed-forward width that the backward pass of one block holds at the same time.
-_WORKING_TENSORS = 4
+_WORKING_TENSORS = 2
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def plan_table(plan: Plan, *, device_name: str | None = None, free_bytes: int | 
         device_name: of a device that is there.
         free_bytes: of its memory, at present.
     """
-    sections = [
+    sections: list[RenderableType] = [
         _heading(plan, device_name),
         _memory(plan),
         Padding(_facts(plan), (1, 0, 0, 0)),
@@ -113,8 +113,9 @@ def _facts(plan: Plan) -> Table:
     if plan.timing.steps_per_epoch is not None:
         table.add_row("epoch", _epoch_time(plan))
     nightly = plan.timing.steps_within(9.0)
-    if nightly is not None:
+    if nightly is not None and plan.fits:
         table.add_row("9 hours", f"training.max_steps={nightly}")
+    if plan.seconds_per_step is not None:
         table.add_row("assumed", _assumptions(plan))
     table.add_row("checkpoint", f"{size_text(plan.checkpoint_bytes)} each, up to {size_text(plan.disk_bytes)} on disk")
     return table
@@ -129,10 +130,10 @@ def _step_time(plan: Plan) -> str:
 
 def _assumptions(plan: Plan) -> str:
     timing = plan.timing
-    lengths = "what is typical" if timing.lengths_are_estimated else "the data's mean"
+    lengths = "as is typical" if timing.lengths_are_estimated else "on average"
     return (
-        f"{timing.assumed_utilisation:.0%} of the device's peak; {timing.mean_source_tokens:.0f} + "
-        f"{timing.mean_target_tokens:.0f} tokens a recipe, {lengths}"
+        f"{timing.assumed_utilisation:.0%} of the peak; recipes of {timing.mean_source_tokens:.0f} + "
+        f"{timing.mean_target_tokens:.0f} tokens, {lengths}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -91,7 +92,6 @@ def findings_table(findings: list[Finding]) -> Padding:
             text.append(f"\n{finding.fix}", style="bold" if finding.status == "fail" else "")
         table.add_row(finding.subject, Text(finding.status, style=_STYLES[finding.status]), text)
     counts = {status: sum(finding.status == status for finding in findings) for status in _STYLES}
-    table.add_section()
     verdict = "Ready." if not counts["fail"] else f"{counts['fail']} to repair before a run."
     table.add_row("", "", "")
     table.add_row("", "", Text(verdict, style="bold" if counts["fail"] else "bold green"))
@@ -127,7 +127,7 @@ def check_packages(python_range: str, requirements: list[str]) -> Iterator[Findi
     yield Finding(
         "python",
         "ok" if is_right else "fail",
-        f"{platform.python_version()}, {python_range} is needed",
+        f"{platform.python_version()} (needs {python_range})",
         "" if is_right else "make a virtual environment with another Python",
     )
     parsed = [Requirement(line) for line in requirements]
@@ -312,12 +312,17 @@ def _health_problem(uri: str, opener: Callable[..., Any] = urllib.request.urlope
 
 
 def _is_cached(cache: Path, model: ModelConfig) -> bool:
-    """A snapshot counts if its weights are there; an interrupted download has none or not all."""
     snapshots = cache / f"models--{model.name.replace('/', '--')}" / "snapshots"
-    return any(
-        (snapshot / "config.json").is_file() and any(snapshot.glob("*.safetensors"))
-        for snapshot in (snapshots.iterdir() if snapshots.is_dir() else ())
-    )
+    return any(_is_complete(snapshot) for snapshot in (snapshots.iterdir() if snapshots.is_dir() else ()))
+
+
+def _is_complete(snapshot: Path) -> bool:
+    """Whether a snapshot has its weights, all parts of them if they come in several; a broken link has no file."""
+    index = snapshot / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return all((snapshot / name).is_file() for name in ("config.json", *names))
 
 
 def _existing(path: Path) -> Path:

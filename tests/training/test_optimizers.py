@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Adafactor, AdamW, Optimizer
+
+from recipe_exp.config.model import ModelShape
+from recipe_exp.config.training import (
+    AdafactorConfig,
+    AdamWConfig,
+    LinearScheduleConfig,
+    LoraConfig,
+    NoAdapterConfig,
+    TrainingConfig,
+)
+from recipe_exp.models import load
+from recipe_exp.models.adapters import add_lora
+from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.training.optimizers import (
+    build_optimizer,
+    gated_step,
+    load_named_optimizer_state,
+    named_optimizer_state,
+    parameter_groups,
+    set_learning_rate,
+)
+
+SHAPE = ModelShape(vocab_size=60, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_decoder_layers=1, num_heads=2)
+KINDS = [AdamWConfig(), AdafactorConfig()]
+both = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+
+
+def config(kind: Any, **settings: Any) -> TrainingConfig:
+    return TrainingConfig(
+        optimizer=kind,
+        schedule=LinearScheduleConfig(),
+        adapter=NoAdapterConfig(),
+        **{"learning_rate": 0.01, "weight_decay": 0.1, **settings},
+    )
+
+
+def build(kind: Any, **settings: Any) -> tuple[SequenceLoss, Optimizer]:
+    torch.manual_seed(0)
+    model = SequenceLoss(load.from_shape(SHAPE, dtype=torch.float32).eval())
+    return model, build_optimizer(model, config(kind, **settings))
+
+
+def set_gradients(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def update(model: nn.Module, optimizer: Optimizer, seeds: range, is_finite: bool = True) -> None:
+    for seed in seeds:
+        set_gradients(model, seed)
+        gated_step(optimizer, torch.tensor(is_finite))
+
+
+def snapshot(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    moments = {name: tensor.clone() for name, tensor in named_optimizer_state(model, optimizer).items()}
+    return weights | moments
+
+
+def assert_bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def test_matrices_decay_and_norms_and_position_biases_do_not() -> None:
+    model, optimizer = build(AdamWConfig())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, exempt = optimizer.param_groups
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.1, 0.0)
+    exempt_names = {names[id(parameter)] for parameter in exempt["params"]}
+    assert exempt_names == {n for n in names.values() if n.endswith(("layer_norm.weight", "attention_bias.weight"))}
+    assert len(exempt_names) == 2 + 3 + 2 + 2, "of encoder and decoder blocks, the final norms, the position biases"
+    assert len(decayed["params"]) + len(exempt["params"]) == len(names)
+    assert all(parameter.dim() == 2 for parameter in decayed["params"])
+
+
+def test_without_a_gradient_only_what_decays_shrinks() -> None:
+    model, optimizer = build(AdamWConfig())
+    before = snapshot(model, optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    gated_step(optimizer, torch.tensor(True))
+    for name, parameter in model.named_parameters():
+        is_exempt = "layer_norm" in name or "relative_attention_bias" in name
+        torch.testing.assert_close(parameter.detach(), before[name] * (1.0 if is_exempt else 1 - 0.01 * 0.1))
+
+
+def test_a_frozen_base_is_in_no_group() -> None:
+    network = add_lora(load.from_shape(SHAPE, dtype=torch.float32), LoraConfig(rank=2), base="base")
+    (group,) = parameter_groups(network, 0.1)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in trained]
+
+
+def test_the_configuration_decides_the_optimizer() -> None:
+    _, adamw = build(AdamWConfig(beta1=0.8, beta2=0.99, epsilon=1e-6), learning_rate=0.003)
+    assert isinstance(adamw, AdamW)
+    found = {key: adamw.param_groups[0][key] for key in ("betas", "eps", "lr", "fused")}
+    assert found == {"betas": (0.8, 0.99), "eps": 1e-6, "lr": 0.003, "fused": True}
+    _, adafactor = build(AdafactorConfig(beta2_decay=-0.7, clip_threshold=2.0), learning_rate=0.003)
+    assert isinstance(adafactor, Adafactor)
+    found = {key: adafactor.param_groups[0][key] for key in ("beta2_decay", "d", "lr")}
+    assert found == {"beta2_decay": -0.7, "d": 2.0, "lr": 0.003}
+
+
+@both
+def test_the_next_update_uses_the_rate_that_was_set(kind: Any) -> None:
+    def change(rate: float) -> float:
+        model, optimizer = build(kind, weight_decay=0.0)
+        before = model.network.lm_head.weight.detach().clone()
+        set_learning_rate(optimizer, rate)
+        update(model, optimizer, range(1))
+        return float((model.network.lm_head.weight - before).norm())
+
+    assert change(0.0) == 0.0
+    assert change(0.02) == pytest.approx(2 * change(0.01), rel=1e-3)
+
+
+def test_adamw_is_that_of_its_paper() -> None:
+    model, optimizer = build(AdamWConfig(beta1=0.9, beta2=0.99, epsilon=1e-8))
+    weight = model.network.lm_head.weight
+    expected, first, second = weight.detach().double(), torch.zeros(()), torch.zeros(())
+    for number in range(1, 4):
+        set_gradients(model, number)
+        gradient = weight.grad.double()
+        first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
+        corrected = first / (1 - 0.9**number) / ((second / (1 - 0.99**number)).sqrt() + 1e-8)
+        expected = expected - 0.01 * (corrected + 0.1 * expected)
+        gated_step(optimizer, torch.tensor(True))
+    torch.testing.assert_close(weight.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@both
+@pytest.mark.parametrize("num_before", [0, 3])
+def test_a_closed_gate_leaves_weights_and_moments_bit_equal(kind: Any, num_before: int) -> None:
+    model, optimizer = build(kind)
+    update(model, optimizer, range(num_before))
+    before = snapshot(model, optimizer)
+    for value in (float("nan"), float("inf")):
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        gated_step(optimizer, torch.tensor(False))
+    after = snapshot(model, optimizer)
+    if num_before:
+        assert_bit_equal(before, after)
+    else:
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert not any(after[name].any() for name in after.keys() - before.keys())
+
+
+@both
+def test_a_closed_gate_leaves_no_trace_in_what_follows(kind: Any) -> None:
+    skipping, undisturbed = build(kind), build(kind)
+    for number in range(4):
+        update(*skipping, range(number, number + 1))
+        update(*undisturbed, range(number, number + 1))
+        update(*skipping, range(90, 91), is_finite=False)
+    assert_bit_equal(snapshot(*skipping), snapshot(*undisturbed))
+
+
+@both
+def test_a_state_put_back_continues_bit_equal(kind: Any) -> None:
+    whole_model, whole = build(kind)
+    update(whole_model, whole, range(3))
+    weights = {name: tensor.clone() for name, tensor in whole_model.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in named_optimizer_state(whole_model, whole).items()}
+    assert all(tensor.is_contiguous() for tensor in state.values())
+    update(whole_model, whole, range(3, 6))
+
+    model, optimizer = build(kind)
+    update(model, optimizer, range(50, 52))
+    model.load_state_dict(weights)
+    load_named_optimizer_state(model, optimizer, state)
+    update(model, optimizer, range(3, 6))
+    assert_bit_equal(snapshot(model, optimizer), snapshot(whole_model, whole))
+
+
+@both
+def test_the_state_is_named_by_weight_and_knows_nothing_of_their_order(kind: Any) -> None:
+    model, optimizer = build(kind)
+    update(model, optimizer, range(2))
+    state = named_optimizer_state(model, optimizer)
+    assert {name.rpartition("::")[0] for name in state} == {name for name, _ in model.named_parameters()}
+    shuffled = dict(sorted(state.items(), reverse=True))
+    other_model, other = build(kind)
+    load_named_optimizer_state(other_model, other, shuffled)
+    found = named_optimizer_state(other_model, other)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_the_state_of_another_model_is_refused() -> None:
+    model, optimizer = build(AdamWConfig())
+    with pytest.raises(KeyError, match="elsewhere"):
+        load_named_optimizer_state(model, optimizer, {"elsewhere::exp_avg": torch.zeros(1)})
+
+
