@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from hydra._internal.utils import get_args_parser
 
 from recipe_exp.config.compose import compose_command, group_options
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.errors import RecipeExpError
+from recipe_exp.config.messages import show_line
+from recipe_exp.config.preflight import explain_flag
+from recipe_exp.errors import ConfigError, RecipeExpError
 
 USAGE = """\
 Fine-tune T5 models on recipes.
@@ -37,6 +39,15 @@ Flags
 A mistake in the configuration exits with 2, a failure of the run with 1, SIGINT with 130 and SIGTERM with 143.
 """
 
+IDLE_FLAGS = {
+    "--config-dir": "options of one's own live in the folder that RECIPE_EXP_CONFIG_DIR names",
+    "--config-name": "choose options with group=option",
+    "--config-path": "choose options with group=option",
+    "--experimental-rerun": "repeat the command with resume=latest",
+    "--package": "--cfg job prints every section",
+    "--resolve": "--cfg job prints what every key resolves to",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a mistake of the user's is printed as one line each."""
@@ -53,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     _load_secrets()
-    flags = get_args_parser().parse_args(arguments)
+    flags = _parse_flags(arguments)
     if flags.help:
         print(USAGE.format(groups=_group_table()))
         return 0
@@ -68,6 +79,28 @@ def _run(arguments: list[str]) -> int:
     if composition.is_sweep:
         return _hand_to_hydra(arguments)
     return run_task(composition.config)
+
+
+def _parse_flags(arguments: list[str]) -> Namespace:
+    """Splits Hydra's flags from the overrides.
+
+    Raises:
+        ConfigError: with a line for each flag that is unknown, needs a value or does nothing here.
+    """
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        flags, unknown = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        raise ConfigError([f"{error.argument_name}: {error.message}"]) from None
+    names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
+    mistakes = [f"{show_line(name)}: {explain_flag(name)}" for name in names]
+    if not _is_for_hydra(flags):
+        idle = [flag for flag in IDLE_FLAGS if getattr(flags, flag.strip("-").replace("-", "_"))]
+        mistakes += [f"{flag}: does nothing here; {IDLE_FLAGS[flag]}" for flag in idle]
+    if mistakes:
+        raise ConfigError(mistakes)
+    return flags
 
 
 def run_task(config: ExperimentConfig) -> int:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -28,35 +28,14 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from recipe_exp.config import preflight
-from recipe_exp.config.base import Section, default_values
-from recipe_exp.config.data import DataConfig
-from recipe_exp.config.evaluation import EvaluationConfig
+from recipe_exp.config.base import default_values
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.config.groups import GLOBAL_GROUPS, GROUPS, schemas
 from recipe_exp.config.messages import in_one_line, show_line
-from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.preflight import GLOBAL_GROUPS, Change, Operation
+from recipe_exp.config.preflight import Change, Operation
 from recipe_exp.config.secrets import hide_secrets
-from recipe_exp.config.task import TaskConfig
-from recipe_exp.config.tracking import TrackingConfig
-from recipe_exp.config.training import AdapterConfig, OptimizerConfig, ScheduleConfig, TrainingConfig
 from recipe_exp.errors import ConfigError
 
-SECTIONS: dict[str, type[Section]] = {
-    "model": ModelConfig,
-    "data": DataConfig,
-    "training": TrainingConfig,
-    "hardware": HardwareConfig,
-    "evaluation": EvaluationConfig,
-    "tracking": TrackingConfig,
-}
-UNIONS: dict[str, Any] = {
-    "task": TaskConfig,
-    "training/optimizer": OptimizerConfig,
-    "training/schedule": ScheduleConfig,
-    "training/adapter": AdapterConfig,
-}
-GROUPS = (*SECTIONS, *UNIONS, *GLOBAL_GROUPS)
 HYDRA_SETTINGS = {
     "output_subdir": None,
     "run": {"dir": "."},
@@ -141,12 +120,8 @@ def register() -> None:
     """Gives Hydra the schema's defaults, the search path and the resolvers; once a process."""
     store = ConfigStore.instance()
     store.store(name="schema", node=default_values(ExperimentConfig) | {"hydra": HYDRA_SETTINGS})
-    for group, section in SECTIONS.items():
-        store.store(group=group, name="schema", node=default_values(section))
-    for group, union in UNIONS.items():
-        for option in get_args(get_args(union)[0]):
-            values = default_values(option)
-            store.store(group=group, name=f"{values['kind']}_schema", node=values)
+    for group, name, section in schemas():
+        store.store(group=group, name=name, node=default_values(section))
     for kind, plugin in SWEEP_PLUGINS.items():
         store.store(group=f"hydra/{kind}", name="recipe_exp", node=plugin)
     Plugins.instance().register(RecipeExpSearchPath)
@@ -322,7 +297,8 @@ def _compose_groups(lines: Sequence[_Line]) -> DictConfig:
     try:
         composed = hydra_compose("config", overrides=typed, return_hydra_config=True)
     except Exception as error:  # Hydra lets the errors of YAML and of the file system through.
-        raise ConfigError([mistake for line in lines for mistake in line.mistakes] + [_message(error)]) from None
+        broken = f"the configuration's files cannot be composed: {_message(error)}"
+        raise ConfigError([*(mistake for line in lines for mistake in line.mistakes), broken]) from None
     OmegaConf.set_struct(composed, False)
     return composed
 

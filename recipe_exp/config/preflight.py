@@ -19,13 +19,12 @@ from pydantic_core import ErrorDetails
 from recipe_exp.config.base import Section
 from recipe_exp.config.experiment import CONTRADICTION, ExperimentConfig
 from recipe_exp.config.foreign_names import answer
+from recipe_exp.config.groups import GLOBAL_GROUPS
 from recipe_exp.config.messages import dotted_key, grouped_by_key, lines_of, show_line, show_setting
 from recipe_exp.config.secrets import is_secret_name
 
 _PACKAGE_HEADER = "# @package _global_"
 
-GLOBAL_GROUPS = ("experiment", "sweeps", "debug", "local")
-"""Groups whose options change keys anywhere, and that may be left out."""
 HYDRA_KEYS = {"hydra.mode": "RUN or MULTIRUN", "hydra.launcher.slots": "how many trials run at once"}
 """What of Hydra's own configuration an override may set; all else is fixed, so that Hydra writes no file."""
 _MAX_DEPTH = 8
@@ -132,7 +131,7 @@ def find_invalid_values(
             return mistakes
         except ValidationError as error:
             groups = grouped_by_key(error.errors())
-        fresh = [group for group in groups if dotted_key(group[0]["loc"]) not in replaced]
+        fresh = [group for group in groups if not _is_around(dotted_key(group[0]["loc"]), replaced)]
         if not fresh or (fresh[0][0]["type"] == CONTRADICTION and not with_contradictions):
             return mistakes
         lines = [line for group in fresh for line in _explain(group, data, options)]
@@ -140,6 +139,15 @@ def find_invalid_values(
         for group in fresh:
             replaced.append(dotted_key(group[0]["loc"]))
             _restore(data, base, [str(part) for part in group[0]["loc"]])
+
+
+def explain_flag(flag: str) -> str:
+    """Returns what to write instead of a flag that does not exist, such as `--learning_rate`."""
+    key = flag.lstrip("-").replace("-", "_")
+    known = list(_keys(ExperimentConfig, {}))
+    if key in known:
+        return f"keys are no flags; write {key}=..."
+    return _remedy(key, known, {}).replace("no such key", "no such flag; keys are written key=value", 1)
 
 
 def find_missing_files(data: Mapping[str, Any]) -> list[str]:
@@ -167,6 +175,11 @@ def _exists(path: str) -> bool:
     if os.path.exists(path):  # noqa: PTH110 - pathlib raises for a name that is too long
         return True
     return glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH207
+
+
+def _is_around(key: str, replaced: Sequence[str]) -> bool:
+    """Whether the error at a key only says that a value in it was taken out."""
+    return key != "" and any(f"{name}.".startswith(f"{key}.") for name in replaced)
 
 
 def _explain(group: list[ErrorDetails], data: dict[str, Any], options: Mapping[str, Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ from recipe_exp.data.cache import TokenCache, build_or_open_cache
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
+from recipe_exp.planning.memory import auto_micro_batch_tokens
 
 
 def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeTokenizer | None = None) -> TokenCache:
@@ -46,8 +47,6 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache) -> Machinery:
     memory_bytes = detect.device_memory_bytes(hardware, device)
     micro_batch_tokens = hardware.micro_batch_tokens
     if micro_batch_tokens == "auto":
-        from recipe_exp.planning.memory import auto_micro_batch_tokens
-
         micro_batch_tokens = auto_micro_batch_tokens(
             config.model,
             config.training,

@@ -280,7 +280,7 @@ def _check_extra(extra: str, purpose: str, optional: list[Requirement]) -> Itera
     if items and not missing:
         yield Finding(f"extra {extra}", "ok", f"installed; {purpose}")
     elif items:
-        yield Finding(f"extra {extra}", "ok", f"not complete ({', '.join(missing)}); {purpose}")
+        yield Finding(f"extra {extra}", "ok", f"not installed ({', '.join(missing)}); {purpose}")
 
 
 def _torch_build(build: str, is_cuda_build: bool, sees_gpu: bool, gpus: list[Gpu]) -> tuple[Status, str, str]:

@@ -51,7 +51,7 @@ def print_data(console: Console, cache: TokenCache, total_steps: int, machinery:
     if shown:
         console.print("      " + ", ".join(shown), highlight=False)
     console.print(
-        f"on    {machinery.device_name}, {machinery.precision}, {machinery.num_processes} process(es), "
+        f"on    {machinery.device_name}, {machinery.precision}, {_processes(machinery)}"
         f"micro-batches of {machinery.micro_batch_tokens:,} tokens, {total_steps:,} steps",
         highlight=False,
     )
@@ -77,6 +77,10 @@ def print_end(console: Console, config: ExperimentConfig, session: RunSession, m
     if config.tracking.enabled and config.tracking.uri is None:
         place = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
         console.print(f"open  python -m recipe_exp task=ui{place}", highlight=False)
+
+
+def _processes(machinery: Machinery) -> str:
+    return f"{machinery.num_processes} processes, " if machinery.num_processes > 1 else ""
 
 
 def metrics_table(metrics: Mapping[str, float]) -> Table:

@@ -102,12 +102,15 @@ def read_checkpoint(path: Path, weights_file: str) -> Checkpoint:
     for name in (weights_file, OPTIMIZER, STATE):
         if not (path / name).is_file():
             raise CheckpointError(f"{path / name}: missing")
-    return Checkpoint(
-        path=path,
-        weights=load_file(path / weights_file),
-        optimizer=load_file(path / OPTIMIZER),
-        state=json.loads((path / STATE).read_text(encoding="utf-8")),
-    )
+    try:
+        return Checkpoint(
+            path=path,
+            weights=load_file(path / weights_file),
+            optimizer=load_file(path / OPTIMIZER),
+            state=json.loads((path / STATE).read_text(encoding="utf-8")),
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
 
 
 def verify(path: Path) -> None:

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recipe_exp.config.training import LoraConfig, NoAdapterConfig
 from recipe_exp.models.adapters import add_lora
-from recipe_exp.models.load import from_shape
+from recipe_exp.models.load import build_model
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.planning.flops import ASSUMED_UTILISATION, forward_flops, seconds_per_step, training_flops
 
@@ -22,10 +22,7 @@ def test_forward_of_a_typical_recipe(composed, size, gigaflops):
 
 
 def counted(model, lora=None):
-    network = from_shape(model.shape, dtype=torch.float32)
-    if model.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    network.train()
+    network = build_model(model, dtype=torch.float32, attention="eager")
     loss = SequenceLoss(add_lora(network, lora, base="odd") if lora else network)
     sources = torch.full((NUM_EXAMPLES, SOURCE), 7)
     labels = torch.full((NUM_EXAMPLES, TARGET), 7)

@@ -24,7 +24,7 @@ from recipe_exp.config.training import (
 )
 from recipe_exp.errors import HardwareError
 from recipe_exp.models.adapters import add_lora
-from recipe_exp.models.load import from_shape
+from recipe_exp.models.load import build_model
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.planning import memory
 from recipe_exp.planning.memory import auto_micro_batch_tokens, checkpoint_bytes, estimate_memory
@@ -68,10 +68,7 @@ class LiveBytes(TorchDispatchMode):
 
 def build(model, training, *, is_bf16):
     lora = training.adapter if isinstance(training.adapter, LoraConfig) else None
-    network = from_shape(model.shape, dtype=torch.bfloat16 if lora and is_bf16 else torch.float32)
-    if model.gradient_checkpointing:
-        network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    network.train()
+    network = build_model(model, dtype=torch.bfloat16 if lora and is_bf16 else torch.float32, attention="eager")
     if lora:
         network = add_lora(network, lora, base="odd").train()
     loss = SequenceLoss(network)
@@ -160,9 +157,10 @@ def test_weights_with_an_adapter_are_a_bf16_base_and_fp32_factors(composed):
 
 def test_a_window_of_few_examples_bounds_the_micro_batch(odd_model, training_config):
     small, large = (
-        estimate(Setup(odd_model(), training_config(batch_size=size), "fp32"), 100_000).peak_bytes for size in (4, 64)
+        estimate(Setup(odd_model(), training_config(batch_size=size), "fp32"), 100_000).parts["logits"]
+        for size in (4, 64)
     )
-    assert small < large / 4
+    assert large == 16 * small
 
 
 def auto(model, training, memory_bytes, *, precision="fp32", device="cpu", attention="eager", longest=96):
@@ -184,7 +182,7 @@ def auto(model, training, memory_bytes, *, precision="fp32", device="cpu", atten
     memory_mib=st.integers(600, 20_000),
     longest=st.integers(1, 40_000),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_auto_takes_the_largest_size_that_fits(width, is_lora, is_checkpointed, memory_mib, longest):
     shape = ModelShape(
         vocab_size=4 * width, d_model=width, d_kv=8, d_ff=2 * width, num_layers=2, num_decoder_layers=3, num_heads=4
@@ -222,15 +220,11 @@ def test_auto_is_capped_where_larger_brings_nothing(odd_model, training_config):
 def test_what_does_not_fit_names_remedies_that_do(composed):
     config = composed("model=flan_t5_xl", "training=full")
     with pytest.raises(HardwareError, match=r"hardware.memory_gb=32.*add training/optimizer=adafactor") as caught:
-        auto(
-            config.model, config.training, 32 * GIB, precision="bf16", device="cuda", attention="sdpa", longest=768
-        )
+        auto(config.model, config.training, 32 * GIB, precision="bf16", device="cuda", attention="sdpa", longest=768)
     assert "\n" not in str(caught.value)
 
 
 def test_what_never_fits_names_the_device_that_it_takes(composed):
     config = composed("model=flan_t5_xxl", "training=full")
     with pytest.raises(HardwareError, match=r"take a smaller model, or a device of 2\d\.\d GiB with training=lora"):
-        auto(
-            config.model, config.training, 8 * GIB, precision="bf16", device="cuda", attention="sdpa", longest=768
-        )
+        auto(config.model, config.training, 8 * GIB, precision="bf16", device="cuda", attention="sdpa", longest=768)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,12 @@ from recipe_exp.data.token_files import TokenSplit, TokenWriter
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models import load
 from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.training.callbacks import Callback
+from recipe_exp.training.lifecycle import Lifecycle
 from recipe_exp.training.optimizers import build_optimizer
+from recipe_exp.training.state import StepResult
 from recipe_exp.training.step import TrainingStep
+from recipe_exp.training.trainer import RunLength, Trainer
 
 torch.set_num_threads(1)
 
@@ -103,3 +108,50 @@ def fork() -> Fork:
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
+
+
+def result_of(
+    step: int, *, loss: float = 2.0, num_target_tokens: int = 10, is_finite: bool = True, num_examples: int = 2
+) -> StepResult:
+    """What a step would report, without the arithmetic."""
+    return StepResult(
+        step=step,
+        loss_sum=torch.tensor(loss * num_target_tokens),
+        grad_norm=torch.tensor(1.5),
+        is_finite=torch.tensor(is_finite),
+        learning_rate=0.01,
+        num_examples=num_examples,
+        num_target_tokens=num_target_tokens,
+        num_source_tokens=6,
+        num_padded_tokens=20,
+    )
+
+
+TrainerBuilder = Callable[..., Trainer]
+
+
+@pytest.fixture
+def build_trainer() -> TrainerBuilder:
+    """Builds the loop over steps that only report; `outcomes` says what, by step counted from 1."""
+
+    def build(
+        *callbacks: Callback,
+        total_steps: int = 6,
+        steps_per_epoch: int = 4,
+        outcomes: Mapping[int, Mapping[str, Any] | BaseException] = MappingProxyType({}),
+        lifecycle: Lifecycle | None = None,
+        restore: Callable[[Trainer], None] | None = None,
+    ) -> Trainer:
+        def step(window: Any) -> StepResult:
+            outcome = outcomes.get(window + 1, {})
+            if isinstance(outcome, BaseException):
+                raise outcome
+            return result_of(window + 1, **outcome)
+
+        def windows(start: int) -> Iterator[Any]:
+            return iter(range(start, total_steps))
+
+        length = RunLength(total_steps, steps_per_epoch)
+        return Trainer(step, windows, length, callbacks, lifecycle or Lifecycle(), restore)
+
+    return build

@@ -141,6 +141,12 @@ def test_every_file_is_on_disk_before_the_manifest_and_that_before_the_name(
     ]
 
 
+def spread(num_lines: int) -> list[int]:
+    """A seeded third of the places, and all of the last, where names change."""
+    early = range(num_lines - 12)
+    return sorted({*random.Random(num_lines).sample(early, len(early) // 3), *range(num_lines - 12, num_lines)})
+
+
 def count_lines(action: Callable[[], None]) -> int:
     count = 0
 
@@ -163,7 +169,7 @@ def count_lines(action: Callable[[], None]) -> int:
 def test_a_kill_anywhere_leaves_a_whole_checkpoint_or_none(checkpoints: Path, fork: Fork, tmp_path: Path) -> None:
     num_lines = count_lines(lambda: void(write(tmp_path / "counted", 2)))
     outcomes = []
-    for number in range(num_lines):
+    for number in spread(num_lines):
         shutil.rmtree(checkpoints, ignore_errors=True)
         write(checkpoints, 1)
 
@@ -192,7 +198,7 @@ def test_a_kill_while_old_checkpoints_go_leaves_no_half_of_one(checkpoints: Path
 
     prepare()
     num_lines = count_lines(lambda: prune(checkpoints, {folder_name(3)}))
-    for number in range(num_lines):
+    for number in spread(num_lines):
         prepare()
 
         def child(number: int = number) -> None:
@@ -208,8 +214,6 @@ def test_a_kill_while_old_checkpoints_go_leaves_no_half_of_one(checkpoints: Path
 @pytest.mark.parametrize("kind", ["truncated", "empty", "removed", "extended"])
 @pytest.mark.parametrize("name", FILES)
 def test_damage_to_any_file_is_noticed(checkpoints: Path, name: str, kind: str) -> None:
-    if (name, kind) == (STATE, "extended"):
-        kind = "truncated"
     path = write(checkpoints, 5)
     damage(path / name, kind)
     assert not is_sound(path)
@@ -320,7 +324,7 @@ def test_nothing_in_a_checkpoint_is_executed(checkpoints: Path, tmp_path: Path) 
             manifest = json.loads((path / MANIFEST).read_text())
             manifest["files"][name]["sha256"] = checkpoint._sha256(path / name)
             (path / MANIFEST).write_text(json.dumps(manifest))
-        with pytest.raises(Exception):  # noqa: B017, PT011
+        with pytest.raises(CheckpointError):
             read_checkpoint(path, WEIGHTS)
         shutil.rmtree(path)
     assert not (tmp_path / "executed").exists()

@@ -134,7 +134,7 @@ class CheckpointCallback(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the ranking back."""
-        self.ranking = [Best(int(step), float(value)) for step, value in state["ranking"]]
+        self.ranking = [Best(int(step), float(value)) for step, value in state["ranking"]][: self.keep_best]
 
     def _publish(self, source: Path) -> None:
         """Makes a checkpoint the run's model: the best one, or the newest where nothing has been ranked."""

@@ -1,0 +1,74 @@
+"""What a person sees of a plan."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from recipe_exp.planning.memory import GIB
+from recipe_exp.planning.plan import build_plan
+from recipe_exp.planning.table import count_text, duration_text, plan_table, size_text
+
+
+@pytest.fixture
+def shown(composed):
+    """The lines of a plan at a terminal's width."""
+
+    def show(*overrides, width=80, **extra):
+        config = composed(*overrides)
+        plan = build_plan(
+            config.model,
+            config.training,
+            config.hardware,
+            config.data,
+            device="cuda",
+            precision="bf16",
+            attention="sdpa",
+            memory_bytes=int(config.hardware.memory_gb * GIB),
+            num_train_examples=9600,
+        )
+        console = Console(width=width, no_color=True, record=True, file=None, force_terminal=False)
+        with console.capture() as capture:
+            console.print(plan_table(plan, **extra))
+        return capture.get()
+
+    return show
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("size", ["small", "xl", "xxl"])
+def test_no_number_is_cut(shown, size, width):
+    text = shown(f"model=flan_t5_{size}", "training=full", "hardware=rtx5090", width=width)
+    assert "…" not in text
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_a_plan_that_fits_says_so_and_what_a_night_brings(shown):
+    text = shown("model=flan_t5_base", "training=full", "hardware=rtx5090", device_name="Some GPU")
+    assert "fits" in text
+    assert "training.max_steps=" in text
+    assert "Some GPU" in text
+    assert "as is typical" in text
+
+
+def test_a_plan_that_does_not_fit_shows_the_overrides(shown):
+    text = shown("model=flan_t5_xxl", "training=lora", "hardware=rtx5090")
+    assert "does not fit" in text
+    assert "model.gradient_checkpointing=true" in text
+
+
+def test_memory_in_use_by_others_is_said(shown):
+    text = shown("model=flan_t5_base", "training=full", "hardware=rtx5090", free_bytes=3 * GIB)
+    assert "only 3.0 GiB are free" in text
+
+
+def test_numbers_are_in_units_that_are_read_easily():
+    assert [size_text(n) for n in (0, 500 * 1024**2, 1.5 * GIB)] == ["0 MiB", "500 MiB", "1.5 GiB"]
+    assert [count_text(n) for n in (12, 4800, 247_577_856, 11_135_332_352)] == ["12", "4.8 k", "248 M", "11.1 B"]
+    assert [duration_text(s) for s in (0.061, 1.234, 600, 7200, 864_000)] == [
+        "61 ms",
+        "1.2 s",
+        "10.0 min",
+        "2.0 h",
+        "10.0 days",
+    ]
