@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer
 
+from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.data.vocabulary import CONTROL_PIECES, EOS, PAD, UNK, WORD_START
 from recipe_exp.errors import ModelError
 
@@ -190,6 +191,8 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
     failure: Exception | None = None
     # The cache comes first: without a network, transformers asks the hub for most of a minute before it looks there.
     for local_files_only in (True, False):
+        if not local_files_only and not hub_is_reachable():
+            break
         try:
             found: Any = AutoTokenizer.from_pretrained(name, revision=revision, local_files_only=local_files_only)
         except (OSError, ValueError) as error:

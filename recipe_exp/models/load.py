@@ -16,6 +16,7 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from recipe_exp.config.model import ModelConfig, ModelShape
+from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
 
 PAD_ID, EOS_ID = 0, 1
@@ -81,15 +82,7 @@ def load_pretrained(
     """
     source = str(Path(name).expanduser()) if name.startswith("~") else name
     try:
-        with quiet_transformers():
-            network, report = T5ForConditionalGeneration.from_pretrained(
-                source,
-                revision=revision,
-                dtype=dtype,
-                attn_implementation=attention,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+        network, report = _from_cache_or_hub(source, revision, dtype, attention)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model.name={name}: {_remedy(source)} ({' '.join(str(error).split())[:160]})") from None
     if report["missing_keys"]:
@@ -98,6 +91,25 @@ def load_pretrained(
         raise ModelError(f"model.name={name}: no whole T5, {len(missing)} weights are missing, such as {missing[0]}")
     network.generation_config = generation_config()
     return network
+
+
+def _from_cache_or_hub(source: str, revision: str | None, dtype: torch.dtype, attention: str) -> Any:
+    """Returns the network and what transformers reports of loading it; the hub is asked only for what is not here."""
+    settings = {
+        "dtype": dtype,
+        "attn_implementation": attention,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+    }
+    with quiet_transformers():
+        try:
+            return T5ForConditionalGeneration.from_pretrained(
+                source, revision=revision, local_files_only=True, **settings
+            )
+        except OSError:
+            if Path(source).is_dir() or not hub_is_reachable():
+                raise
+            return T5ForConditionalGeneration.from_pretrained(source, revision=revision, **settings)
 
 
 def _remedy(source: str) -> str:

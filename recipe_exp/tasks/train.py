@@ -278,16 +278,9 @@ def _record_begin(session: RunSession, bench: Workbench) -> None:
     )
     machinery = {key: value for key, value in bench.machinery.to_dict().items() if key != "memory_bytes"}
     session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})
-    for context, count in bench.cache.report.num_examples.items():
-        if count:
-            source = bench.config.data.path or "generated"
-            session.journal.dataset(
-                "recipes", bench.cache.data_fingerprint[:32], {"num_examples": count}, _context(context), source
-            )
-
-
-def _context(split: str) -> str:
-    return "training" if split == "train" else split
+    counts = {f"num_{split}": count for split, count in bench.cache.report.num_examples.items()}
+    source = bench.config.data.path or "generated"
+    session.journal.dataset("recipes", bench.cache.data_fingerprint[:32], counts, "training", source)
 
 
 def _describe_best(metric: str, best: Best | None) -> dict[str, Any] | None:

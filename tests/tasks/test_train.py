@@ -87,9 +87,13 @@ def test_a_run_leaves_what_is_promised(small_run: list[str]) -> None:
     points = series(result.folder)
     assert [step for step, metrics in points if "train/loss" in metrics] == [3, 6, 8]
     assert [step for step, metrics in points if "eval/loss" in metrics] == [4, 8]
-    assert {"eval/perplexity", "eval/bleu", "eval/rougeL", "eval/ingredient_coherence", "eval/format_correctness"} <= set(
-        result.metrics
-    )
+    assert {
+        "eval/perplexity",
+        "eval/bleu",
+        "eval/rougeL",
+        "eval/ingredient_coherence",
+        "eval/format_correctness",
+    } <= set(result.metrics)
     samples = [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in samples] == [4, 8]
     assert len(samples[0]["samples"]) == 3
@@ -102,7 +106,9 @@ def test_the_model_folder_loads_with_plain_transformers(small_run: list[str]) ->
     assert result.folder is not None
     network = AutoModelForSeq2SeqLM.from_pretrained(result.folder / "model")
     tokenizer = AutoTokenizer.from_pretrained(result.folder / "model")
-    text = "**Onion Soup**\n\n**Ingredients:**\n- 1 1/2 cups broth\n- 2 onions\n\n**Instructions:**\n1. Chop the onions."
+    text = (
+        "**Onion Soup**\n\n**Ingredients:**\n- 1 1/2 cups broth\n- 2 onions\n\n**Instructions:**\n1. Chop the onions."
+    )
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
     assert "1 1/2 cups" in tokenizer.decode(tokenizer("1 ½ cups")["input_ids"], skip_special_tokens=True)
     ours = recipe_exp.load(result.folder)
@@ -215,6 +221,16 @@ def test_a_method_that_is_no_event_is_refused(small_run: list[str]) -> None:
         run(small_run, Mistaken())
 
 
+def test_prompts_of_ones_own_are_answered_with_every_sample(small_run: list[str]) -> None:
+    prompts = 'evaluation.validation_prompts=["Write a soup.","title=Toast; ingredients=bread, butter"]'
+    result = run([*small_run, prompts, "evaluation.samples_every_n_steps=3"])
+    assert result.folder is not None
+    samples = [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in samples] == [3, 4, 6, 8]
+    own = [sample["prompt"] for sample in samples[0]["samples"] if sample["reference"] is None]
+    assert own == ["Write a soup.", "Write a recipe for Toast using: bread, butter"]
+
+
 def test_early_stopping_ends_a_run_that_does_not_improve(small_run: list[str]) -> None:
     result = run(
         [
@@ -268,7 +284,9 @@ def test_own_recipes_with_bad_lines(small_run: list[str], tmp_path: Path) -> Non
     write_recipes(data, 100)
     with data.open("a") as stream:
         stream.write("{broken\n")
-        stream.write(json.dumps({"input": "Write a recipe for toast.", "output": "**Toast**\n\n**Ingredients:**\n- bread"}))
+        stream.write(
+            json.dumps({"input": "Write a recipe for toast.", "output": "**Toast**\n\n**Ingredients:**\n- bread"})
+        )
     overrides = [*small_run, "data=jsonl", f"data.path={data.parent}", "data.max_examples=null"]
     result = run(overrides)
     assert sum(record_of(result)["data"]["rejected"].values()) == 1

@@ -114,3 +114,59 @@ def test_torchrun_starts_the_same_run(small_run: list[str], tmp_path: Path) -> N
     assert finished.returncode == 0, finished.stderr
     record = json.loads((the_run(tmp_path) / "run.json").read_text())
     assert (record["status"], record["machinery"]["num_processes"]) == ("finished", 2)
+
+
+@pytest.mark.slow
+def test_the_tracker_has_the_whole_run_also_after_the_folder_moved(
+    small_run: list[str], recipe_exp: Command, tmp_path: Path
+) -> None:
+    finished = recipe_exp([*small_run, "tracking=mlflow", "tags=[first]", "description=a small run"])
+    assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    (tmp_path / "outputs").rename(tmp_path / "moved")
+    shown = subprocess.run(
+        [sys.executable, "-c", READ_BACK, str(tmp_path / "moved")],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    stored = json.loads(shown.stdout.splitlines()[-1])
+    (run,) = (tmp_path / "moved" / "runs").iterdir()
+    assert stored["status"] == "FINISHED"
+    assert stored["params"]["training.learning_rate"] == "0.005"
+    assert stored["params"]["machinery.micro_batch_tokens"] == "2048"
+    assert [point[0] for point in stored["loss"]] == [3, 6, 8]
+    assert [point[1] for point in stored["loss"]] == pytest.approx(losses(run))
+    assert {"config.yaml", "samples.jsonl", "model/model.safetensors", "model/tokenizer.json"} <= set(
+        stored["artifacts"]
+    )
+    assert stored["datasets"] == ["training"]
+    assert stored["note"] == "a small run"
+    assert json.loads((run / "run.json").read_text())["mlflow"]["run_id"] == stored["run_id"]
+
+
+READ_BACK = """
+import json, sys
+from pathlib import Path
+from mlflow import MlflowClient
+from recipe_exp.tracking import default_uri, relocate
+folder = Path(sys.argv[1])
+relocate(folder)
+client = MlflowClient(default_uri(folder))
+experiment = client.get_experiment_by_name("recipes")
+(run,) = client.search_runs([experiment.experiment_id])
+def files(path=None):
+    for entry in client.list_artifacts(run.info.run_id, path):
+        yield from files(entry.path) if entry.is_dir else [entry.path]
+print(json.dumps({
+    "run_id": run.info.run_id,
+    "status": run.info.status,
+    "params": run.data.params,
+    "note": run.data.tags.get("mlflow.note.content"),
+    "loss": [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "train/loss")],
+    "artifacts": list(files()),
+    "datasets": [tag.value for i in run.inputs.dataset_inputs for tag in i.tags if tag.key == "mlflow.data.context"],
+}))
+"""

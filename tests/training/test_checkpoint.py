@@ -184,7 +184,9 @@ def test_a_kill_anywhere_leaves_a_whole_checkpoint_or_none(checkpoints: Path, fo
         outcomes.append(step_of(newest))
         assert_reads_back(newest, outcomes[-1])
         remove_leftovers(checkpoints)
-        assert {path.name for path in checkpoints.iterdir()} == {folder_name(step) for step in range(1, outcomes[-1] + 1)}
+        assert {path.name for path in checkpoints.iterdir()} == {
+            folder_name(step) for step in range(1, outcomes[-1] + 1)
+        }
         assert_reads_back(write(checkpoints, 2), 2)
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {1, 2}

@@ -56,9 +56,7 @@ def start_loop(tmp_path: Path, seconds_per_step: float) -> subprocess.Popen[str]
     return process
 
 
-@pytest.mark.parametrize(
-    ("number", "name", "code"), [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143)]
-)
+@pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143)])
 def test_a_signal_ends_the_run_after_the_step(tmp_path: Path, number: int, name: str, code: int) -> None:
     with start_loop(tmp_path, 0.3) as process:
         process.send_signal(number)

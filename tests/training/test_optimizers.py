@@ -202,5 +202,3 @@ def test_the_state_of_another_model_is_refused() -> None:
     model, optimizer = build(AdamWConfig())
     with pytest.raises(KeyError, match="elsewhere"):
         load_named_optimizer_state(model, optimizer, {"elsewhere::exp_avg": torch.zeros(1)})
-
-

@@ -19,7 +19,15 @@ from recipe_exp.training.schedules import Schedule, build_schedule
 PEAK = 0.02
 LINEAR, COSINE, CONSTANT = LinearScheduleConfig(), CosineScheduleConfig(min_ratio=0.1), ConstantScheduleConfig()
 RESTARTS, INVERSE = CosineRestartsScheduleConfig(num_cycles=3), InverseSquareRootScheduleConfig()
-ALL = [LINEAR, COSINE, CosineScheduleConfig(), CONSTANT, RESTARTS, INVERSE, InverseSquareRootScheduleConfig(timescale=7)]
+ALL = [
+    LINEAR,
+    COSINE,
+    CosineScheduleConfig(),
+    CONSTANT,
+    RESTARTS,
+    INVERSE,
+    InverseSquareRootScheduleConfig(timescale=7),
+]
 FALLING = [LINEAR, COSINE, INVERSE]
 
 kinds = st.sampled_from(ALL)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.errors import HardwareError
+from recipe_exp.hardware import detect
+from recipe_exp.hardware.detect import Machinery
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the driver answer for a number of GPUs."""
+
+    def install(count: int, capability: tuple[int, int] = (8, 9)) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Test card")
+
+    return install
+
+
+def test_the_device_is_what_is_there(gpus: Any) -> None:
+    gpus(0)
+    assert detect.resolve_device("auto") == detect.resolve_device("cpu") == "cpu"
+    with pytest.raises(HardwareError, match=r"hardware\.device=cuda") as caught:
+        detect.resolve_device("cuda")
+    assert "\n" not in str(caught.value)
+    gpus(1)
+    assert detect.resolve_device("auto") == detect.resolve_device("cuda") == "cuda"
+    assert detect.resolve_device("cpu") == "cpu"
+
+
+def test_there_are_no_more_processes_than_gpus(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(2)
+    auto, three = HardwareConfig(num_processes="auto"), HardwareConfig(num_processes=3)
+    assert detect.resolve_num_processes(auto, "cuda") == 2
+    assert detect.resolve_num_processes(auto, "cpu") == 1
+    assert detect.resolve_num_processes(three, "cpu") == 3
+    with pytest.raises(HardwareError, match=r"hardware\.num_processes=3: .*2 visible"):
+        detect.resolve_num_processes(three, "cuda")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert detect.resolve_num_processes(three, "cuda") == 8, "torchrun has decided"
+
+
+def test_processes_share_the_cores() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert detect.resolve_num_threads(HardwareConfig(), 1) == cores
+    assert detect.resolve_num_threads(HardwareConfig(), cores) == 1
+    assert detect.resolve_num_threads(HardwareConfig(), 10 * cores) == 1
+    assert detect.resolve_num_threads(HardwareConfig(num_threads=5), 2) == 5
+
+
+def test_precision_is_what_the_device_is_fast_at(gpus: Any) -> None:
+    gpus(1, (8, 0))
+    assert detect.resolve_precision("auto", "cuda") == "bf16"
+    assert detect.resolve_precision("tf32", "cuda") == "tf32"
+    assert detect.resolve_precision("auto", "cpu") == "fp32"
+    assert detect.resolve_precision("bf16", "cpu") == "bf16"
+    with pytest.raises(HardwareError, match=r"training\.precision=tf32"):
+        detect.resolve_precision("tf32", "cpu")
+    gpus(1, (7, 5))
+    assert detect.resolve_precision("auto", "cuda") == "fp32"
+    for precision in ("bf16", "tf32"):
+        with pytest.raises(HardwareError, match=rf"training\.precision={precision}: Test card lacks it"):
+            detect.resolve_precision(precision, "cuda")
+
+
+def test_the_attention_kernel_follows_the_device() -> None:
+    assert detect.resolve_attention("auto", "cuda") == "sdpa"
+    assert detect.resolve_attention("auto", "cpu") == "eager"
+    assert detect.resolve_attention("sdpa", "cpu") == "sdpa"
+
+
+def test_memory_is_as_configured_or_as_found() -> None:
+    assert detect.device_memory_bytes(HardwareConfig(memory_gb=1.5), "cuda") == 1.5 * 2**30
+    found = detect.device_memory_bytes(HardwareConfig(), "cpu")
+    assert 0 < found <= psutil.virtual_memory().total
+
+
+def test_machinery_survives_being_stored() -> None:
+    machinery = Machinery("cpu", detect.device_name("cpu"), 2**30, 1, 2, "fp32", "eager", 4096)
+    assert Machinery(**machinery.to_dict()) == machinery
+    assert str(len(os.sched_getaffinity(0))) in machinery.device_name
