@@ -16,13 +16,13 @@ train: $(STAMP)
 	$(BIN)/python -m recipe_exp $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+# Test processes share the cores; more threads than cores would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RECIPE_EXP_CONFIG_DIR"] = str(Path(__file__).parent / "no_user_config")
@@ -61,7 +63,7 @@ def recipe_exp(tmp_path: Path) -> Command:
         return subprocess.run(
             [sys.executable, "-m", "recipe_exp", *arguments],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **variables},
+            env={**os.environ, **variables},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -289,11 +289,12 @@ def _compose_groups(lines: Sequence[_Line]) -> DictConfig:
     Raises:
         ConfigError: if a file cannot be composed, together with the mistakes of the lines.
     """
-    typed = [
-        f"{line.change.key}={line.values[0]}"
+    chosen = {
+        line.change.key: line.values[0]
         for line in lines
         if line.change and not line.mistakes and (line.chooses or line.sets_hydra)
-    ]
+    }
+    typed = [f"~{group}" if option == "null" else f"{group}={option}" for group, option in chosen.items()]
     try:
         composed = hydra_compose("config", overrides=typed, return_hydra_config=True)
     except Exception as error:  # Hydra lets the errors of YAML and of the file system through.

@@ -87,13 +87,11 @@ TRANSFORMERS: dict[str, Answer] = {
     "adam_beta1": Answer("training.optimizer.beta1"),
     "adam_beta2": Answer("training.optimizer.beta2"),
     "adam_epsilon": Answer("training.optimizer.epsilon"),
-    "optim_args": Answer(None, "an optimizer is a group with keys of its own, such as training.optimizer.beta1"),
+    "optim_args": Answer(None, "an optimizer is a group with keys of its own"),
     "learning_rate": _LEARNING_RATE,
     "lr": _LEARNING_RATE,
     "lr_scheduler_type": _SCHEDULE,
-    "lr_scheduler_kwargs": Answer(
-        None, "a schedule is a group with keys of its own, such as training.schedule.num_cycles"
-    ),
+    "lr_scheduler_kwargs": Answer(None, "a schedule is a group with keys of its own"),
     "warmup_steps": _WARMUP,
     "warmup_ratio": _WARMUP_SHARE,
     "weight_decay": _WEIGHT_DECAY,
@@ -163,7 +161,7 @@ TRANSFORMERS: dict[str, Answer] = {
     "ddp_backend": Answer(None, "hardware.num_processes starts the processes and connects them"),
     "local_rank": Answer(None, "hardware.num_processes starts the processes and connects them"),
     "average_tokens_across_devices": Answer(
-        None, "the loss is always summed over all processes and divided by their target tokens"
+        None, "the loss is always an average over the target tokens of all processes"
     ),
     "dataloader_num_workers": _WORKERS,
     "preprocessing_num_workers": _WORKERS,

@@ -136,6 +136,8 @@ def find_invalid_values(
             return mistakes
         lines = [line for group in fresh for line in _explain(group, data, options)]
         mistakes += [line for line in lines if not any(key in line for key in replaced)]
+        if fresh[0][0]["type"] == CONTRADICTION:
+            return mistakes
         for group in fresh:
             replaced.append(dotted_key(group[0]["loc"]))
             _restore(data, base, [str(part) for part in group[0]["loc"]])
@@ -179,7 +181,7 @@ def _exists(path: str) -> bool:
 
 def _is_around(key: str, replaced: Sequence[str]) -> bool:
     """Whether the error at a key only says that a value in it was taken out."""
-    return key != "" and any(f"{name}.".startswith(f"{key}.") for name in replaced)
+    return any(f"{name}.".startswith(f"{key}.") for name in replaced)
 
 
 def _explain(group: list[ErrorDetails], data: dict[str, Any], options: Mapping[str, Sequence[str]]) -> list[str]:

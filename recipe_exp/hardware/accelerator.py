@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import distributed
 
 from recipe_exp.errors import RecipeExpError
 from recipe_exp.hardware.processes import is_worker
+
+_SECONDS_TO_LET_GO = 0.2
 
 
 def create_accelerator(*, device: str, precision: str, num_threads: int) -> Accelerator:
@@ -80,6 +83,9 @@ def largest_over_processes(accelerator: Accelerator, value: int) -> int:
 def leave_processes() -> None:
     """Ends the process group, if there is one."""
     if distributed.is_available() and distributed.is_initialized():
+        # Gloo's threads need the interpreter's lock to let go of the last exchange's tensors. Whoever drops the last
+        # reference to the group, such as a data-parallel model at exit, joins them with that lock held: a deadlock.
+        time.sleep(_SECONDS_TO_LET_GO)
         distributed.destroy_process_group()
 
 

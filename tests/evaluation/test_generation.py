@@ -59,7 +59,7 @@ def test_a_recipe_is_no_longer_than_allowed_and_at_least_that_long(
     """transformers stops at 20 tokens where nothing is said."""
     with torch.no_grad():
         network.lm_head.weight[cache.tokenizer.eos_id] = 0.0
-    lengths = {}
+    lengths: dict[int, int] = {}
     original = cache.tokenizer.decode
 
     class Counting:

@@ -18,7 +18,7 @@ def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "recipe_exp", *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=dict(os.environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -105,7 +105,7 @@ def test_torchrun_starts_the_same_run(small_run: list[str], tmp_path: Path) -> N
     finished = subprocess.run(
         [*command, "-m", "recipe_exp", *small_run, "training.max_steps=2", "training.warmup_steps=1"],
         cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env=dict(os.environ),
         capture_output=True,
         text=True,
         timeout=240,

@@ -242,7 +242,7 @@ def test_a_non_finite_step_stops_the_run_before_it_is_saved(build_trainer: Train
             saves.append(trainer.state.step)
 
     trainer = build_trainer(MetricsCallback(100, "stop", keep), Save(), outcomes={1: {"is_finite": False}})
-    with pytest.raises(TrainingError, match="^step 1: "):
+    with pytest.raises(TrainingError, match=r"^step 1: "):
         trainer.fit()
     assert saves == []
 

@@ -141,7 +141,7 @@ def test_a_signal_while_the_processes_agree_is_kept_for_the_next_step() -> None:
 
     with Lifecycle(agree) as lifecycle:
         assert not lifecycle.should_stop()
-        assert lifecycle.reason is StopReason.FINISHED
+        assert lifecycle.reason.name == "FINISHED"
         arrives.append(False)
         assert lifecycle.should_stop()
         assert lifecycle.reason is StopReason.SIGTERM

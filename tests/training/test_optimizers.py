@@ -48,6 +48,12 @@ def build(kind: Any, **settings: Any) -> tuple[SequenceLoss, Optimizer]:
     return model, build_optimizer(model, config(kind, **settings))
 
 
+def head_of(model: SequenceLoss) -> torch.Tensor:
+    network: Any = model.network
+    weight: torch.Tensor = network.lm_head.weight
+    return weight
+
+
 def set_gradients(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
@@ -116,10 +122,11 @@ def test_the_configuration_decides_the_optimizer() -> None:
 def test_the_next_update_uses_the_rate_that_was_set(kind: Any) -> None:
     def change(rate: float) -> float:
         model, optimizer = build(kind, weight_decay=0.0)
-        before = model.network.lm_head.weight.detach().clone()
+        weight = head_of(model)
+        before = weight.detach().clone()
         set_learning_rate(optimizer, rate)
         update(model, optimizer, range(1))
-        return float((model.network.lm_head.weight - before).norm())
+        return float((weight.detach() - before).norm())
 
     assert change(0.0) == 0.0
     assert change(0.02) == pytest.approx(2 * change(0.01), rel=1e-3)
@@ -127,10 +134,12 @@ def test_the_next_update_uses_the_rate_that_was_set(kind: Any) -> None:
 
 def test_adamw_is_that_of_its_paper() -> None:
     model, optimizer = build(AdamWConfig(beta1=0.9, beta2=0.99, epsilon=1e-8))
-    weight = model.network.lm_head.weight
-    expected, first, second = weight.detach().double(), torch.zeros(()), torch.zeros(())
+    weight = head_of(model)
+    expected = weight.detach().double()
+    first, second = torch.zeros_like(expected), torch.zeros_like(expected)
     for number in range(1, 4):
         set_gradients(model, number)
+        assert weight.grad is not None
         gradient = weight.grad.double()
         first, second = 0.9 * first + 0.1 * gradient, 0.99 * second + 0.01 * gradient**2
         corrected = first / (1 - 0.9**number) / ((second / (1 - 0.99**number)).sqrt() + 1e-8)

@@ -57,7 +57,7 @@ def by_definition(
     logits = network(input_ids=ids, attention_mask=mask, labels=labels).logits
     loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
     step.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     return loss.item(), gradient_of(step)
 
 
@@ -88,7 +88,7 @@ def test_a_mean_of_micro_batch_means_would_be_noticed(split: TokenSplit, build_s
         total = step.model(micro_batch.input_ids, micro_batch.attention_mask, micro_batch.labels)
         means.append(total / micro_batch.num_target_tokens / len(window.micro_batches))
     step.optimizer.zero_grad()
-    torch.stack(means).sum().backward()
+    torch.autograd.backward(torch.stack(means).sum())
     wrong = gradient_of(step)
     _, right, _ = run(build_step(), window)
     assert (wrong - right).norm() > 0.05 * right.norm()
@@ -219,7 +219,8 @@ def test_a_non_finite_gradient_is_reported_and_changes_no_weight(split: TokenSpl
     step = build_step(max_grad_norm=1.0)
     windows = [window_of(split, 60, step=number) for number in range(3)]
     step(windows[0])
-    lost = step.model.network.lm_head.weight
+    network: Any = step.model.network
+    lost: torch.Tensor = network.lm_head.weight
     kept = lost.detach().clone()
     with torch.no_grad():
         lost[9, 0] = float("inf")

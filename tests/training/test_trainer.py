@@ -167,11 +167,15 @@ def test_a_run_that_was_asked_to_stop_in_its_last_step_is_finished(build_trainer
 def test_validation_and_saving_have_their_events_and_stop_the_clock(build_trainer: TrainerBuilder) -> None:
     seen: list[Mapping[str, float]] = []
 
+    def evaluate_slowly() -> dict[str, float]:
+        time.sleep(0.3)
+        return {"eval/loss": 2.5}
+
     class Work(Callback):
         def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
             if result.step == 1:
                 before = trainer.clock.seconds
-                trainer.validate(lambda: (time.sleep(0.3), {"eval/loss": 2.5})[1])
+                trainer.validate(evaluate_slowly)
                 trainer.save()
                 assert trainer.clock.seconds - before < 0.2
 
