@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -93,7 +93,7 @@ def show_value(value: Any) -> str:
     if isinstance(value, str):
         text = f'"{value}"' if _is_number(value) else value
     else:
-        text = json.dumps(_without_secrets(value), default=str, ensure_ascii=False)
+        text = json.dumps(value, default=str, ensure_ascii=False)
     return in_one_line(hide_secrets(text), _MAX_VALUE_CHARACTERS)
 
 
@@ -102,14 +102,6 @@ def in_one_line(text: str, limit: int = _MAX_LINE_CHARACTERS) -> str:
     if len(text) > limit:
         text = text[: limit - 3] + "..."
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            str(key): HIDDEN if is_secret_name(str(key)) else _without_secrets(inner) for key, inner in value.items()
-        }
-    return value
 
 
 def _is_number(text: str) -> bool:

@@ -243,7 +243,7 @@ def _nearest_key(name: str, known: Sequence[str], options: Mapping[str, Sequence
     candidates = [*known, *options]
     last = _own_names([name])[0].strip("_")
     own_names = dict(zip(candidates, _own_names(candidates), strict=True))
-    close = get_close_matches(last, set(own_names.values()), n=1, cutoff=0.6)
+    close = get_close_matches(last, set(own_names.values()), n=1, cutoff=0.7)
     alike = [key for key in candidates if close and own_names[key] == close[0]] or [
         key for key in candidates if len(last) > 3 and set(last.split("_")) <= set(own_names[key].split("_"))
     ]

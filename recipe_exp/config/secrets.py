@@ -6,10 +6,9 @@ import re
 
 HIDDEN = "..."
 
-_NAME = re.compile(
-    r"(?:^|[_.-])(?:token|password|passwd|passphrase|secret|webhook|webhook_url|api_?key|access_?key|credentials?)$",
-    re.IGNORECASE,
-)
+_WORDS = r"(?:token|password|passwd|passphrase|secret|webhook|webhook_url|api_?key|access_?key|credentials?)"
+_NAME = re.compile(rf"(?:^|[_.-]){_WORDS}$", re.IGNORECASE)
+_ASSIGNMENT = re.compile(rf"((?:^|[^A-Za-z]){_WORDS}[\"']?\s*[:=]\s*)[^,}}\]]+", re.IGNORECASE)
 _SHAPES = {
     "a token": re.compile(
         r"""\bhf_[A-Za-z0-9]{16,}                      # Hugging Face
@@ -46,7 +45,8 @@ def find_secret(text: str) -> str | None:
 
 
 def hide_secrets(text: str) -> str:
-    """Returns the text with every secret, and every user name in a URI, replaced by `...`."""
+    """Returns the text with every secret, user name in a URI and value of a secret's name replaced by `...`."""
+    text = _ASSIGNMENT.sub(rf"\1{HIDDEN}", text)
     text = _CREDENTIALS.sub(f"://{HIDDEN}@", text)
     for shape in _SHAPES.values():
         text = shape.sub(HIDDEN, text)

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from recipe_exp.config.compose import compose, compose_command, group_options
+from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.preflight import explain_flag, find_invalid_values, find_missing_files
 from recipe_exp.errors import ConfigError
+
+
+@cache
+def default_config() -> ExperimentConfig:
+    return compose()
+
+
+def mistakes_of_change(*overrides: str) -> list[str]:
+    """The mistakes of laying overrides over a finished configuration, which is quicker than composing one."""
+    with pytest.raises(ConfigError) as caught:
+        default_config().with_overrides(overrides)
+    return list(caught.value.mistakes)
 
 
 def mistakes(*overrides: str, check_files: bool = False, is_sweep: bool = False) -> list[str]:
@@ -59,7 +73,7 @@ def test_all_mistakes_are_reported_together_one_line_each() -> None:
     ],
 )
 def test_unknown_key_names_the_nearest(override: str, nearest: str) -> None:
-    (mistake,) = mistakes(override)
+    (mistake,) = mistakes_of_change(override)
     assert mistake.endswith(f": no such key; did you mean {nearest}?")
 
 
@@ -76,16 +90,15 @@ def test_key_that_resembles_nothing_says_where_to_look() -> None:
         ("hardware=rtx_5090", "did you mean rtx5090?"),
         ("data=csv", "choose from jsonl, sample"),
         ("training/optimizer=sgd", "choose from adafactor, adamw"),
-        ("experiment=standart", "did you mean standard?"),
         ("model=null", "choose from flan_t5_base"),
         ("model=schema", "choose from flan_t5_base"),
-        ("training/adapter=lora_schema", "did you mean lora?"),
+        ("training/adapter=lora_schema", "choose from lora, none"),
         ("model=../model/t5_tiny", "did you mean t5_tiny?"),
         ("task=[train]", "did you mean train?"),
     ],
 )
 def test_unknown_option_names_the_nearest(override: str, answer: str) -> None:
-    (mistake,) = mistakes(override)
+    (mistake,) = mistakes_of_change(override)
     assert mistake.startswith(f"{override}: no such option; {answer}")
 
 
@@ -134,7 +147,7 @@ def test_every_swept_option_is_looked_at() -> None:
     ],
 )
 def test_refused_value(override: str, mistake: str) -> None:
-    (found,) = mistakes(override)
+    (found,) = mistakes_of_change(override)
     assert mistake in found
 
 
@@ -143,11 +156,10 @@ def test_refused_value(override: str, mistake: str) -> None:
     [
         ("+seed=1", "the key exists; write it without +"),
         ("++seed=1", "the key exists; write it without +"),
-        ("+experiment=standard", "the group exists; write it without +"),
+        ("+task=plan", "the group exists; write it without +"),
         ("+model=t5_tiny", "the group exists; write it without +"),
         ("~seed", "keys cannot be removed; set another value"),
         ("~data", "a group cannot be removed; choose with data=jsonl|sample"),
-        ("~local", "a group cannot be removed; choose with local=default|null"),
         ("seed=???", "stands for a missing value; give one, or leave the key out"),
         ("training.optimizer=adafactor", "a group, not a value; choose with training/optimizer=adafactor|adamw"),
         ("training.optimizer.kind=adafactor", "choose with training/optimizer=adafactor|adamw"),
@@ -158,7 +170,7 @@ def test_refused_value(override: str, mistake: str) -> None:
         ("training.schedule.num_cycles=2", "a key of training/schedule=cosine_with_restarts; choose that first"),
         ("task.prompts=[a]", "a key of task=generate; choose that first"),
         ("training/optimizer@model=adamw", "every group and key has one place; write training/optimizer=..."),
-        ("seed=1,2", "several values need a sweep; add --multirun"),
+        ("seed=1,2", "a configuration has one value; only a sweep tries several"),
         ("seed=interval(1,2)", "an interval has no list of values; write choice(...) or range(...)"),
         ("model=glob(x*)", "there is no such value; a sweep needs one or more"),
         ("hydra.run.dir=/tmp", "Hydra's own settings are fixed, except hydra.mode"),
@@ -167,9 +179,19 @@ def test_refused_value(override: str, mistake: str) -> None:
     ],
 )
 def test_misused_key_says_how(override: str, remedy: str) -> None:
-    (found,) = mistakes(override)
+    (found,) = mistakes_of_change(override)
     assert found.startswith(f"{override}: ")
     assert remedy in found
+
+
+def test_composing_says_the_same_and_more() -> None:
+    assert mistakes("seed=1,2", "+experiment=standard", "~local", "experiment=standart", "training.adapter.rank=8") == [
+        "seed=1,2: several values need a sweep; add --multirun",
+        "+experiment=standard: the group exists; write it without +",
+        "~local: a group cannot be removed; choose with local=default|null",
+        "experiment=standart: no such option; did you mean standard?",
+    ]
+    assert mistakes("training.adapter.rank=8") == mistakes_of_change("training.adapter.rank=8")
 
 
 def test_consequences_of_a_mistake_are_not_reported() -> None:
@@ -247,7 +269,7 @@ WEBHOOK = "https://discord.com/api/webhooks/123/" + "x9" * 12
     ],
 )
 def test_secret_is_refused_and_never_shown(override: str) -> None:
-    found = mistakes(override)
+    found = mistakes_of_change(override)
     assert found
     for secret in (TOKEN, WEBHOOK, "hunter2"):
         assert secret not in " ".join(found)

@@ -38,6 +38,12 @@ def test_user_name_in_a_uri_is_hidden_too() -> None:
     assert hide_secrets("postgresql://me@host/db") == "postgresql://...@host/db"
 
 
+def test_what_is_given_to_the_name_of_a_secret_is_hidden() -> None:
+    assert hide_secrets("{password: swordfish, rank: 3}") == "{password: ..., rank: 3}"
+    assert hide_secrets('{"hf_token": "swordfish"}') == '{"hf_token": ...}'
+    assert hide_secrets("max_source_tokens=3") == "max_source_tokens=3"
+
+
 @pytest.mark.parametrize("name", ["hf_token", "tracking.password", "api_key", "API_KEY", "x.webhook_url", "token"])
 def test_name_of_a_secret(name: str) -> None:
     assert is_secret_name(name)

@@ -262,6 +262,7 @@ class TestFiles:
             return PreTrainedTokenizerFast(tokenizer_object=bare)
 
         monkeypatch.setattr(AutoTokenizer, "from_pretrained", answer)
+        monkeypatch.setattr("recipe_exp.data.tokenizer.hub_is_reachable", lambda: True)
         loaded = RecipeTokenizer.from_pretrained("someone/model", revision="v2")
         assert asked == [("someone/model", "v2", True), ("someone/model", "v2", False)]
         assert loaded.fingerprint == tokenizer.fingerprint

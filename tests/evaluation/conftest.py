@@ -22,7 +22,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> TokenCache:
         validation_fraction=0.3,
         test_fraction=0.0,
         max_source_tokens=96,
-        max_target_tokens=128,
+        max_target_tokens=400,
     )
     folder = tmp_path_factory.mktemp("cache")
     return build_or_open_cache(config, cache_dir=folder, tokenizer=None, vocab_size=400, num_workers=1)

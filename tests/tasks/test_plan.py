@@ -13,12 +13,12 @@ from recipe_exp.tasks import plan
 
 def test_exit_code_and_file_tell_whether_it_fits(tmp_path, capsys):
     output = tmp_path / "plans" / "plan.json"
-    arguments = ["task=plan", "model=flan_t5_xxl", "training=lora", "hardware=rtx5090", f"task.output={output}"]
-    assert main(arguments) == 1
+    usual = ["task=plan", "model=flan_t5_xxl", "training=lora", "hardware=rtx5090", f"task.output={output}"]
+    assert main([*usual, "model.gradient_checkpointing=false"]) == 1
     refused = json.loads(output.read_text())
     assert refused["fits"] is False
-    overrides = refused["advice"][0]["overrides"]
-    assert main([*arguments, *overrides]) == 0
+    assert refused["advice"][0]["overrides"] == ["model.gradient_checkpointing=true"]
+    assert main(usual) == 0
     accepted = json.loads(output.read_text())
     assert accepted["fits"] is True
     assert accepted["peak_bytes"] == sum(accepted["parts"].values()) < refused["peak_bytes"]

@@ -1,0 +1,283 @@
+"""The command line, mostly as real processes in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recipe_exp import __main__ as door
+from recipe_exp.config.compose import compose
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.errors import DataError, TrainingError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "transformers", "mlflow", "accelerate", "peft", "numpy", "tokenizers")
+XXL = ("model=flan_t5_xxl", "training=lora", "hardware=rtx5090", "--cfg", "job")
+ATTEMPTS = 4
+# Runs the package as `python -m` does, and says at the end which libraries that loaded.
+SPY = """
+import runpy, sys
+sys.argv[0] = "recipe_exp"
+try:
+    runpy.run_module("recipe_exp", run_name="__main__", alter_sys=True)
+finally:
+    print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    exit_code: int
+    output: str
+    errors: str
+    cpu_seconds: float
+
+    @property
+    def mistakes(self) -> list[str]:
+        """What was printed as `error: ...`; every line of the output must be that."""
+        lines = [line for line in self.errors.splitlines() if not line.startswith("loaded: ")]
+        assert all(line.startswith("error: ") for line in lines), self.errors
+        return [line.removeprefix("error: ") for line in lines]
+
+    @property
+    def loaded(self) -> set[str]:
+        (line,) = [line for line in self.errors.splitlines() if line.startswith("loaded: ")]
+        return set(line.split()[1:])
+
+
+class Shell:
+    """Starts the program in an empty folder, far from the repository."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "empty"
+        self.folder.mkdir()
+        self.environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "PYTHONPATH")} | {
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "RECIPE_EXP_CONFIG_DIR": str(folder / "no_user_config"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def run(self, *arguments: str, spy: bool = False, **variables: str) -> Ended:
+        """Runs the program to its end."""
+        program = ["-c", SPY] if spy else ["-m", "recipe_exp"]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=self.folder,
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Ended(done.returncode, done.stdout, done.stderr, cpu_seconds)
+
+    def cpu_seconds(self, *arguments: str, enough: float) -> float:
+        """The least of a few attempts, since a busy machine makes any one of them slow."""
+        seconds = float("inf")
+        for _ in range(ATTEMPTS):
+            seconds = min(seconds, self.run(*arguments).cpu_seconds)
+            if seconds < enough:
+                break
+        return seconds
+
+    def written(self) -> list[Path]:
+        return list(self.folder.rglob("*"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), XXL], ids=["help", "cfg"])
+def test_looking_loads_nothing_heavy_and_writes_nothing(shell: Shell, arguments: tuple[str, ...]) -> None:
+    ended = shell.run(*arguments, spy=True)
+    assert ended.exit_code == 0
+    assert ended.loaded & set(HEAVY) == set()
+    assert {"hydra", "pydantic"} <= ended.loaded
+    assert ended.mistakes == []
+    assert shell.written() == []
+
+
+@pytest.mark.parametrize("arguments", [("--help",), XXL], ids=["help", "cfg"])
+def test_looking_takes_less_than_a_second(shell: Shell, arguments: tuple[str, ...]) -> None:
+    assert shell.cpu_seconds(*arguments, enough=1.0) < 1.0
+
+
+def test_help_names_every_group_with_its_options_and_the_flags(shell: Shell) -> None:
+    ended = shell.run("--help")
+    for word in ("flan_t5_xxl", "rtx5090", "cosine_with_restarts", "lora", "xxl_lora", "sweeps", "--cfg job", "-m"):
+        assert word in ended.output
+    assert "schema" not in ended.output
+    assert max(map(len, ended.output.splitlines())) <= 120
+
+
+def test_cfg_prints_the_whole_config(shell: Shell) -> None:
+    ended = shell.run(*XXL)
+    assert ExperimentConfig.from_data(yaml.safe_load(ended.output)) == compose([*XXL[:3], "local=null"])
+    data = yaml.safe_load(ended.output)
+    assert data["training"]["adapter"] == {
+        "kind": "lora",
+        "rank": 16,
+        "alpha": 32.0,
+        "dropout": 0.05,
+        "targets": "attention_qv",
+    }
+
+
+def test_cfg_validates(shell: Shell) -> None:
+    ended = shell.run("training.batch_size=0", "evaluation.best_mode=max", "--cfg", "job")
+    assert ended.exit_code == 2
+    assert ended.output == ""
+    assert [line.partition(":")[0] for line in ended.mistakes] == ["training.batch_size=0", "evaluation.best_mode=max"]
+
+
+MISTAKES = ("model=flan_t5_xxxl", "training.learning_ratte=1e-4", "use_lora=true", "seed=x")
+
+
+def test_mistakes_end_with_2_and_a_line_each_before_torch(shell: Shell) -> None:
+    ended = shell.run(*MISTAKES, spy=True)
+    assert ended.exit_code == 2
+    assert ended.mistakes == [
+        "model=flan_t5_xxxl: no such option; did you mean flan_t5_xxl?",
+        "training.learning_ratte=1e-4: no such key; did you mean training.learning_rate?",
+        "use_lora=true: no such key; here it is training=lora",
+        "seed=x: must be a whole number",
+    ]
+    assert ended.output == ""
+    assert ended.loaded & set(HEAVY) == set()
+    assert shell.written() == []
+
+
+def test_mistakes_take_less_than_two_seconds(shell: Shell) -> None:
+    assert shell.cpu_seconds(*MISTAKES, enough=2.0) < 2.0
+
+
+def test_missing_file_is_found_before_torch(shell: Shell) -> None:
+    ended = shell.run("data=jsonl", "data.path=nowhere.jsonl", spy=True)
+    assert ended.exit_code == 2
+    assert ended.mistakes == ["data.path=nowhere.jsonl: no such file or folder; relative paths start at empty/"]
+    assert ended.loaded & set(HEAVY) == set()
+    assert shell.written() == []
+
+
+def test_looking_at_a_config_needs_no_files(shell: Shell) -> None:
+    assert shell.run("data=jsonl", "data.path=nowhere.jsonl", "--cfg", "job").exit_code == 0
+
+
+def test_other_processes_of_a_run_stay_silent(shell: Shell) -> None:
+    ended = shell.run("seed=x", RANK="1")
+    assert (ended.exit_code, ended.output, ended.errors) == (2, "", "")
+
+
+def test_flags_of_other_trainers_are_answered(shell: Shell) -> None:
+    ended = shell.run("--learning_rate", "1e-4", "--lora_r=8", "--seed=3", "--config-dir", "x")
+    assert ended.exit_code == 2
+    assert ended.mistakes == [
+        "--learning_rate: no such flag; keys are written key=value; here it is training.learning_rate",
+        "--lora_r: no such flag; keys are written key=value; here it is training.adapter.rank; with training=lora",
+        "--seed: keys are no flags; write seed=...",
+        "--config-dir: does nothing here; options of one's own live in the folder that RECIPE_EXP_CONFIG_DIR names",
+    ]
+
+
+def test_configuration_of_ones_own_is_used(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "xdg" / "recipe_exp" / "local" / "default.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\noutput_dir: /scratch/recipes\n")
+    del shell.environment["RECIPE_EXP_CONFIG_DIR"]
+    ended = shell.run("--cfg", "job", XDG_CONFIG_HOME=str(tmp_path / "xdg"))
+    assert yaml.safe_load(ended.output)["output_dir"] == "/scratch/recipes"
+
+
+# In this process
+
+
+@pytest.fixture
+def task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[ExperimentConfig]:
+    """Stands in for the task; what it was given is in the list."""
+    given: list[ExperimentConfig] = []
+    monkeypatch.setenv("RECIPE_EXP_CONFIG_DIR", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(door, "run_task", lambda config: given.append(config) or 0)
+    return given
+
+
+def test_task_gets_the_config_and_gives_the_exit_code(
+    task: list[ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert door.main(["seed=3", "task=plan"]) == 0
+    (config,) = task
+    assert (config.seed, config.task.kind) == (3, "plan")
+    monkeypatch.setattr(door, "run_task", lambda _: 143)
+    assert door.main([]) == 143
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(DataError("recipes.jsonl: empty"), 2), (TrainingError("the loss is not finite"), 1)],
+)
+def test_errors_of_a_task_are_a_line_and_their_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    task: list[ExperimentConfig],
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    exit_code: int,
+) -> None:
+    monkeypatch.setattr(door, "run_task", lambda _: raise_(error))
+    assert door.main([]) == exit_code
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def raise_(error: BaseException) -> int:
+    raise error
+
+
+def test_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, task: list[ExperimentConfig]) -> None:
+    monkeypatch.setattr(door, "run_task", lambda _: raise_(KeyboardInterrupt()))
+    assert door.main([]) == 130
+
+
+def test_our_own_mistake_keeps_its_trace(monkeypatch: pytest.MonkeyPatch, task: list[ExperimentConfig]) -> None:
+    monkeypatch.setattr(door, "run_task", lambda _: raise_(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        door.main([])
+
+
+def test_several_values_need_the_flag(task: list[ExperimentConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert door.main(["seed=1,2"]) == 2
+    assert capsys.readouterr().err == "error: seed=1,2: several values need a sweep; add --multirun\n"
+    assert task == []
+
+
+@pytest.mark.parametrize("arguments", [["-m", "seed=1,2"], ["sweeps=learning_rate"]])
+def test_sweep_is_handed_to_the_sweeper(
+    monkeypatch: pytest.MonkeyPatch, task: list[ExperimentConfig], arguments: list[str]
+) -> None:
+    handed: list[list[str]] = []
+    monkeypatch.setattr(door, "_hand_to_hydra", lambda arguments: handed.append(arguments) or 0)
+    assert door.main(arguments) == 0
+    assert handed == [arguments]
+    assert task == []
+
+
+def test_secrets_come_from_a_file_that_the_environment_wins_over(
+    monkeypatch: pytest.MonkeyPatch, task: list[ExperimentConfig], tmp_path: Path
+) -> None:
+    (tmp_path / ".env").write_text("RECIPE_EXP_TEST_A=file\nRECIPE_EXP_TEST_B=file\n")
+    monkeypatch.setenv("RECIPE_EXP_TEST_A", "environment")
+    monkeypatch.setenv("RECIPE_EXP_TEST_B", "")
+    monkeypatch.delenv("RECIPE_EXP_TEST_B")
+    door.main([])
+    assert os.environ["RECIPE_EXP_TEST_A"] == "environment"
+    assert os.environ["RECIPE_EXP_TEST_B"] == "file"
