@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,12 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (str(word.value) for word in node.args if isinstance(word, ast.Constant))
 
 
+@cache
 def read(module: str) -> ast.Module:
     return ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     return set(imported(read(module)))
 

@@ -222,24 +222,26 @@ def _read(text: str, options: dict[str, list[str]]) -> _Line:
     Hydra's parser lets errors of other kinds than its own through, such as those of Python's numbers and files.
     """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    line = _Line(text)
     try:
         text.encode()
         (item,) = parser.parse_overrides([text])
-        line = _Line(text, is_swept=item.is_sweep_override())
+        line.is_swept = item.is_sweep_override()
         line.values, mistake = _values(item)
+        change = None if mistake else _change(item, line.values, parser)
     except Exception:
-        item, mistake = None, "not an override; write key=value, and quote values with spaces or commas"
-    if item is None or not item.key_or_group:
-        return _Line(text, mistakes=[f"{show_line(text)}: {mistake or 'an override begins with a key'}"])
-    if mistake:
+        mistake, change = "not an override; write key=value, and quote values with spaces or commas", None
+    if change is None:
         line.mistakes.append(f"{show_line(text)}: {mistake}")
-        return line
-    line.change = _change(item, line.values, parser)
-    line.mistakes += _check_place(item, line.change)
-    if not line.mistakes and line.chooses:
-        key = line.change.key
-        can_be_null = key in GLOBAL_GROUPS
-        line.mistakes += preflight.find_unknown_option(line.change, line.values, options[key], can_be_null=can_be_null)
+    elif not change.key:
+        line.mistakes.append(f"{show_line(text)}: an override begins with a key")
+    else:
+        line.change = change
+        line.mistakes += _check_place(item, change)
+        if not line.mistakes and line.chooses:
+            line.mistakes += preflight.find_unknown_option(
+                change, line.values, options[change.key], can_be_null=change.key in GLOBAL_GROUPS
+            )
     return line
 
 

@@ -50,7 +50,7 @@ class CosineScheduleConfig(Section):
     kind: Literal["cosine"] = "cosine"
     """Selects this schedule."""
     min_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Share of `training.learning_rate` that the last step uses."""
+    """Share of `training.learning_rate` that the rate has fallen to when the run ends."""
 
 
 class CosineRestartsScheduleConfig(Section):

@@ -185,6 +185,10 @@ def _read_file(file: Path) -> Tokenizer:
 
 def _load_auto(name: str, revision: str | None) -> Tokenizer:
     """Returns the tokenizer that transformers finds: in the folder or the hub's cache, else on the hub."""
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "spiece.model").is_file():
+        # transformers would make up an empty tokenizer.
+        raise ModelError("holds no tokenizer; it needs a tokenizer.json or a spiece.model")
     # Takes seconds to import, and a folder with a tokenizer.json never needs it.
     from transformers import AutoTokenizer
 

@@ -72,6 +72,9 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
             for worker in workers:
                 if worker.poll() is None:
                     worker.terminate()
+        # The main process ends last; whoever is still there a good while later hangs.
+        if deadline is None and workers[0].poll() is not None:
+            deadline = time.monotonic() + GRACE_SECONDS
         if deadline is not None and time.monotonic() > deadline:
             for worker in workers:
                 worker.kill()

@@ -15,7 +15,7 @@ from recipe_exp.data.plan import WindowPlan
 from recipe_exp.data.prompts import find_template
 from recipe_exp.errors import ResumeError
 from recipe_exp.evaluation.evaluator import Evaluator
-from recipe_exp.hardware.accelerator import create_accelerator
+from recipe_exp.hardware.accelerator import create_accelerator, from_main_process
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
@@ -122,25 +122,32 @@ class Workbench:
         return {"data": self.cache.fingerprint, "tokenizer": self.cache.tokenizer.fingerprint}
 
     def write_checkpoint(self, trainer: Trainer) -> Path | None:
-        """Writes the present state; called on every process, done by the main one, awaited by all."""
-        written = None
-        if self.accelerator.is_main_process:
-            written = checkpoint.write_checkpoint(
-                self.run_folder / "checkpoints",
-                trainer.state.step,
-                weights_file=weights_file(self.loss.network),
-                weights=tuned_state(self.loss.network),
-                optimizer=named_optimizer_state(self.loss, self.step.optimizer),
-                state={
-                    **trainer.state_dict(),
-                    "config": self.config.model_dump(mode="json"),
-                    "machinery": self.machinery.to_dict(),
-                    "fingerprints": self.identity(),
-                },
-                describe=self._describe_model,
-            )
-        self.accelerator.wait_for_everyone()
-        return written
+        """Writes the present state; called on every process, done by the main one, whose failure all of them raise.
+
+        Returns:
+            The checkpoint on the main process, None on the others.
+
+        Raises:
+            CheckpointError: if the disk refuses.
+        """
+        written: Path = from_main_process(lambda: self._write(trainer), device=self.machinery.device)
+        return written if self.accelerator.is_main_process else None
+
+    def _write(self, trainer: Trainer) -> Path:
+        return checkpoint.write_checkpoint(
+            self.run_folder / "checkpoints",
+            trainer.state.step,
+            weights_file=weights_file(self.loss.network),
+            weights=tuned_state(self.loss.network),
+            optimizer=named_optimizer_state(self.loss, self.step.optimizer),
+            state={
+                **trainer.state_dict(),
+                "config": self.config.model_dump(mode="json"),
+                "machinery": self.machinery.to_dict(),
+                "fingerprints": self.identity(),
+            },
+            describe=self._describe_model,
+        )
 
     def restore(self, trainer: Trainer, path: Path) -> None:
         """Puts the state of a checkpoint back.

@@ -41,7 +41,7 @@ class StepResult:
         step: steps done after it.
         loss_sum: summed cross-entropy of this process's share of the window.
         grad_norm: global 2-norm of the window's gradient before clipping.
-        is_finite: whether loss and gradient were finite and the weights were updated.
+        is_finite: whether the gradient was finite, so that the weights were updated; that of a non-finite loss is not.
         learning_rate: of this update.
         num_examples: of the window, over all processes.
         num_target_tokens: of the window, over all processes.

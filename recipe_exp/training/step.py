@@ -17,6 +17,8 @@ from recipe_exp.training.schedules import Schedule
 from recipe_exp.training.state import StepResult
 
 _SEED_MODULUS = 2**63
+# Parts dropout from the initial weights, which are drawn from the seed alone.
+_DROPOUT_STREAM = 1
 
 
 class TrainingStep:
@@ -58,7 +60,7 @@ class TrainingStep:
 
     def __call__(self, window: Window) -> StepResult:
         """Learns from one window and returns what happened."""
-        seed_everything(self.seed, window.step, self.accelerator.process_index)
+        seed_everything(self.seed, _DROPOUT_STREAM, window.step, self.accelerator.process_index)
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = self._accumulate_gradients(window)
         grad_norm = self._clip()

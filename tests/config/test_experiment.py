@@ -97,7 +97,11 @@ def test_config_is_frozen_at_every_depth() -> None:
             "training.early_stopping_patience=2",
             "set evaluation.every_n_steps",
         ),
-        (["data.validation_fraction=0"], "evaluation.every_n_steps=300", "evaluation.every_n_steps=null"),
+        (
+            ["data.validation_fraction=0", "evaluation.every_n_steps=300"],
+            "evaluation.every_n_steps=300",
+            "evaluation.every_n_steps=null",
+        ),
         (["training.warmup_steps=1500"], "training.warmup_steps=1500", "lower one or raise the other"),
         (["hardware.device=cpu", "training.precision=tf32"], "training.precision=tf32", "use fp32"),
     ],

@@ -119,6 +119,7 @@ class CheckpointCallback(Callback):
             written = self.write(trainer)
         except CheckpointError as error:
             self.report(f"warning: {error}; training goes on")
+            self.ranking = [best for best in self.ranking if best.step != trainer.state.step]
             return
         self._saved_step = trainer.state.step
         if written is None:
@@ -144,14 +145,18 @@ class CheckpointCallback(Callback):
 
 
 def publish_model(source: Path, model: Path) -> None:
-    """Makes `model` the loadable part of a checkpoint. Files are hard-linked where the disk allows it."""
+    """Makes `model` the loadable part of a checkpoint.
+
+    Weights are hard-linked where the disk allows it; the small files, which people edit, are copied.
+    """
     aside, previous = model.with_name(model.name + ".partial"), model.with_name(model.name + ".previous")
     for path in (aside, previous):
         shutil.rmtree(path, ignore_errors=True)
     aside.mkdir(parents=True)
     for file in sorted(source.iterdir()):
         if file.name not in (checkpoint.OPTIMIZER, checkpoint.STATE, checkpoint.MANIFEST):
-            _link_or_copy(file, aside / file.name)
+            place = _link_or_copy if file.suffix == ".safetensors" else shutil.copy2
+            place(file, aside / file.name)
     if model.exists():
         model.rename(previous)
     aside.rename(model)
