@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from recipe_exp.config.base import Count, Section
 
@@ -47,3 +47,10 @@ class ModelConfig(Section):
     """Recompute activations in the backward pass: about a third more time for much less memory."""
     shape: ModelShape
     """The network's dimensions; checked against the checkpoint when one is loaded."""
+
+    @field_validator("attention", mode="before")
+    @classmethod
+    def _refuse_flash_attention(cls, value: object) -> object:
+        if isinstance(value, str) and value.startswith("flash"):
+            raise ValueError("flash attention's kernel takes no additive bias, which T5's positions are; use sdpa")
+        return value

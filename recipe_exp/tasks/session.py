@@ -75,7 +75,9 @@ def open_session(config: ExperimentConfig, existing: Path | None) -> Iterator[Ru
         try:
             yield session
         except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt):
+                session.status = "interrupted"
+            else:
                 session.record(error=redact(f"{type(error).__name__}: {error}").split("\n")[0])
             raise
         finally:

@@ -123,7 +123,7 @@ def _train(
         summary.print_data(console, bench.cache, bench.length.total_steps, bench.machinery)
     reason = trainer.fit()
     if session is not None:
-        session.status = reason.status  # type: ignore[assignment]
+        session.status = reason.status
         _record_end(session, config, trainer, reason)
     return TrainResult(
         folder=session.folder.path if session else None,

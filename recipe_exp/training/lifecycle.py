@@ -9,6 +9,8 @@ from collections.abc import Callable
 from enum import Enum
 from types import FrameType, TracebackType
 
+from recipe_exp.tracking import Status
+
 
 class StopReason(Enum):
     """Why a run ended. The value is the process's exit code."""
@@ -26,7 +28,7 @@ class StopReason(Enum):
         return max(self.value, 0)
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """The run's status in run.json."""
         match self:
             case StopReason.FINISHED | StopReason.EARLY_STOPPING:
