@@ -105,6 +105,9 @@ def _parse_flags(arguments: list[str]) -> Namespace:
 
 def run_task(config: ExperimentConfig) -> int:
     """Runs the task that the configuration chooses and returns its exit code."""
+    from recipe_exp.tasks.checks import check
+
+    check(config)
     exit_code = importlib.import_module(f"recipe_exp.tasks.{config.task.kind}").run(config)
     assert isinstance(exit_code, int)
     return exit_code

@@ -281,3 +281,25 @@ def test_secrets_come_from_a_file_that_the_environment_wins_over(
     door.main([])
     assert os.environ["RECIPE_EXP_TEST_A"] == "environment"
     assert os.environ["RECIPE_EXP_TEST_B"] == "file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["data.prompt=nope"], "data.prompt=nope: no such template"),
+        (["resume=nope"], "run nope: there are no runs under"),
+        (["training.callbacks=[nope_module:Nope]"], "no module nope_module here"),
+        (['evaluation.validation_prompts=["title=Toast"]'], "gives no ingredients"),
+    ],
+)
+def test_what_other_parts_know_is_refused_before_torch(tmp_path: Path, arguments: list[str], said: str) -> None:
+    code = f"""
+import sys
+from recipe_exp.__main__ import main
+code = main({[*arguments, f"output_dir={tmp_path / 'outputs'}"]!r})
+print(code, "torch" in sys.modules)
+"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert finished.stdout.split() == ["2", "False"], finished.stderr
+    assert said in finished.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -257,14 +257,14 @@ def _matches(runs: list[RunFolder], reference: str) -> list[RunFolder]:
 def _explain_reference(output_dir: Path, reference: str, runs: list[RunFolder], matches: list[RunFolder]) -> str:
     if matches:
         listed = ", ".join(folder.run_id for folder in matches[:_MAX_LISTED])
-        return f"run={reference}: {len(matches)} runs answer to it ({listed}); give one run id"
+        return f"run {reference}: {len(matches)} runs answer to it ({listed}); give one run id"
     if not runs:
-        return f"run={reference}: there are no runs under {output_dir}; train one, or set output_dir"
+        return f"run {reference}: there are no runs under {output_dir}; train one, or set output_dir"
     names = {str(name): folder for folder in runs for name in _names(folder)}
     near = difflib.get_close_matches(reference, names, n=_MAX_LISTED, cutoff=0.5)
     listed = ", ".join(near or [folder.path.name for folder in runs[:_MAX_LISTED]])
     kind = "nearest" if near else "newest"
-    return f"run={reference}: no such run under {output_dir}; {kind}: {listed}"
+    return f"run {reference}: no such run under {output_dir}; {kind}: {listed}"
 
 
 def _names(folder: RunFolder) -> list[str]:
