@@ -34,7 +34,6 @@ _LOCK_NAME = "run.lock"
 _LOCK_TIMEOUT_SECONDS = 0.5
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}")
-_TIMESTAMP_LENGTH = len("YYYYMMDD-HHMMSS")
 _MAX_SLUG_LENGTH = 64
 _MAX_NAME_LENGTH = 250
 _MAX_LISTED = 5
@@ -217,7 +216,7 @@ def list_runs(output_dir: Path, kind: RunKind | None = None) -> list[RunFolder]:
             with contextlib.suppress(CheckpointError, OSError):
                 folder = RunFolder.open(path)
                 created = float(folder.read_record().get("created", 0.0))
-                found.append((folder.run_id[:_TIMESTAMP_LENGTH], created, folder))
+                found.append((created, folder.run_id, folder))
     return [folder for *_, folder in sorted(found, key=lambda entry: entry[:2], reverse=True)]
 
 
