@@ -25,6 +25,9 @@ class ConfigError(RecipeExpError):
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[str, ...]]]:
+        return type(self), (self.mistakes,)
+
 
 class DataError(RecipeExpError):
     """Input data that cannot be read, is empty, or breaks a bound set in `data`."""

@@ -324,6 +324,7 @@ def _finish(
             if not line.mistakes:
                 line.mistakes += _set(composed, line.change)
     data, unresolved = _resolve(composed)
+    _leave_out_path_of_this_machine(data, lines)
     mistakes = [mistake for line in lines for mistake in line.mistakes]
     for key, mistake in unresolved.items():
         mistakes += preflight.find_unknown_key(Change(key, key), data, options) or [mistake]
@@ -335,6 +336,14 @@ def _finish(
     if mistakes:
         raise ConfigError(mistakes)
     return config
+
+
+def _leave_out_path_of_this_machine(data: dict[str, Any], lines: Sequence[_Line]) -> None:
+    """`local/` names where this machine's recipes are; generated ones have no path, so it only counts for others."""
+    section = data.get("data")
+    is_typed = any(line.change and line.change.key == "data.path" for line in lines)
+    if isinstance(section, dict) and section.get("format") == "sample" and not is_typed:
+        section["path"] = None
 
 
 def _set(composed: DictConfig, change: Change) -> list[str]:

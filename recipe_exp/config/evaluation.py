@@ -39,7 +39,7 @@ class EvaluationConfig(Section):
     num_beams: Count = 1
     """Beams of the search; 1 is greedy."""
     samples_every_n_steps: Count | None = None
-    """Steps between two entries of `samples.jsonl`; null writes them with every evaluation."""
+    """Steps between entries of `samples.jsonl` beside those of every evaluation; null adds none."""
     validation_prompts: Strings = ()
     """Prompts of one's own for the samples: raw text, or `title=...; ingredients=..., ...`."""
     best_metric: EvaluationMetric = "eval/loss"

@@ -99,7 +99,9 @@ class ExperimentConfig(Section):
         """Returns the complete configuration as YAML and writes it to `path` if one is given."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
         if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
+            aside = Path(path).with_name(Path(path).name + ".partial")
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(path)
         return text
 
     def with_overrides(self, overrides: Sequence[str]) -> ExperimentConfig:
@@ -169,6 +171,18 @@ def _evaluation_contradictions(config: ExperimentConfig) -> Iterator[str]:
             f"evaluation.every_n_steps={evaluation.every_n_steps}: data.validation_fraction=0 holds nothing out; "
             "set evaluation.every_n_steps=null or hold some recipes out"
         )
+    if config.data.validation_fraction == 0.0 and evaluation.validation_prompts:
+        yield (
+            "evaluation.validation_prompts: answered with every evaluation, and data.validation_fraction=0 holds "
+            "nothing out to evaluate; hold some recipes out"
+        )
+    if training.early_stopping_threshold > 0.0 and training.early_stopping_patience is None:
+        yield (
+            f"training.early_stopping_threshold={training.early_stopping_threshold}: nothing stops early; "
+            "set training.early_stopping_patience"
+        )
+    if config.resume is not None and config.task.kind != "train":
+        yield f"resume={show_value(config.resume)}: only training continues a run; name it with task.run"
     if training.max_steps is not None and training.warmup_steps >= training.max_steps:
         yield (
             f"training.warmup_steps={training.warmup_steps}: the run ends at training.max_steps={training.max_steps} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from recipe_exp.config.experiment import ExperimentConfig
@@ -17,7 +17,11 @@ FREE_KEYS = (
     "resume",
     "tracking.",
     "hardware.",
-    "evaluation.",
+    "evaluation.every_n_steps",
+    "evaluation.samples_every_n_steps",
+    "evaluation.validation_prompts",
+    "model.attention",
+    "model.gradient_checkpointing",
     "data.cache_dir",
     "data.max_rejected_fraction",
     "training.log_every_n_steps",
@@ -40,10 +44,47 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def numbers_relevant(config: ExperimentConfig) -> dict[str, Any]:
     """Returns the keys that change a run's numbers, by dotted name.
 
-    The machine (`hardware`), the record (`tracking`), what is looked at (`evaluation`, intervals of logging and saving)
-    and names may differ freely.
+    The machine (`hardware`, how attention is computed), the record (`tracking`), intervals of logging, saving and
+    evaluating, and names may differ freely.
     """
-    return {key: value for key, value in flatten(config.model_dump(mode="json")) if not key.startswith(FREE_KEYS)}
+    return _relevant(flatten(config.model_dump(mode="json")))
+
+
+def overlay(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> ExperimentConfig:
+    """Returns a stored configuration with what a command says beside it: the keys that differ from the usual ones.
+
+    Args:
+        stored: of a run.
+        given: what the command composed to.
+        usual: what a command without any key composes to.
+
+    Raises:
+        ConfigError: if the given keys do not go together with the stored ones.
+    """
+    data = stored.model_dump(mode="json")
+    for key, value in _given(given, usual).items():
+        *path, last = key.split(".")
+        section = data
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return ExperimentConfig.from_data(data)
+
+
+def changes(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> list[str]:
+    """Returns `key: then -> now` for every numbers-relevant key in which `overlay` would differ from the stored one."""
+    then = numbers_relevant(stored)
+    return differences(then, then | _relevant(_given(given, usual).items()))
+
+
+def _given(given: ExperimentConfig, usual: ExperimentConfig) -> dict[str, Any]:
+    before = dict(flatten(usual.model_dump(mode="json")))
+    after = flatten(given.model_dump(mode="json"))
+    return {key: value for key, value in after if key not in before or before[key] != value}
+
+
+def _relevant(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in items if not key.startswith(FREE_KEYS)}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

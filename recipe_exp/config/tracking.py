@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, field_validator
 
 from recipe_exp.config.base import Section
+from recipe_exp.config.secrets import is_secret_name
 
 
 class TrackingConfig(Section):
@@ -29,9 +30,16 @@ class TrackingConfig(Section):
     @field_validator("uri", mode="before")
     @classmethod
     def _refuse_password(cls, value: object) -> object:
-        if isinstance(value, str) and urlsplit(value).password:
+        if isinstance(value, str) and _has_credentials(value):
             raise ValueError(
-                "a password in a URI would be stored with the run; "
+                "credentials in a URI would be stored with the run; "
                 "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment or .env"
             )
         return value
+
+
+def _has_credentials(uri: str) -> bool:
+    parts = urlsplit(uri)
+    # Databases are often entered by a name alone; to a web server a lone name is a token.
+    has_user = bool(parts.password) or (parts.username is not None and parts.scheme in ("http", "https"))
+    return has_user or any(is_secret_name(name) for name, _ in parse_qsl(parts.query))

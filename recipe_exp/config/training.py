@@ -27,7 +27,10 @@ class AdamWConfig(Section):
 
 
 class AdafactorConfig(Section):
-    """Adafactor with factored second moments (Shazeer and Stern, 2018, https://arxiv.org/abs/1804.04235)."""
+    """Adafactor with factored second moments (Shazeer and Stern, 2018, https://arxiv.org/abs/1804.04235).
+
+    The rate is relative: a step changes a weight by `learning_rate` times the root mean square of its matrix.
+    """
 
     kind: Literal["adafactor"] = "adafactor"
     """Selects this optimizer."""
@@ -122,7 +125,7 @@ class TrainingConfig(Section):
     max_steps: Count | None = None
     """Steps after which the run ends; the smaller of this and `num_epochs` wins."""
     stop_after_hours: Positive | None = None
-    """Save, mark the run as interrupted and stop after this many hours; the same command continues it."""
+    """Save, mark the run as interrupted and stop after this many hours; `resume=latest` continues it."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
     """Peak learning rate, reached at the end of the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
@@ -144,7 +147,7 @@ class TrainingConfig(Section):
     log_every_n_steps: Count = 10
     """Steps between two logged points; losses are averaged over all target tokens between them."""
     checkpoint_every_n_steps: Count | None = 500
-    """Steps between two checkpoints; null saves only after an evaluation and at the end."""
+    """Steps between two checkpoints; null saves only at evaluated steps among the best and at the end."""
     keep_best_n_checkpoints: Count = 1
     """Best checkpoints kept beside the newest."""
     early_stopping_patience: Count | None = None

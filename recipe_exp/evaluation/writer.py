@@ -35,14 +35,22 @@ class RecipeWriter:
 
     @classmethod
     def from_folder(
-        cls, folder: Path, *, template: str, max_source_tokens: int, max_new_tokens: int, num_beams: int, device: str
+        cls,
+        folder: Path,
+        *,
+        template: str,
+        max_source_tokens: int,
+        max_new_tokens: int,
+        num_beams: int,
+        device: str,
+        precision: str = "fp32",
     ) -> RecipeWriter:
         """Loads a run's `model/`, a checkpoint, or any plain T5 or LoRA folder.
 
         Raises:
             ModelError: if the folder holds no model or no tokenizer.
         """
-        network = load_model_folder(folder).to(device)
+        network = load_model_folder(folder, precision=precision).to(device)
         tokenizer = RecipeTokenizer.from_pretrained(str(folder))
         return cls(network, tokenizer, template, max_source_tokens, max_new_tokens, num_beams)
 

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from torch import distributed
 
-from recipe_exp.errors import RecipeExpError
+from recipe_exp.errors import HardwareError, RecipeExpError
 from recipe_exp.hardware.processes import is_worker
 
 _SECONDS_TO_LET_GO = 0.2
@@ -51,12 +51,17 @@ def from_main_process(produce: Callable[[], Any], *, device: str) -> Any:
         return produce()
     state = PartialState(cpu=device == "cpu")
     outcome: list[Any] = [None, None]
+    failure: BaseException | None = None
     if state.is_main_process:
         try:
             outcome[0] = produce()
         except RecipeExpError as error:
-            outcome[1] = error
+            failure = outcome[1] = error
+        except BaseException as error:
+            failure, outcome[1] = error, HardwareError(f"the main process failed: {type(error).__name__}")
     broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -107,8 +106,10 @@ def describe_model(network: nn.Module, folder: Path) -> None:
         load.write_config(t5_of(network), folder)
 
 
-def load_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32, attention: str = "eager") -> Any:
+def load_model_folder(folder: Path, *, precision: str = "fp32", attention: str = "eager") -> Any:
     """Returns the network of a run's `model/` folder, or of any plain T5 or LoRA folder, in evaluation mode.
+
+    As in training, the frozen base of an adapter is held in bf16 where the computation is.
 
     Raises:
         ModelError: if the folder holds no model or its base is missing.
@@ -116,9 +117,10 @@ def load_model_folder(folder: Path, *, dtype: torch.dtype = torch.float32, atten
     if (folder / "adapter_config.json").is_file():
         from recipe_exp.models import adapters
 
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network = adapters.load_with_adapter(folder, dtype=dtype, attention=attention)
     elif (folder / "config.json").is_file():
-        network = load.load_pretrained(str(folder), dtype=dtype, attention=attention)
+        network = load.load_pretrained(str(folder), dtype=torch.float32, attention=attention)
     else:
         raise ModelError(f"{folder}: no model there; expected config.json or adapter_config.json")
     network.eval()
@@ -155,11 +157,3 @@ def count_parameters(network: nn.Module) -> tuple[int, int]:
 
 def _has_adapter(network: nn.Module) -> bool:
     return hasattr(network, "peft_config")
-
-
-def base_named_by(folder: Path) -> str | None:
-    """Returns the base that an adapter's folder names, or None for a plain model."""
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        return None
-    return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])

@@ -37,8 +37,14 @@ def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeToken
         )
 
 
-def resolve_machinery(config: ExperimentConfig, cache: TokenCache) -> Machinery:
-    """Returns everything that `auto` stands for on this machine and this data."""
+def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_tokens: int | None = None) -> Machinery:
+    """Returns everything that `auto` stands for on this machine and this data.
+
+    Args:
+        config: the whole configuration.
+        cache: the data.
+        auto_tokens: what `hardware.micro_batch_tokens=auto` stands for; None finds what a training step fits into.
+    """
     hardware = config.hardware
     device = detect.resolve_device(hardware.device)
     num_processes = detect.resolve_num_processes(hardware, device)
@@ -46,7 +52,9 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache) -> Machinery:
     attention = detect.resolve_attention(config.model.attention, device)
     memory_bytes = detect.device_memory_bytes(hardware, device)
     micro_batch_tokens = hardware.micro_batch_tokens
-    if micro_batch_tokens == "auto":
+    if micro_batch_tokens == "auto" and auto_tokens is not None:
+        micro_batch_tokens = auto_tokens
+    elif micro_batch_tokens == "auto":
         micro_batch_tokens = auto_micro_batch_tokens(
             config.model,
             config.training,

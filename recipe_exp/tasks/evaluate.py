@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recipe_exp.config.compose import compose
 from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.hardware import HardwareConfig
@@ -17,11 +16,12 @@ from recipe_exp.data.corpus import Split
 from recipe_exp.data.prompts import find_template
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.evaluation.evaluator import EvaluationResult, Evaluator
+from recipe_exp.evaluation.generation import BATCH_TOKENS
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks.building import open_data, resolve_machinery
-from recipe_exp.tasks.loading import StoredRun, open_run
+from recipe_exp.tasks.loading import StoredRun, open_run, prepare_output, run_config
 from recipe_exp.tasks.summary import metrics_table
 
 
@@ -30,10 +30,11 @@ def run(config: ExperimentConfig) -> int:
     task = config.task
     assert isinstance(task, EvaluateTask)
     stored = open_run(config.output_dir, task.run)
-    config = _with_run_defaults(config, stored)
-    console = Console(soft_wrap=True)
-    result = _evaluate(config, stored, task.split, console)
+    config = run_config(stored, config)
     output = Path(task.output) if task.output else stored.folder.path / f"evaluation-{task.split}.json"
+    prepare_output(output)
+    console = Console(soft_wrap=True, markup=False)
+    result = _evaluate(config, stored, task.split, console)
     content = {
         "run_id": stored.folder.run_id,
         "split": task.split,
@@ -59,7 +60,7 @@ def evaluate(
 
     Args:
         reference: a run folder, a run id or its start, a run name, or `latest`.
-        split: which held-out split.
+        split: which held-out split; of other recipes too it is the share that a hash of the title holds out.
         data_path: other recipes than the run's own; None takes the run's data.
         output_dir: where runs are looked for.
         evaluation: how many examples and how recipes are generated; None takes the run's.
@@ -74,24 +75,14 @@ def evaluate(
     return _evaluate(config, stored, split, Console(quiet=True))
 
 
-def _with_run_defaults(config: ExperimentConfig, stored: StoredRun) -> ExperimentConfig:
-    """A section that the command left at its defaults is the run's own."""
-    usual = compose()
-    update = {
-        name: getattr(stored.config, name)
-        for name in ("model", "training", "data", "evaluation")
-        if getattr(config, name) == getattr(usual, name)
-    }
-    return config.model_copy(update={**update, "model": stored.config.model})
-
-
 def _evaluate(config: ExperimentConfig, stored: StoredRun, split: Split, console: Console) -> EvaluationResult:
     cache = open_data(config, console, tokenizer=RecipeTokenizer.from_pretrained(str(stored.model)))
-    machinery = resolve_machinery(config, cache)
+    machinery = resolve_machinery(config, cache, auto_tokens=BATCH_TOKENS)
     accelerator = create_accelerator(
         device=machinery.device, precision=machinery.precision, num_threads=machinery.num_threads
     )
-    loss = accelerator.prepare(SequenceLoss(load_model_folder(stored.model, attention=machinery.attention)))
+    network = load_model_folder(stored.model, precision=machinery.precision, attention=machinery.attention)
+    loss = accelerator.prepare(SequenceLoss(network))
     evaluator = Evaluator(
         cache,
         split,

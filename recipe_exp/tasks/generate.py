@@ -11,7 +11,7 @@ from rich.console import Console
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import GenerateTask
 from recipe_exp.errors import ConfigError, DataError
-from recipe_exp.tasks.loading import load
+from recipe_exp.tasks.loading import open_run, prepare_output, run_config, writer_of
 
 
 def run(config: ExperimentConfig) -> int:
@@ -19,7 +19,11 @@ def run(config: ExperimentConfig) -> int:
     task = config.task
     assert isinstance(task, GenerateTask)
     prompts = _prompts(task)
-    writer = load(task.run, config.output_dir, device=config.hardware.device)
+    if task.output is not None:
+        prepare_output(Path(task.output))
+    stored = open_run(config.output_dir, task.run)
+    config = run_config(stored, config)
+    writer = writer_of(stored.model, config, config.hardware.device)
     recipes = writer.generate(prompts)
     if task.output is not None:
         lines = [

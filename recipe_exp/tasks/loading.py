@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from recipe_exp.config.compose import compose
+from recipe_exp.config.data import DataConfig
+from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.config.relevance import overlay
 from recipe_exp.data.prompts import find_template
-from recipe_exp.errors import CheckpointError
+from recipe_exp.errors import CheckpointError, DataError
 from recipe_exp.evaluation.writer import RecipeWriter
-from recipe_exp.hardware.detect import resolve_device
+from recipe_exp.hardware.detect import resolve_device, resolve_precision
 from recipe_exp.tracking import RunFolder, find_run
 from recipe_exp.training.checkpoint import newest_sound
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,14 @@ def open_run(output_dir: str | Path, reference: str) -> StoredRun:
     return StoredRun(folder, config, newest)
 
 
-def load(reference: str | Path, output_dir: str | Path = "outputs", *, device: str = "auto") -> RecipeWriter:
+def run_config(stored: StoredRun, given: ExperimentConfig) -> ExperimentConfig:
+    """Returns the run's configuration with the keys that a command gave beside it, and this machine's hardware."""
+    config = overlay(stored.config.model_copy(update={"hardware": HardwareConfig()}), given, compose())
+    places = {"output_dir": given.output_dir, "task": given.task, "model": stored.config.model}
+    return config.model_copy(update=places)
+
+
+def load(reference: str | Path, output_dir: str | Path = "outputs", *, device: Device = "auto") -> RecipeWriter:
     """Returns a writer of recipes: `load("latest").generate(["Write a recipe for pancakes."])`.
 
     Args:
@@ -63,16 +77,37 @@ def load(reference: str | Path, output_dir: str | Path = "outputs", *, device: s
         ModelError: if the model cannot be loaded.
     """
     folder = Path(reference)
-    is_model = any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
-    config = compose() if is_model else None
-    if config is None:
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         stored = open_run(output_dir, str(reference))
-        folder, config = stored.model, stored.config
+        return writer_of(stored.model, stored.config, device)
+    beside = folder.absolute().parent / "config.yaml"
+    return writer_of(folder, ExperimentConfig.from_yaml(beside) if beside.is_file() else None, device)
+
+
+def writer_of(model: Path, config: ExperimentConfig | None, device: Device) -> RecipeWriter:
+    """Returns a writer with a run's settings; without a run, with those of a pretrained model."""
+    data = config.data if config else DataConfig()
+    evaluation = config.evaluation if config else EvaluationConfig()
+    resolved = resolve_device(device)
     return RecipeWriter.from_folder(
-        folder,
-        template=find_template(config.data.prompt),
-        max_source_tokens=config.data.max_source_tokens,
-        max_new_tokens=config.evaluation.max_new_tokens,
-        num_beams=config.evaluation.num_beams,
-        device=resolve_device(device),  # type: ignore[arg-type]
+        model,
+        template=find_template(data.prompt),
+        max_source_tokens=data.max_source_tokens,
+        max_new_tokens=evaluation.max_new_tokens,
+        num_beams=evaluation.num_beams,
+        device=resolved,
+        precision=resolve_precision("auto", resolved),
     )
+
+
+def prepare_output(path: Path) -> None:
+    """Makes the folder of a file that will be written at the end of a long computation.
+
+    Raises:
+        DataError: if it cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise DataError(f"task.output={path}: cannot be written ({error.strerror}); choose another file") from None

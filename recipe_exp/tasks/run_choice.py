@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.relevance import differences, numbers_relevant
+from recipe_exp.config.relevance import changes, differences, numbers_relevant, overlay
 from recipe_exp.errors import ConfigError, ResumeError
-from recipe_exp.tracking import RunFolder, find_run, is_alive, list_runs
+from recipe_exp.tracking import PARENT_RUN_ID_VARIABLE, RunFolder, find_run, is_alive, list_runs
 
 MAX_NEAR_DIFFERENCES = 3
 
@@ -41,21 +42,22 @@ def choose_run(config: ExperimentConfig) -> RunChoice:
     if config.resume == "latest":
         return _choose_latest(config)
     folder = find_run(Path(config.output_dir), config.resume)
-    stored = ExperimentConfig.from_yaml(folder.config_path)
-    if numbers_relevant(config) == numbers_relevant(compose()):
-        config = stored.model_copy(
-            update={"output_dir": config.output_dir, "resume": config.resume, "run_name": stored.run_name}
-        )
-    ignored = {"data.path"}
-    then = {key: value for key, value in numbers_relevant(stored).items() if key not in ignored}
-    now = {key: value for key, value in numbers_relevant(config).items() if key not in ignored}
-    _refuse_differences(folder, differences(then, now))
-    return RunChoice(config, folder.path, is_finished=_is_finished(folder))
+    stored, usual = ExperimentConfig.from_yaml(folder.config_path), compose()
+    # Moved files are still the same data; the fingerprint decides.
+    changed = [line for line in changes(stored, config, usual) if not line.startswith("data.path:")]
+    _refuse_differences(folder, changed)
+    places = {"output_dir": config.output_dir, "resume": config.resume}
+    continued = overlay(stored, config, usual).model_copy(update=places)
+    return RunChoice(continued, folder.path, is_finished=_is_finished(folder))
 
 
 def _choose_latest(config: ExperimentConfig) -> RunChoice:
-    """Takes the newest run with the same numbers-relevant keys; refuses if only a similar one is unfinished."""
+    """Takes the newest unfinished run with the same numbers-relevant keys, else a finished one.
+
+    A run of its own starts only if none is similar; among the trials of a sweep similar ones are the rule.
+    """
     wanted = numbers_relevant(config)
+    finished: RunFolder | None = None
     similar: tuple[RunFolder, list[str]] | None = None
     for folder in list_runs(Path(config.output_dir), kind="run"):
         try:
@@ -63,14 +65,21 @@ def _choose_latest(config: ExperimentConfig) -> RunChoice:
         except ConfigError:
             continue
         changed = differences(numbers_relevant(stored), wanted)
+        if not changed and not _is_finished(folder):
+            return RunChoice(config, folder.path)
         if not changed:
-            return RunChoice(config, folder.path, is_finished=_is_finished(folder))
-        is_near = len(changed) <= MAX_NEAR_DIFFERENCES and not _is_finished(folder) and not is_alive(folder)
-        if similar is None and is_near:
+            finished = finished or folder
+        elif similar is None and len(changed) <= MAX_NEAR_DIFFERENCES and _is_left_over(folder):
             similar = folder, changed
-    if similar is not None:
+    if finished is not None:
+        return RunChoice(config, finished.path, is_finished=True)
+    if similar is not None and PARENT_RUN_ID_VARIABLE not in os.environ:
         _refuse_differences(*similar)
     return RunChoice(config)
+
+
+def _is_left_over(folder: RunFolder) -> bool:
+    return not _is_finished(folder) and not is_alive(folder)
 
 
 def _refuse_differences(folder: RunFolder, changed: list[str]) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from recipe_exp.errors import CheckpointError, ConfigError, ResumeError
 from recipe_exp.evaluation.evaluator import EvaluationResult, Evaluator
 from recipe_exp.hardware import accelerator as processes
 from recipe_exp.hardware.detect import Machinery, resolve_device, resolve_num_processes
-from recipe_exp.hardware.processes import is_worker, run_processes
+from recipe_exp.hardware.processes import is_main_process, is_worker, run_processes
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import describe_data, open_data, resolve_machinery
@@ -80,12 +79,15 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     Raises:
         RecipeExpError: for every mistake that a user can mend.
     """
-    device = resolve_device(config.hardware.device)
-    num_processes = resolve_num_processes(config.hardware, device)
+    config = _with_absolute_path(config)
+    # A run that is continued by its id brings its number of processes along.
+    hardware = config.hardware if is_worker() else _choose(config).config.hardware
+    device = resolve_device(hardware.device)
+    num_processes = resolve_num_processes(hardware, device)
     if num_processes > 1 and not is_worker():
         return _train_in_processes(config, num_processes, callbacks)
     choice: RunChoice = processes.from_main_process(lambda: _choose(config), device=device)
-    console = Console(quiet=not _is_main(), soft_wrap=True)
+    console = Console(quiet=not is_main_process(), soft_wrap=True, markup=False)
     if choice.is_finished and choice.folder is not None:
         console.print(f"{choice.folder.name} is finished already; nothing to do", highlight=False)
         return TrainResult(choice.folder, "finished", 0)
@@ -99,10 +101,18 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     return result
 
 
+def _with_absolute_path(config: ExperimentConfig) -> ExperimentConfig:
+    """A run may be continued from another folder than it was started in."""
+    if config.data.path is None:
+        return config
+    path = str(Path(config.data.path).expanduser().absolute())
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": path})})
+
+
 def _choose(config: ExperimentConfig) -> RunChoice:
     """Chooses the run, after every run that was killed has been marked as what it is."""
     for folder in list_runs(Path(config.output_dir)):
-        if folder.read_record().get("status") == "running":
+        with suppress(OSError):  # somebody else's run
             mark_interrupted(folder)
     return choose_run(config)
 
@@ -119,7 +129,7 @@ def _train(
     checkpoints = _checkpoint_callback(bench, session, console)
     trainer = _build_trainer(bench, session, console, [*callbacks, checkpoints])
     if session is not None:
-        _record_begin(session, bench)
+        _warn_of_long_warmup(console, config, bench.length.total_steps)
         summary.print_data(console, bench.cache, bench.length.total_steps, bench.machinery)
     reason = trainer.fit()
     if session is not None:
@@ -132,6 +142,15 @@ def _train(
         metrics=trainer.metrics,
         best=_describe_best(config.evaluation.best_metric, checkpoints.best),
     )
+
+
+def _warn_of_long_warmup(console: Console, config: ExperimentConfig, total_steps: int) -> None:
+    if config.training.warmup_steps >= total_steps:
+        console.print(
+            f"warning: training.warmup_steps={config.training.warmup_steps}: the run has {total_steps} steps, so the "
+            "learning rate never reaches its peak; lower it",
+            style="yellow",
+        )
 
 
 def _build_trainer(
@@ -149,7 +168,7 @@ def _build_trainer(
         *extra_callbacks,
     ]
     if bench.config.data.validation_fraction > 0.0:
-        callbacks.append(_evaluation_callback(bench, _SamplesFile(session)))
+        callbacks.append(_evaluation_callback(bench, _SamplesFile(session, console)))
     if training.early_stopping_patience is not None:
         metric = BestMetric(evaluation.best_metric, evaluation.best_mode)
         callbacks.append(
@@ -207,7 +226,8 @@ def _evaluation_callback(bench: Workbench, samples: _SamplesFile) -> EvaluationC
 class _SamplesFile:
     """Appends generated samples to samples.jsonl of the run."""
 
-    def __init__(self, session: RunSession | None) -> None:
+    def __init__(self, session: RunSession | None, console: Console) -> None:
+        self.console = console
         self.path = session.folder.samples_path if session else None
 
     def write(self, step: int, evaluator: Evaluator, loss: SequenceLoss, result: EvaluationResult | None) -> None:
@@ -215,8 +235,12 @@ class _SamplesFile:
         samples = evaluator.samples(loss, result)
         if self.path is None:
             return
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": step, "samples": [asdict(s) for s in samples]}, ensure_ascii=False) + "\n")
+        line = json.dumps({"step": step, "samples": [asdict(sample) for sample in samples]}, ensure_ascii=False)
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(line + "\n")
+        except OSError as error:
+            self.console.print(f"warning: {self.path.name}: {error.strerror}; training goes on", style="yellow")
 
 
 def _restore(trainer: Trainer, bench: Workbench, session: RunSession | None, console: Console) -> None:
@@ -236,31 +260,55 @@ def _restore(trainer: Trainer, bench: Workbench, session: RunSession | None, con
     if path is not None:
         bench.restore(trainer, path)
         console.print(f"continuing at step {trainer.state.step} of {bench.length.total_steps}", highlight=False)
-    if session is not None and session.folder.metrics_path.exists():
+    if session is not None and not session.is_accepted:
+        session.accept(bench.config)
         session.journal.rewind(trainer.state.step)
+        _rewind_samples(session.folder.samples_path, trainer.state.step)
+    if session is not None:
+        _record_begin(session, bench)
+
+
+def _rewind_samples(path: Path, step: int) -> None:
+    """Keeps the samples up to a step; what was written after it will be written again."""
+    if path.exists():
+        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of_samples(line) <= step]
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _step_of_samples(line: str) -> float:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # half a line that a kill left
 
 
 @contextmanager
 def _session(choice: RunChoice) -> Iterator[RunSession | None]:
     """Opens the run's session on the main process; the others have none."""
-    with open_session(choice.config, choice.folder) if _is_main() else nullcontext() as session:
+    with open_session(choice.config, choice.folder) if is_main_process() else nullcontext() as session:
         yield session
 
 
 def _machinery(config: ExperimentConfig, cache: TokenCache, session: RunSession | None) -> Machinery:
-    """A run that is continued reads what `auto` stood for; a run of its own asks the machine."""
+    """A run that is continued reads what `auto` stood for; a key that is given wins, and a run of its own asks."""
     assert session is not None
     stored = session.folder.read_record().get("machinery")
-    resolved = resolve_machinery(config, cache)
     if stored is None:
-        return resolved
-    machinery = Machinery(**stored)
-    if (machinery.device, machinery.num_processes) != (resolved.device, resolved.num_processes):
+        return resolve_machinery(config, cache)
+    then = Machinery(**stored)
+    now = resolve_machinery(config, cache, auto_tokens=then.micro_batch_tokens)
+    if (then.device, then.num_processes) != (now.device, now.num_processes):
         raise ResumeError(
-            f"resume: the run used {machinery.num_processes} process(es) on {machinery.device}, this command "
-            f"{resolved.num_processes} on {resolved.device}; set hardware.num_processes and hardware.device as then"
+            f"resume: the run used {then.num_processes} process(es) on {then.device}, this command "
+            f"{now.num_processes} on {now.device}; set hardware.num_processes and hardware.device as then"
         )
-    return machinery
+    hardware, model = config.hardware, config.model
+    return replace(
+        then,
+        num_threads=then.num_threads if hardware.num_threads == "auto" else now.num_threads,
+        attention=then.attention if model.attention == "auto" else now.attention,
+        micro_batch_tokens=now.micro_batch_tokens,
+    )
 
 
 def _folder(session: RunSession | None, device: str) -> Path:
@@ -313,7 +361,3 @@ def _train_in_processes(config: ExperimentConfig, num_processes: int, callbacks:
             return TrainResult(None, "failed", code)
         stored = json.loads(result_path.read_text(encoding="utf-8"))
     return TrainResult(**{**stored, "folder": Path(stored["folder"]), "exit_code": code})
-
-
-def _is_main() -> bool:
-    return os.environ.get("RANK", "0") == "0"

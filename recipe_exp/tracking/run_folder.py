@@ -199,6 +199,9 @@ def mark_interrupted(folder: RunFolder) -> bool:
     Returns:
         Whether that was so.
     """
+    record = folder.read_record()
+    if record.get("status") != "running" or record.get("host") != socket.gethostname() or is_alive(folder):
+        return False
     with folder.edit_record() as record:
         # Whoever takes the lock sets the status afterwards, and waits for this transaction to do so.
         was_killed = record.get("status") == "running" and not is_alive(folder)

@@ -57,6 +57,7 @@ class Trainer:
         self.state = TrainerState()
         self.metrics: dict[str, float] = {}
         self.clock = Stopwatch()
+        self._is_save_due = False
 
     def fit(self) -> StopReason:
         """Trains, and returns why it ended.
@@ -80,6 +81,8 @@ class Trainer:
                     self.callbacks.call("on_step_end", self, result)
                     if self._at_epoch_start():
                         self.callbacks.call("on_epoch_end", self)
+                    if self._is_save_due:
+                        self.save()
             except BaseException as error:
                 self.lifecycle.fail(error)
                 raise
@@ -100,8 +103,13 @@ class Trainer:
         self.metrics.update(metrics)
         self.callbacks.call("on_log", self, metrics)
 
+    def request_save(self) -> None:
+        """Asks for a checkpoint once every callback has heard of the present step."""
+        self._is_save_due = True
+
     def save(self) -> None:
-        """Asks for a checkpoint of the present position."""
+        """Saves the present position."""
+        self._is_save_due = False
         with self.clock.paused():
             self.callbacks.call("on_checkpoint", self)
 

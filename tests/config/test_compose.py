@@ -485,3 +485,13 @@ def test_groups_are_those_of_the_folders() -> None:
         path.relative_to(REPOSITORY / "conf").as_posix() for path in (REPOSITORY / "conf").rglob("*") if path.is_dir()
     }
     assert folders | {"sweeps", "local"} == set(GROUPS)
+
+
+def test_the_path_of_this_machine_only_counts_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "default.yaml").write_text("# @package _global_\ndata:\n  path: /data/recipes\n")
+    monkeypatch.setenv("RECIPE_EXP_CONFIG_DIR", str(tmp_path))
+    assert compose([]).data.path is None
+    assert compose(["data=jsonl"]).data.path == "/data/recipes"
+    with pytest.raises(ConfigError, match="generated recipes have no path"):
+        compose(["data.path=/elsewhere"])

@@ -38,7 +38,12 @@ def test_what_changes_the_numbers_is_relevant(config: ExperimentConfig, override
     [
         *("task=plan", "run_name=a", "description=b", "tags=[c]", "output_dir=d", "resume=latest"),
         *("tracking.enabled=false", "tracking.experiment=e", "hardware=cpu", "hardware.micro_batch_tokens=64"),
-        *("evaluation.every_n_steps=7", "evaluation.num_beams=2", "data.cache_dir=f", "data.max_rejected_fraction=0.5"),
+        *(
+            "evaluation.every_n_steps=7",
+            "evaluation.validation_prompts=[a]",
+            "data.cache_dir=f",
+            "data.max_rejected_fraction=0.5",
+        ),
         *("training.log_every_n_steps=3", "training.checkpoint_every_n_steps=4", "training.keep_best_n_checkpoints=5"),
         *("training.stop_after_hours=1", "training.callbacks=[g:H]"),
     ],

@@ -20,7 +20,6 @@ from recipe_exp.config.training import (
 from recipe_exp.errors import ModelError
 from recipe_exp.models import finetuned, load
 from recipe_exp.models.finetuned import (
-    base_named_by,
     build_trainable,
     describe_model,
     load_model_folder,
@@ -94,7 +93,6 @@ def test_a_random_base_is_saved_whole_for_its_adapter(
     monkeypatch.undo()
     network = build(shape, LORA, tmp_path)
     write(network, tmp_path / "model")
-    assert base_named_by(tmp_path / "model") == str(tmp_path / "base")
     assert torch.equal(logits(load_model_folder(tmp_path / "model")), logits(network))
 
 
@@ -165,7 +163,6 @@ def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="no model there") as caught:
         load_model_folder(tmp_path)
     assert "\n" not in str(caught.value)
-    assert base_named_by(tmp_path) is None
 
 
 def test_a_merged_folder_is_a_plain_model_with_the_adapters_logits(shape: ModelShape, tmp_path: Path) -> None:

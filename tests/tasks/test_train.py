@@ -159,6 +159,44 @@ def test_a_run_is_continued_by_its_id_alone(small_run: list[str]) -> None:
     assert record_of(continued)["step"] == 8
 
 
+def test_keys_given_beside_an_id_count(small_run: list[str]) -> None:
+    stopped = run(small_run, StopAt(3))
+    assert stopped.folder is not None
+    place = f"output_dir={stopped.folder.parent.parent}"
+    resume = f"resume={record_of(stopped)['run_id']}"
+    run([resume, place, "hardware.micro_batch_tokens=512", "training.log_every_n_steps=1"])
+    assert record_of(stopped)["machinery"]["micro_batch_tokens"] == 512
+    assert [step for step, metrics in series(stopped.folder) if "train/loss" in metrics] == [3, 4, 5, 6, 7, 8]
+    assert len(record_of(stopped)["executions"]) == 2
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(small_run: list[str], tmp_path: Path) -> None:
+    data, other = tmp_path / "recipes.jsonl", tmp_path / "other.jsonl"
+    write_recipes(data, 120)
+    write_recipes(other, 121)
+    overrides = [*small_run, "data=jsonl", f"data.path={data}", "data.max_examples=null"]
+    stopped = run(overrides, StopAt(3))
+    assert stopped.folder is not None
+    config, record = (stopped.folder / "config.yaml").read_text(), record_of(stopped)
+    with pytest.raises(ResumeError):
+        run([*overrides, f"resume={record['run_id']}", f"data.path={other}"])
+    assert (stopped.folder / "config.yaml").read_text() == config
+    assert {**record_of(stopped), "updated": 0} == {**record, "updated": 0}
+    assert run([*overrides, "resume=latest"]).status == "finished"
+
+
+def test_evaluation_takes_the_runs_settings_and_the_given_keys(small_run: list[str]) -> None:
+    from recipe_exp.tasks.loading import open_run, run_config
+
+    result = run([*small_run, "data.prompt=title", "evaluation.num_beams=2"])
+    assert result.folder is not None
+    output_dir = result.folder.parent.parent
+    stored = open_run(output_dir, "latest")
+    config = run_config(stored, compose(["task=evaluate", f"output_dir={output_dir}", "evaluation.max_examples=7"]))
+    assert (config.data.prompt, config.evaluation.num_beams) == ("title", 2)
+    assert (config.evaluation.max_examples, config.task.kind) == (7, "evaluate")
+
+
 def test_a_changed_key_is_refused_on_resume(small_run: list[str]) -> None:
     stopped = run(small_run, StopAt(3))
     run_id = record_of(stopped)["run_id"]

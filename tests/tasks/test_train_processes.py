@@ -99,6 +99,22 @@ def test_two_processes_learn_what_one_learns(small_run: list[str], recipe_exp: C
 
 
 @pytest.mark.slow
+def test_a_run_of_two_processes_is_continued_by_its_id_with_two(
+    small_run: list[str], recipe_exp: Command, tmp_path: Path
+) -> None:
+    process = start([*small_run, "hardware.num_processes=2", "training.max_steps=100000"], tmp_path)
+    wait_for(lambda: any((tmp_path / "outputs" / "runs").glob("*/checkpoints/step-00000002")), process)
+    process.send_signal(signal.SIGTERM)
+    shown, _ = process.communicate(timeout=100)
+    record = json.loads((the_run(tmp_path) / "run.json").read_text())
+    assert (process.returncode, record["status"]) == (143, "interrupted"), shown
+    again = recipe_exp([f"resume={record['run_id']}", "training.stop_after_hours=1e-9"])
+    assert again.returncode == 0, again.stderr
+    assert json.loads((the_run(tmp_path) / "run.json").read_text())["step"] == record["step"] + 1
+    assert "2 processes" in again.stdout
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_same_run(small_run: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29653"]
     finished = subprocess.run(

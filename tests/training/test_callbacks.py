@@ -379,13 +379,13 @@ def test_checkpoints_come_every_n_steps_at_the_best_and_at_the_end(
     written: list[int] = []
 
     class Watch(Callback):
-        def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-            written.append(saver.steps[-1] if saver.steps else 0)
+        def on_checkpoint(self, trainer: Trainer) -> None:
+            written.append(trainer.state.step)
 
     saver = Saver(tmp_path, every_n_steps=4, keep_best=9)
     evaluation = evaluation_of(3.0, 2.0, 2.5, 2.5, every_n_steps=3)
     build_trainer(saver.callback, evaluation, Watch(), total_steps=10).fit()
-    assert written == [0, 0, 3, 4, 4, 6, 6, 8, 9, 10]
+    assert written == [3, 4, 6, 8, 9, 10]
 
 
 @pytest.mark.parametrize(
@@ -449,6 +449,30 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(build_trainer: Tra
     assert build_trainer(saver.callback).fit() is StopReason.FINISHED
     assert saver.lines == ["warning: disk full; training goes on"]
     assert saver.steps == [6]
+
+
+def test_a_best_that_could_not_be_saved_does_not_push_the_best_one_out(
+    build_trainer: TrainerBuilder, tmp_path: Path
+) -> None:
+    saver = Saver(tmp_path)
+    saver.fails_at = {4}
+    build_trainer(saver.callback, evaluation_of(2.0, 1.0, 5.0, every_n_steps=2)).fit()
+    assert [best.step for best in saver.callback.ranking] == [2]
+    assert (saver.steps, saver.model_step) == ([2, 6], 2)
+
+
+def test_a_last_save_that_fails_fails_the_run(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
+    saver = Saver(tmp_path)
+    saver.fails_at = {6}
+    with pytest.raises(CheckpointError, match="disk full"):
+        build_trainer(saver.callback).fit()
+
+
+def test_a_checkpoint_holds_what_every_callback_has_heard(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
+    counter, saver = Counter(), Saver(tmp_path, every_n_steps=2)
+    build_trainer(saver.callback, counter).fit()
+    state = checkpoint.read_checkpoint(tmp_path / "checkpoints" / "step-00000006", "model.safetensors").state
+    assert state["callbacks"]["Counter"] == counter.state_dict()
 
 
 def test_the_ranking_survives_and_the_best_stays(build_trainer: TrainerBuilder, tmp_path: Path) -> None:

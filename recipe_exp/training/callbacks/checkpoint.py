@@ -74,6 +74,7 @@ class CheckpointCallback(Callback):
         self.on_best = on_best
         self.report = report
         self.ranking: list[Best] = []
+        self._ranking_on_disk: list[Best] = []
         self._saved_step = -1
 
     @property
@@ -94,6 +95,7 @@ class CheckpointCallback(Callback):
         value = metrics.get(self.metric.name)
         if value is None or value != value:
             return
+        self._ranking_on_disk = self.ranking
         sign = 1.0 if self.metric.mode == "min" else -1.0
         entries = [*self.ranking, Best(trainer.state.step, value)]
         self.ranking = sorted(entries, key=lambda best: (sign * best.value, best.step))[: self.keep_best]
@@ -103,7 +105,7 @@ class CheckpointCallback(Callback):
         is_due = self.every_n_steps is not None and result.step % self.every_n_steps == 0
         is_among_best = any(best.step == result.step for best in self.ranking)
         if is_due or is_among_best or result.step == trainer.length.total_steps:
-            trainer.save()
+            trainer.request_save()
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Saves the position of a run that was interrupted or ended early."""
@@ -117,13 +119,18 @@ class CheckpointCallback(Callback):
             return
         try:
             written = self.write(trainer)
-        except CheckpointError as error:
+            self._saved_step = trainer.state.step
+            if written is not None:
+                self._settle(trainer, written)
+        except (CheckpointError, OSError) as error:
+            if trainer.state.step >= trainer.length.total_steps:
+                raise
             self.report(f"warning: {error}; training goes on")
-            self.ranking = [best for best in self.ranking if best.step != trainer.state.step]
-            return
-        self._saved_step = trainer.state.step
-        if written is None:
-            return
+            if any(best.step == trainer.state.step for best in self.ranking):
+                self.ranking = self._ranking_on_disk
+
+    def _settle(self, trainer: Trainer, written: Path) -> None:
+        """Makes a complete checkpoint the model if it is the best, and removes what is neither best nor newest."""
         if self.best is None or self.best.step == trainer.state.step:
             self._publish(written)
         best_names = {checkpoint.folder_name(best.step) for best in self.ranking}
