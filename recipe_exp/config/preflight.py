@@ -161,9 +161,10 @@ def find_missing_files(data: Mapping[str, Any]) -> list[str]:
         value = values.get(name) if isinstance(values, Mapping) else None
         is_path = isinstance(value, str) and (key != "model.name" or value.startswith(("/", "./", "../", "~")))
         if is_path and value != "-" and not _exists(str(value)):
-            found.append(
-                f"{show_setting(key, value)}: no such file or folder; relative paths start at {Path.cwd().name}/"
+            where = (
+                "" if Path(str(value)).is_absolute() or str(value).startswith("~") else f"; looked for in {Path.cwd()}"
             )
+            found.append(f"{show_setting(key, value)}: no such file or folder{where}")
     return found
 
 

@@ -16,7 +16,7 @@ from recipe_exp.data.prompts import find_template
 from recipe_exp.errors import CheckpointError, DataError
 from recipe_exp.evaluation.writer import RecipeWriter
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
-from recipe_exp.tracking import RunFolder, find_run
+from recipe_exp.tracking import RunFolder, find_run, list_runs
 from recipe_exp.training.checkpoint import newest_sound
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -47,7 +47,7 @@ def open_run(output_dir: str | Path, reference: str) -> StoredRun:
     Raises:
         CheckpointError: if there is no such run or it has no model yet.
     """
-    folder = find_run(Path(output_dir), reference)
+    folder = _newest_with_model(Path(output_dir)) if reference == "latest" else find_run(Path(output_dir), reference)
     config = ExperimentConfig.from_yaml(folder.config_path)
     if folder.model_path.is_dir():
         return StoredRun(folder, config, folder.model_path)
@@ -55,6 +55,13 @@ def open_run(output_dir: str | Path, reference: str) -> StoredRun:
     if newest is None:
         raise CheckpointError(f"{folder.path}: no model and no checkpoint yet; continue it with resume={folder.run_id}")
     return StoredRun(folder, config, newest)
+
+
+def _newest_with_model(output_dir: Path) -> RunFolder:
+    """A run that failed before its first checkpoint has nothing to load."""
+    runs = list_runs(output_dir, kind="run")
+    usable = (folder for folder in runs if folder.model_path.is_dir() or any(folder.checkpoints_path.glob("step-*")))
+    return next(usable, None) or find_run(output_dir, "latest")
 
 
 def run_config(stored: StoredRun, given: ExperimentConfig) -> ExperimentConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.data.cache import TokenCache
+from recipe_exp.data.corpus import REJECTS_FILE
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.tasks.session import RunSession, resume_command
 
@@ -37,14 +39,14 @@ def print_data(console: Console, cache: TokenCache, total_steps: int, machinery:
     counts = report.num_examples
     parts = [
         f"data  {counts['train']:,} recipes to train, {counts['validation']:,} to validate, {counts['test']:,} to test",
-        *([f"{report.num_rejected:,} rejected"] if report.num_rejected else []),
+        *([f"{report.num_rejected:,} rejected (in {cache.folder / REJECTS_FILE})"] if report.num_rejected else []),
         *([f"{report.num_duplicates:,} duplicates"] if report.num_duplicates else []),
         *([f"{report.num_low_quality:,} of low quality"] if report.num_low_quality else []),
     ]
     console.print(", ".join(parts), highlight=False)
     rates = {
-        "prompts cut": train.truncated_source_fraction,
-        "recipes cut": train.truncated_target_fraction,
+        "prompts cut (data.max_source_tokens)": train.truncated_source_fraction,
+        "recipes cut (data.max_target_tokens)": train.truncated_target_fraction,
         "unknown tokens": train.unknown_token_fraction,
     }
     shown = [f"{share:.2%} {name}" for name, share in rates.items() if share > 0]
@@ -57,12 +59,10 @@ def print_data(console: Console, cache: TokenCache, total_steps: int, machinery:
     )
 
 
-def print_end(console: Console, config: ExperimentConfig, session: RunSession, metrics: Mapping[str, float]) -> None:
-    """Shows metrics, samples, the folder and what to do next."""
+def print_results(console: Console, session: RunSession, metrics: Mapping[str, float]) -> None:
+    """Shows metrics, samples and the run's folder, before the tracker is waited for."""
     record = session.folder.read_record()
     if session.status != "finished":
-        console.print(f"{session.status} at step {record.get('step', 0)}; continue with", highlight=False)
-        console.print(f"  {resume_command(config, session.folder)}", highlight=False)
         return
     if metrics:
         console.print(metrics_table(metrics))
@@ -72,11 +72,24 @@ def print_end(console: Console, config: ExperimentConfig, session: RunSession, m
     if best:
         console.print(f"best  step {best['step']}, {best['metric']} {best['value']:.4f}", highlight=False)
     console.print(f"run   {session.folder.path}", highlight=False)
+
+
+def print_end(console: Console, config: ExperimentConfig, session: RunSession) -> None:
+    """Says what to do next."""
+    if session.status != "finished":
+        step = session.folder.read_record().get("step", 0)
+        console.print(f"{session.status} at step {step}; continue with", highlight=False)
+        console.print(f"  {resume_command(config, session.folder)}", highlight=False)
+    place = "" if config.output_dir == "outputs" else f" output_dir={shlex.quote(config.output_dir)}"
     if session.is_synced is False:
-        console.print("note: the tracker is behind; send the rest with python -m recipe_exp task=sync", style="yellow")
-    if config.tracking.enabled and config.tracking.uri is None:
-        place = "" if config.output_dir == "outputs" else f" output_dir={config.output_dir}"
-        console.print(f"open  python -m recipe_exp task=ui{place}", highlight=False)
+        server = f" tracking.uri={config.tracking.uri}" if config.tracking.uri else ""
+        console.print(
+            f"note: the tracker is behind; it is tried for ten more minutes, then send the rest with "
+            f"python -m recipe_exp task=sync{server}{place}",
+            style="yellow",
+        )
+    elif config.tracking.enabled and config.tracking.uri is None and session.status == "finished":
+        console.print(f"open  make ui, which is python -m recipe_exp task=ui{place}", highlight=False)
 
 
 def _processes(machinery: Machinery) -> str:
@@ -102,7 +115,10 @@ def _last_samples(session: RunSession) -> list[dict[str, Any]]:
     if not session.folder.samples_path.exists():
         return []
     lines = session.folder.samples_path.read_text(encoding="utf-8").splitlines()
-    samples: list[dict[str, Any]] = json.loads(lines[-1])["samples"] if lines else []
+    try:
+        samples: list[dict[str, Any]] = json.loads(lines[-1])["samples"] if lines else []
+    except ValueError:  # a full disk cut the line
+        return []
     return samples[:_NUM_SAMPLES]
 
 

@@ -91,13 +91,17 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     if choice.is_finished and choice.folder is not None:
         console.print(f"{choice.folder.name} is finished already; nothing to do", highlight=False)
         return TrainResult(choice.folder, "finished", 0)
+    if config.resume == "latest" and choice.folder is None:
+        console.print("note: no unfinished run of this configuration; starting a new one", style="yellow")
     try:
         with _session(choice) as session:
             result = _train(choice, session, console, device, callbacks)
+            if session is not None:
+                summary.print_results(console, session, result.metrics)
     finally:
         processes.leave_processes()
     if session is not None:
-        summary.print_end(console, choice.config, session, result.metrics)
+        summary.print_end(console, choice.config, session)
     return result
 
 

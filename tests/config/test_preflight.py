@@ -213,7 +213,7 @@ def test_contradictions_are_found_beside_refused_values() -> None:
 def test_missing_files_are_found_beside_other_mistakes() -> None:
     found = mistakes("data=jsonl", "data.path=nowhere/recipes.jsonl", "seed=x", check_files=True)
     assert found[0] == "seed=x: must be a whole number"
-    assert found[1].startswith("data.path=nowhere/recipes.jsonl: no such file or folder; relative paths start at ")
+    assert found[1].startswith("data.path=nowhere/recipes.jsonl: no such file or folder; looked for in ")
     assert len(found) == 2
 
 
