@@ -39,7 +39,7 @@ def values_of(config: ExperimentConfig) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=str)
 def test_shipped_yaml_composes(path: Path) -> None:
-    if path.parts[0] == "local":
+    if path == Path("local/default.yaml"):
         pytest.skip("belongs to this machine")
     group, name = path.parent.as_posix(), path.stem
     if group == ".":

@@ -188,7 +188,7 @@ def test_composing_says_the_same_and_more() -> None:
     assert mistakes("seed=1,2", "+experiment=standard", "~local", "experiment=standart", "training.adapter.rank=8") == [
         "seed=1,2: several values need a sweep; add --multirun",
         "+experiment=standard: the group exists; write it without +",
-        "~local: a group cannot be removed; choose with local=default|null",
+        "~local: a group cannot be removed; choose with local=default|example|null",
         "experiment=standart: no such option; did you mean standard?",
     ]
     assert mistakes("training.adapter.rank=8") == mistakes_of_change("training.adapter.rank=8")
