@@ -48,11 +48,6 @@ class MemoryEstimate:
         """The sum of all parts."""
         return sum(self.parts.values())
 
-    @property
-    def fixed_bytes(self) -> int:
-        """What does not depend on the micro-batch."""
-        return sum(self.parts[name] for name in ("weights", "optimizer", "overhead"))
-
 
 @dataclass(frozen=True)
 class _Moment:
