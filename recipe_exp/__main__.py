@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from argparse import ArgumentError, Namespace
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_line
 from recipe_exp.config.preflight import explain_flag
 from recipe_exp.errors import ConfigError, RecipeExpError
+from recipe_exp.hardware.processes import is_main_process
 
 USAGE = """\
 Fine-tune T5 models on recipes.
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except RecipeExpError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if is_main_process():
             for line in str(error).split("\n"):
                 print(f"error: {line}", file=sys.stderr)
         return error.exit_code

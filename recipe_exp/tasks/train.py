@@ -81,12 +81,13 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     """
     config = _with_absolute_path(config)
     # A run that is continued by its id brings its number of processes along.
-    hardware = config.hardware if is_worker() else _choose(config).config.hardware
+    chosen = None if is_worker() else _choose(config)
+    hardware = chosen.config.hardware if chosen else config.hardware
     device = resolve_device(hardware.device)
     num_processes = resolve_num_processes(hardware, device)
     if num_processes > 1 and not is_worker():
         return _train_in_processes(config, num_processes, callbacks)
-    choice: RunChoice = processes.from_main_process(lambda: _choose(config), device=device)
+    choice: RunChoice = chosen or processes.from_main_process(lambda: _choose(config), device=device)
     console = Console(quiet=not is_main_process(), soft_wrap=True, markup=False)
     if choice.is_finished and choice.folder is not None:
         console.print(f"{choice.folder.name} is finished already; nothing to do", highlight=False)

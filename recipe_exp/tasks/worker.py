@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import RecipeExpError
+from recipe_exp.hardware.processes import is_main_process
 from recipe_exp.tasks.train import train
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     try:
         result = train(ExperimentConfig.from_yaml(sys.argv[1]))
     except RecipeExpError as error:
-        if os.environ.get("RANK") == "0":
+        if is_main_process():
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if result.folder is not None:
