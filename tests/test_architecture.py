@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "recipe_exp"
 FLOORS = {
     "errors": 0,
+    "files": 0,
     "config": 1,
     "recipes": 1,
     "data": 2,

@@ -20,6 +20,7 @@ from recipe_exp.config.task import TaskConfig
 from recipe_exp.config.tracking import TrackingConfig
 from recipe_exp.config.training import LoraConfig, TrainingConfig
 from recipe_exp.errors import ConfigError
+from recipe_exp.files import write_atomically
 
 CONTRADICTION = "contradiction"
 
@@ -99,9 +100,7 @@ class ExperimentConfig(Section):
         """Returns the complete configuration as YAML and writes it to `path` if one is given."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
         if path is not None:
-            aside = Path(path).with_name(Path(path).name + ".partial")
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
+            write_atomically(Path(path), text.encode())
         return text
 
     def with_overrides(self, overrides: Sequence[str]) -> ExperimentConfig:

@@ -30,6 +30,7 @@ from recipe_exp.data.token_files import MAX_VOCAB_SIZE, StoredExamples, TextWrit
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.data.vocabulary import train_unigram
 from recipe_exp.errors import DataError, ModelError
+from recipe_exp.files import flush_to_disk
 
 TOKENIZER_FOLDER = "tokenizer"
 
@@ -238,20 +239,12 @@ def _one_core_a_thread() -> Iterator[None]:
 def _publish(building: Path, card: CacheCard, folder: Path) -> None:
     """Makes the files last, the card after them, then gives the folder its name."""
     for path in [*building.rglob("*"), building]:
-        _sync(path)
+        flush_to_disk(path)
     write_card(building, card)
-    _sync(building / CARD_FILE)
-    _sync(building)
+    flush_to_disk(building / CARD_FILE)
+    flush_to_disk(building)
     if folder.exists():
         shutil.rmtree(folder)
     building.rename(folder)
-    _sync(folder.parent)
+    flush_to_disk(folder.parent)
     building.with_suffix(f".{REJECTS_FILE}").unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import ConfigError
+from recipe_exp.files import write_atomically
 from recipe_exp.sweeping.grid import Trial, short_names, swept_values
 from recipe_exp.sweeping.trials import Ended, log_path
 from recipe_exp.tracking import RunFolder, list_runs, redact
-from recipe_exp.tracking.files import write_atomically
 
 TrialStatus = Literal["finished", "failed", "interrupted", "not started"]
 

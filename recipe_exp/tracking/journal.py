@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from recipe_exp.errors import TrackingError
+from recipe_exp.files import write_atomically
 from recipe_exp.tracking.events import (
     Artifact,
     DatasetUse,
@@ -29,7 +30,6 @@ from recipe_exp.tracking.events import (
     metric_points,
     read_events,
 )
-from recipe_exp.tracking.files import write_atomically
 from recipe_exp.tracking.redaction import redact_value
 from recipe_exp.tracking.run_folder import RunFolder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from recipe_exp.tracking.files import file_lock
+from recipe_exp.files import file_lock
 
 DATABASE_NAME = "mlflow.db"
 

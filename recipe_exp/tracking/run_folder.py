@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recipe_exp.errors import CheckpointError
-from recipe_exp.tracking.files import LockedError, file_lock, is_locked, write_atomically
+from recipe_exp.files import LockedError, file_lock, is_locked, write_atomically
 from recipe_exp.tracking.redaction import redact
 
 RunKind = Literal["run", "sweep"]

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from recipe_exp.files import write_atomically
 from recipe_exp.tracking.events import (
     Artifact,
     DatasetUse,
@@ -22,7 +23,6 @@ from recipe_exp.tracking.events import (
     Tags,
     metric_points,
 )
-from recipe_exp.tracking.files import write_atomically
 from recipe_exp.tracking.mlflow_store import (
     MAX_METRICS_PER_BATCH,
     MlflowRun,

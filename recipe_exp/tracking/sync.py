@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recipe_exp.errors import RecipeExpError, TrackingError
+from recipe_exp.files import LockedError, file_lock
 from recipe_exp.tracking.events import Event, Status, StatusChange, read_events
-from recipe_exp.tracking.files import LockedError, file_lock
 from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_refusal
 from recipe_exp.tracking.redaction import redact, strip_credentials
 from recipe_exp.tracking.run_folder import RunFolder, is_alive, mark_interrupted

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from recipe_exp.files import LockedError, file_lock
 from recipe_exp.tracking.events import Event, EventTail, SeenSteps, StatusChange, metric_points
-from recipe_exp.tracking.files import LockedError, file_lock
 from recipe_exp.tracking.launch import HELD_SIGNALS, URI_VARIABLE, UploaderHandle, start_uploader
 from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_missing, is_refusal
 from recipe_exp.tracking.redaction import redact

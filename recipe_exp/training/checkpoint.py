@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recipe_exp.errors import CheckpointError
+from recipe_exp.files import flush_to_disk
 
 MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -85,7 +85,7 @@ def write_checkpoint(
         _write_manifest(temporary, step)
         _remove(final)
         temporary.rename(final)
-        _flush(folder)
+        flush_to_disk(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{final}: cannot be written ({error}); earlier checkpoints are intact") from None
@@ -203,11 +203,11 @@ def _write_manifest(folder: Path, step: int) -> None:
     files = {}
     for file in _files(folder):
         files[file.name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-        _flush(file)
+        flush_to_disk(file)
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"format": 1, "step": step, "files": files}, indent=1), encoding="utf-8")
-    _flush(manifest)
-    _flush(folder)
+    flush_to_disk(manifest)
+    flush_to_disk(folder)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -220,11 +220,3 @@ def _sha256(file: Path) -> str:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from recipe_exp.errors import TrackingError
+from recipe_exp.files import file_lock
 from recipe_exp.tracking import Journal, RunFolder, start_uploader, sync
 from recipe_exp.tracking.events import Metrics, encode_event
-from recipe_exp.tracking.files import file_lock
 from recipe_exp.tracking.locations import default_uri
 from recipe_exp.tracking.sender import uploader_lock_path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe_exp.tracking.files import LockedError, file_lock, is_locked, write_atomically
+from recipe_exp.files import LockedError, file_lock, is_locked, write_atomically
 
 
 def test_a_lock_excludes_other_holders_and_is_seen(tmp_path: Path) -> None:

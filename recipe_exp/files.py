@@ -1,4 +1,4 @@
-"""Locks and writes that survive a kill: what the run folder and the journal are made of."""
+"""Locks and writes that survive a kill: what run folders, checkpoints and caches are made of."""
 
 from __future__ import annotations
 
@@ -98,14 +98,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    flush_to_disk(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk and survives a power cut.
+
+    Raises:
+        OSError: the disk refused a file's content. Some network file systems refuse folders, which is passed over: the
+            names themselves are set.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        # Some network file systems refuse to sync a folder; the rename itself has happened.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
