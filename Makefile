@@ -10,13 +10,16 @@ comma := ,
 WANTED := dev$(if $(EXTRAS),$(comma)$(EXTRAS))
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(WANTED))
 
-.PHONY: train test check format ui clean
+.PHONY: train test test-faults check format ui clean
 
 train: $(STAMP)
 	$(BIN)/python -m recipe_exp $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses logical $(ARGS)
+
+test-faults: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses logical -m "" tests/faults $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
