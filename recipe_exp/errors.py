@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a process's exit code says, so that a script knows whether repeating the command is worth it."""
+
+    FINISHED = 0
+    """Done; so is a run that early stopping ended."""
+    FAILED = 1
+    """Something broke: repeating the same command would break again."""
+    MISTAKE = 2
+    """The configuration, the data or the machine must be mended first."""
+    UNFINISHED = 75
+    """Saved before its end, by the time limit or the stall watchdog: repeat it with `resume=latest`."""
+    SIGINT = 130
+    """A person stopped it; it can be continued."""
+    KILLED = 137
+    """It, or one of its processes, was killed: repeat it with `resume=latest`."""
+    SIGTERM = 143
+    """The machine was taken away (SIGTERM or SIGUSR1): repeat it with `resume=latest`."""
 
 
 class RecipeExpError(Exception):
@@ -11,7 +31,7 @@ class RecipeExpError(Exception):
     `exit_code` is what the command line exits with when the error reaches it.
     """
 
-    exit_code = 2
+    exit_code = ExitCode.MISTAKE
 
 
 class ConfigError(RecipeExpError):
@@ -56,10 +76,10 @@ class TrackingError(RecipeExpError):
 class TrainingError(RecipeExpError):
     """Training stopped because going on would give wrong numbers, such as a non-finite loss."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class SweepError(RecipeExpError):
     """At least one trial of a sweep did not finish."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED

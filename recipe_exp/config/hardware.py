@@ -26,5 +26,8 @@ class HardwareConfig(Section):
     """Threads that tokenize the data; `auto` takes every core."""
     num_threads: Count | Literal["auto"] = "auto"
     """Threads of PyTorch on the CPU, for each process; `auto` divides the cores."""
+    stall_timeout_minutes: Annotated[float, Field(gt=0.0)] | None = 30.0
+    """A run that gets nothing done for this long (a dead network disk, a hung GPU) writes where it hangs to `stall.txt`
+    in its folder and ends with exit code 75, which is worth repeating with `resume=latest`. null waits for ever."""
     compile: bool = False
     """Compile the model with torch.compile."""

@@ -125,7 +125,7 @@ class TrainingConfig(Section):
     max_steps: Count | None = None
     """Steps after which the run ends; the smaller of this and `num_epochs` wins."""
     stop_after_hours: Positive | None = None
-    """Save, mark the run as interrupted and stop after this many hours; `resume=latest` continues it."""
+    """Save, mark the run as interrupted and stop with exit code 75 after this many hours; `resume=latest` goes on."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
     """Peak learning rate, reached at the end of the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 100
@@ -154,8 +154,13 @@ class TrainingConfig(Section):
     """Evaluations without improvement of `evaluation.best_metric` after which the run ends; null never stops."""
     early_stopping_threshold: NonNegative = 0.0
     """A smaller improvement does not count for early stopping."""
-    on_non_finite: Literal["stop", "skip_step"] = "stop"
-    """What a NaN or infinite loss or gradient does. The weights are never updated with it."""
+    on_non_finite: Literal["stop", "skip_step", "rollback"] = "stop"
+    """What a NaN or infinite gradient does: `stop` ends the run, `skip_step` goes on without that step, `rollback` goes
+    back to the last good checkpoint and on after the step. The weights are never updated with it. An exploding loss
+    rolls back or stops."""
+    max_loss_increase: Positive | None = 3.0
+    """The loss explodes when its mean between two logged points lies this many nats a target token above the lowest
+    such mean so far; 3 is 20 times the perplexity. null lets it rise."""
     callbacks: Strings = ()
     """Callbacks of one's own, as `module:Class`."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,8 @@ class Evaluator:
         max_source_tokens: longer prompts are cut, as in training.
         batch_tokens: padded tokens of one forward pass.
         accelerator: device, precision and processes.
+        between_batches: called when a batch has been evaluated; a sign of life in long evaluations.
+        between_parts: called on every process alike when a part of the work is done; it may raise to give up the rest.
 
     Raises:
         DataError: if the split is empty.
@@ -74,6 +76,8 @@ class Evaluator:
         max_source_tokens: int,
         batch_tokens: int,
         accelerator: Accelerator,
+        between_batches: Callable[[], None] | None = None,
+        between_parts: Callable[[], None] | None = None,
     ) -> None:
         self.tokens = cache.split(split)
         self.examples = cache.examples(split)
@@ -82,6 +86,8 @@ class Evaluator:
         self.max_source_tokens = max_source_tokens
         self.batch_tokens = batch_tokens
         self.accelerator = accelerator
+        self.between_batches = between_batches or _nothing
+        self.between_parts = between_parts or _nothing
         self.prompts = [parse_prompt(text, template) for text in evaluation.validation_prompts]
         if len(self.tokens) == 0:
             raise DataError(f"the {split} split holds no recipe; raise data.{split}_fraction or add recipes")
@@ -93,6 +99,7 @@ class Evaluator:
             model: a `SequenceLoss`, not wrapped for data parallelism.
         """
         loss = self.loss(model)
+        self.between_parts()
         examples = [self.examples[index] for index in range(self._count(self.evaluation.max_generated_examples))]
         generated = self._generate(model.network, [example.source_text for example in examples])
         computed = compute_metrics(
@@ -119,6 +126,7 @@ class Evaluator:
                 moved = batch.to(self.accelerator.device)
                 loss_sum += float(model(moved.input_ids, moved.attention_mask, moved.labels))
                 num_tokens += batch.num_target_tokens
+                self.between_batches()
         model.train(was_training)
         parts = (
             gather_object([(loss_sum, num_tokens)]) if self.accelerator.num_processes > 1 else [(loss_sum, num_tokens)]
@@ -133,6 +141,7 @@ class Evaluator:
             examples = [self.examples[index] for index in range(self._count(NUM_SAMPLES))]
             texts = self._generate(model.network, [example.source_text for example in examples])
             held_out = [Sample(e.source_text, text, e.target_text) for e, text in zip(examples, texts, strict=True)]
+        self.between_parts()
         own = self._generate(model.network, self.prompts) if self.prompts else []
         return [*held_out, *(Sample(prompt, text, None) for prompt, text in zip(self.prompts, own, strict=True))]
 
@@ -146,6 +155,7 @@ class Evaluator:
                 max_new_tokens=self.evaluation.max_new_tokens,
                 num_beams=self.evaluation.num_beams,
                 max_source_tokens=self.max_source_tokens,
+                between_batches=self.between_batches,
             )
         if count == 1:
             return own
@@ -156,3 +166,7 @@ class Evaluator:
 
     def _count(self, wanted: int) -> int:
         return min(wanted, len(self.tokens))
+
+
+def _nothing() -> None:
+    """Nobody listens."""

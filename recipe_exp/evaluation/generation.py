@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ def generate(
     max_new_tokens: int,
     num_beams: int = 1,
     max_source_tokens: int | None = None,
+    between_batches: Callable[[], None] | None = None,
 ) -> list[str]:
     """Returns one recipe for each prompt, in their order.
 
@@ -31,6 +32,7 @@ def generate(
         max_new_tokens: longest recipe.
         num_beams: beams of the search, 1 for greedy.
         max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
+        between_batches: called when a batch has been written.
     """
     encoded = [_cut(ids, max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
@@ -50,6 +52,8 @@ def generate(
             )
             for index, ids in zip(batch, output.tolist(), strict=True):
                 recipes[index] = tokenizer.decode(ids)
+            if between_batches is not None:
+                between_batches()
     finally:
         network.train(was_training)
     return recipes

@@ -14,6 +14,7 @@ from torch import distributed
 
 from recipe_exp.errors import HardwareError, RecipeExpError
 from recipe_exp.hardware.processes import is_worker
+from recipe_exp.signals import Interrupted
 
 _SECONDS_TO_LET_GO = 0.2
 
@@ -55,7 +56,7 @@ def from_main_process(produce: Callable[[], Any], *, device: str) -> Any:
     if state.is_main_process:
         try:
             outcome[0] = produce()
-        except RecipeExpError as error:
+        except (RecipeExpError, Interrupted) as error:
             failure = outcome[1] = error
         except BaseException as error:
             failure, outcome[1] = error, HardwareError(f"the main process failed: {type(error).__name__}")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from types import FrameType
+
+from recipe_exp.errors import ExitCode
+from recipe_exp.signals import ended_with_parent, handling
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
-_INTERRUPTED = (130, 143)
+_ORDERLY_ENDS = (ExitCode.FINISHED, ExitCode.UNFINISHED, ExitCode.SIGINT, ExitCode.SIGTERM)
 
 
 def is_worker() -> bool:
@@ -28,25 +29,28 @@ def is_main_process() -> bool:
 def run_processes(command: Sequence[str], num_processes: int) -> int:
     """Runs a command in `num_processes` processes that find each other as under torchrun.
 
-    SIGINT and SIGTERM are passed on, so that all stop after the same step. When one process fails, the others are
-    terminated within `GRACE_SECONDS`.
+    Ending signals are passed on, so that all stop after the same step. When one process fails, the others are
+    terminated within `GRACE_SECONDS`. When this process dies, the kernel tells the others to stop.
 
     Returns:
         The exit code of the process that failed first, else of one that was interrupted, else 0.
     """
     port = _free_port()
-    workers = [_start(command, rank, num_processes, port) for rank in range(num_processes)]
+    workers: list[subprocess.Popen[bytes]] = []
+    came_early: list[int] = []
 
-    def forward(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int) -> None:
+        if not workers:
+            came_early.append(number)
+            return
         for worker in workers:
             worker.send_signal(number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(forward):
+        workers += [_start(command, rank, num_processes, port) for rank in range(num_processes)]
+        for number in came_early:
+            forward(number)
         return _wait(workers)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _start(command: Sequence[str], rank: int, num_processes: int, port: int) -> subprocess.Popen[bytes]:
@@ -59,7 +63,7 @@ def _start(command: Sequence[str], rank: int, num_processes: int, port: int) -> 
         "MASTER_PORT": str(port),
     }
     # A session of its own keeps the terminal's Ctrl-C from reaching a worker twice.
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=ended_with_parent())
 
 
 def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
@@ -86,7 +90,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> int:
 
 def _failure_of(workers: Sequence[subprocess.Popen[bytes]]) -> int | None:
     codes = (worker.poll() for worker in workers)
-    return next((code for code in codes if code not in (None, 0, *_INTERRUPTED)), None)
+    return next((code for code in codes if code not in (None, *_ORDERLY_ENDS)), None)
 
 
 def _free_port() -> int:

@@ -6,8 +6,10 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipe_exp.errors import SweepError
-from recipe_exp.sweeping.grid import Trial, short_names, swept_values
+from recipe_exp.config.relevance import short_names
+from recipe_exp.errors import SweepError, TrackingError
+from recipe_exp.signals import ENDING_SIGNALS
+from recipe_exp.sweeping.grid import Trial, swept_values
 from recipe_exp.sweeping.report import Outcome, describe_end, print_verdict, read_outcome, write_summary
 from recipe_exp.sweeping.trials import Ended, StopSignals, TrialPool
 from recipe_exp.tracking import PARENT_RUN_ID_VARIABLE, Journal, RunFolder, Status, start_uploader
@@ -19,7 +21,7 @@ class SweepInterruptedError(SweepError):
     """A signal ended the sweep before all trials had finished."""
 
     def __init__(self, number: int, message: str) -> None:
-        self.exit_code = 128 + number
+        self.exit_code = ENDING_SIGNALS[signal.Signals(number)]
         super().__init__(f"stopped by {signal.Signals(number).name}: {message}")
 
 
@@ -49,32 +51,52 @@ def run_trials(trials: Sequence[Trial], num_slots: int, command: Sequence[str]) 
                 if tracking.enabled
                 else None
             )
-            outcomes = _record_trials(folder, journal, trials, min(num_slots, len(trials)), stop)
+            outcomes: list[Outcome] = []
+            fault: Exception | None = None
+            try:
+                _record_trials(folder, journal, trials, min(num_slots, len(trials)), stop, outcomes)
+            except (OSError, TrackingError) as error:
+                if not outcomes:
+                    raise
+                fault = error
     print_verdict(outcomes)
     if uploader is not None and not uploader.finish(tracking.flush_timeout_seconds):
         print(
             f"the sweep's record is not sent yet; python -m recipe_exp task=sync task.runs=[{folder.run_id}] sends it"
         )
     _raise_unless_finished(outcomes, stop, folder)
+    if fault is not None:
+        raise fault
     return outcomes
 
 
 def _record_trials(
-    folder: RunFolder, journal: Journal, trials: Sequence[Trial], num_slots: int, stop: StopSignals
-) -> list[Outcome]:
-    """Runs the trials and leaves the sweep's record with its true status, whatever happens."""
+    folder: RunFolder,
+    journal: Journal,
+    trials: Sequence[Trial],
+    num_slots: int,
+    stop: StopSignals,
+    outcomes: list[Outcome],
+) -> None:
+    """Runs the trials and leaves the sweep's record with its true status, whatever happens.
+
+    `outcomes` gets what came of the trials once they have ended, even if the disk then refuses the record.
+    """
     status: Status = "failed"
     try:
         journal.status("running")
         journal.params({key: ", ".join(values) for key, values in swept_values(trials).items()})
         journal.tags(_tags(trials, num_slots))
-        outcomes = _run_pool(folder, trials, num_slots, stop)
+        outcomes += _run_pool(folder, trials, num_slots, stop)
         if all(outcome.status == "finished" for outcome in outcomes):
             status = "finished"
         elif stop.first is not None:
             status = "interrupted"
+        write_summary(folder.path / SUMMARY_NAME, folder.run_id, trials, {one.trial.number: one for one in outcomes})
         journal.artifact(folder.path / SUMMARY_NAME)
-        return outcomes
+    except OSError:
+        status = "failed"
+        raise
     finally:
         journal.status(status)
         journal.close()
@@ -89,7 +111,10 @@ def _run_pool(folder: RunFolder, trials: Sequence[Trial], num_slots: int, stop: 
 
     def on_end(trial: Trial, ended: Ended) -> None:
         outcomes[trial.number] = read_outcome(trial, ended, folder)
-        write_summary(summary, folder.run_id, trials, outcomes)
+        try:
+            write_summary(summary, folder.run_id, trials, outcomes)
+        except OSError as error:
+            print(f"warning: {summary}: {error.strerror}; the sweep goes on", flush=True)
         _say(trial, len(trials), describe_end(outcomes[trial.number]))
 
     at_once = f", {num_slots} at once" if num_slots > 1 else ""
@@ -97,7 +122,6 @@ def _run_pool(folder: RunFolder, trials: Sequence[Trial], num_slots: int, stop: 
     TrialPool(num_slots, folder.path, {PARENT_RUN_ID_VARIABLE: folder.run_id}, stop).run(trials, on_start, on_end)
     for trial in trials:
         outcomes.setdefault(trial.number, Outcome(trial, "not started"))
-    write_summary(summary, folder.run_id, trials, outcomes)
     return [outcomes[trial.number] for trial in trials]
 
 

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
+from typing import IO
 
 from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.signals import ended_with_parent, handling
 from recipe_exp.sweeping.grid import Trial
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-_PR_SET_PDEATHSIG = 1
-# Loaded here because a process between fork and exec should load nothing.
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Share:
 
 
 class StopSignals:
-    """Takes SIGINT and SIGTERM while a sweep runs, so that the sweep decides when it acts on them.
+    """Takes the ending signals while a sweep runs, so that the sweep decides when it acts on them.
 
     Outside a process's main thread, where Python refuses handlers, it takes nothing.
     """
@@ -59,24 +54,22 @@ class StopSignals:
     def __init__(self) -> None:
         self.first: int | None = None
         self._pending: deque[int] = deque()
-        self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._take) for number in SIGNALS}
+        self._handlers.enter_context(handling(self._take))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._handlers.close()
 
     def pending(self) -> list[int]:
         """Returns the signals that came since the last call."""
         return [self._pending.popleft() for _ in range(len(self._pending))]
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _take(self, number: int) -> None:
         self.first = self.first or number
         self._pending.append(number)
 
@@ -140,9 +133,8 @@ class TrialPool:
     A session of its own keeps the terminal's Ctrl-C from reaching a trial twice: the pool passes each signal on once,
     and starts nothing after the first. A second signal is passed on too, and ends a trial at once.
 
-    When this process dies without a word, the kernel sends SIGTERM to its trials (`PR_SET_PDEATHSIG`), so that none
-    goes on alone, but each still writes its checkpoint and its status, and ends its own worker processes. The kernel
-    ties this to the thread that starts the trials, which therefore has to live as long as they do.
+    When this process dies without a word, the kernel sends SIGTERM to its trials, so that none goes on alone, but each
+    still writes its checkpoint and its status, and ends its own worker processes.
 
     Args:
         num_slots: how many run at once.
@@ -181,8 +173,7 @@ class TrialPool:
         slot = next(slot for slot in range(self._num_slots) if slot not in self._running)
         share = share_of_machine(slot, self._num_slots, trial.config.hardware, gpus)
         overrides = [*trial.overrides, *share.overrides, *trial.run_name_override, "hydra.mode=RUN"]
-        parent_id = os.getpid()
-        with log_path(self._log_folder, trial).open("ab") as log:
+        with _open_log(log_path(self._log_folder, trial)) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "recipe_exp", *overrides],
                 # Unbuffered, so that the log shows what happens now and a killed trial's last words are in it.
@@ -191,7 +182,7 @@ class TrialPool:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: _die_with(parent_id),
+                preexec_fn=ended_with_parent(),
             )
         self._running[slot] = _Running(trial, process, time.monotonic())
 
@@ -225,8 +216,9 @@ def log_path(folder: Path, trial: Trial) -> Path:
     return folder / f"trial-{trial.number}.log"
 
 
-def _die_with(parent_id: int) -> None:
-    """Asks the kernel, between fork and exec, for SIGTERM when the parent dies."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_id:  # it died before the kernel was asked
-        os._exit(128 + signal.SIGTERM)
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        return path.open("ab")
+    except OSError as error:
+        print(f"warning: {path}: {error.strerror}; what the trial prints is not kept", flush=True)
+        return Path(os.devnull).open("ab")

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from enum import Enum
-from types import FrameType, TracebackType
+from types import TracebackType
 
+from recipe_exp.errors import ExitCode
+from recipe_exp.signals import ENDING_SIGNALS, Interrupted, handling
 from recipe_exp.tracking import Status
 
 
 class StopReason(Enum):
-    """Why a run ended. The value is the process's exit code."""
+    """Why a run ended. With several processes, the latest in this order counts."""
 
-    FINISHED = 0
-    EARLY_STOPPING = -1
-    TIME_LIMIT = -2
-    FAILED = 1
-    SIGINT = 130
-    SIGTERM = 143
+    FINISHED = "finished"
+    EARLY_STOPPING = "early_stopping"
+    TIME_LIMIT = "time_limit"
+    FAILED = "failed"
+    SIGINT = "sigint"
+    SIGTERM = "sigterm"
 
     @property
-    def exit_code(self) -> int:
-        """The process's exit code; an end that was configured is a success."""
-        return max(self.value, 0)
+    def exit_code(self) -> ExitCode:
+        """The process's exit code."""
+        match self:
+            case StopReason.FINISHED | StopReason.EARLY_STOPPING:
+                return ExitCode.FINISHED
+            case StopReason.TIME_LIMIT:
+                return ExitCode.UNFINISHED
+            case StopReason.FAILED:
+                return ExitCode.FAILED
+            case StopReason.SIGINT:
+                return ExitCode.SIGINT
+            case StopReason.SIGTERM:
+                return ExitCode.SIGTERM
 
     @property
     def status(self) -> Status:
@@ -39,11 +51,11 @@ class StopReason(Enum):
                 return "interrupted"
 
 
-_REASONS = {signal.SIGINT: StopReason.SIGINT, signal.SIGTERM: StopReason.SIGTERM}
+_REASONS = {ExitCode.SIGINT: StopReason.SIGINT, ExitCode.SIGTERM: StopReason.SIGTERM}
 
 
 class Lifecycle:
-    """Turns SIGINT and SIGTERM into a stop after the present step, and remembers why the run ended.
+    """Turns the ending signals into a stop after the present step, and remembers why the run ended.
 
     A second signal ends the process at once; the last complete checkpoint stays. Handlers are only set in a process's
     main thread, so a run inside a notebook's thread is stopped by its own means.
@@ -62,21 +74,19 @@ class Lifecycle:
         # What this process alone was asked: a signal may arrive while the processes still talk about the step before.
         self._asked = StopReason.FINISHED
         self._was_signalled = False
+        self._is_interruptible = False
         self._agree = agree
         self._order = list(StopReason)
-        self._previous: dict[int, signal.Handlers | Callable[[int, FrameType | None], object] | int | None] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> Lifecycle:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._on_signal) for number in _REASONS}
+        self._handlers.enter_context(handling(self._on_signal))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
+        self._handlers.close()
 
     def should_stop(self) -> bool:
         """Returns whether the run is to end now; with several processes all get the same answer."""
@@ -89,14 +99,53 @@ class Lifecycle:
         if self._asked is StopReason.FINISHED:
             self._asked = reason
 
+    def give_up(self, interruption: Interrupted) -> None:
+        """Records that the run is interrupted even after its last step: something beside the steps is undone."""
+        self.reason = _REASONS[interruption.exit_code]
+
     def fail(self, error: BaseException) -> None:
         """Records that an error ended the run, perhaps in the middle of a step."""
         self.error = error
-        self.reason = StopReason.SIGINT if isinstance(error, KeyboardInterrupt) else StopReason.FAILED
+        if isinstance(error, Interrupted):
+            self.give_up(error)
+        else:
+            self.reason = StopReason.SIGINT if isinstance(error, KeyboardInterrupt) else StopReason.FAILED
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        reason = _REASONS[signal.Signals(number)]
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Lets a signal raise `Interrupted` inside, for work that can be done again and changes no weight.
+
+        Several processes would lose each other in the middle of an exchange: they do the work to its end, or call
+        `raise_if_asked` where all of them pass.
+        """
+        if self._agree is not None:
+            yield
+            return
+        self._is_interruptible = True
+        try:
+            self._raise(self._asked)
+            yield
+        finally:
+            self._is_interruptible = False
+
+    def raise_if_asked(self) -> None:
+        """Raises `Interrupted` on every process if a signal reached any of them; called by all of them alike.
+
+        Raises:
+            Interrupted: if so.
+        """
+        asked = self._order.index(self._asked)
+        self._raise(self._order[asked if self._agree is None else self._agree(asked)])
+
+    def _raise(self, asked: StopReason) -> None:
+        if asked in _REASONS.values():
+            raise Interrupted(asked.exit_code)
+
+    def _on_signal(self, number: int) -> None:
+        exit_code = ENDING_SIGNALS[signal.Signals(number)]
         if self._was_signalled:
-            os._exit(reason.exit_code)
+            os._exit(exit_code)
         self._was_signalled = True
-        self.stop(reason)
+        self.stop(_REASONS[exit_code])
+        if self._is_interruptible:
+            self._raise(self._asked)

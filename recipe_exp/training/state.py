@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -16,21 +16,24 @@ class TrainerState:
         step: optimizer steps done.
         num_examples: examples seen, over all processes.
         num_target_tokens: target tokens learnt from, over all processes.
+        num_skipped_steps: steps whose update was not applied, or was taken back by a rollback.
     """
 
     step: int = 0
     num_examples: int = 0
     num_target_tokens: int = 0
+    num_skipped_steps: int = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data."""
-        return {"step": self.step, "num_examples": self.num_examples, "num_target_tokens": self.num_target_tokens}
+        return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the fields back."""
         self.step = int(state["step"])
         self.num_examples = int(state["num_examples"])
         self.num_target_tokens = int(state["num_target_tokens"])
+        self.num_skipped_steps = int(state.get("num_skipped_steps", 0))
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class StepResult:
         step: steps done after it.
         loss_sum: summed cross-entropy of this process's share of the window.
         grad_norm: global 2-norm of the window's gradient before clipping.
-        is_finite: whether the gradient was finite, so that the weights were updated; that of a non-finite loss is not.
+        is_finite: whether the weights were updated: the gradient was finite, which that of a non-finite loss is not,
+            and the window had a target token.
         learning_rate: of this update.
         num_examples: of the window, over all processes.
         num_target_tokens: of the window, over all processes.

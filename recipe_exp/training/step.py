@@ -64,7 +64,8 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = self._accumulate_gradients(window)
         grad_norm = self._clip()
-        is_finite = torch.isfinite(grad_norm)
+        # An update without a target token would still move the weights, by their momentum and decay.
+        is_finite = torch.isfinite(grad_norm) & (window.num_target_tokens > 0)
         learning_rate = self.schedule(window.step)
         set_learning_rate(self.optimizer, learning_rate)
         gated_step(self.optimizer, is_finite)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe_exp.data.loader import Window
+from recipe_exp.errors import TrainingError
 from recipe_exp.training.callbacks.callback import Callback, CallbackList
+from recipe_exp.training.guard import RollbackError
 from recipe_exp.training.lifecycle import Lifecycle, StopReason
 from recipe_exp.training.state import StepResult, TrainerState
 
@@ -37,6 +39,7 @@ class Trainer:
         callbacks: everything else.
         lifecycle: turns signals into a stop after the present step, the same one on every process.
         restore: puts back a saved position before the first step and returns nothing.
+        roll_back: puts back the last good position after a fault; None ends the run with it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Trainer:
         callbacks: Sequence[Callback],
         lifecycle: Lifecycle,
         restore: Callable[[Trainer], None] | None = None,
+        roll_back: Callable[[Trainer, RollbackError], None] | None = None,
     ) -> None:
         self.step = step
         self.windows = windows
@@ -54,6 +58,7 @@ class Trainer:
         self.callbacks = CallbackList(callbacks)
         self.lifecycle = lifecycle
         self.restore = restore
+        self.roll_back = roll_back
         self.state = TrainerState()
         self.metrics: dict[str, float] = {}
         self.clock = Stopwatch()
@@ -73,22 +78,39 @@ class Trainer:
                 windows = self.windows(self.state.step)
                 self.clock.start()
                 while not self.finished():
-                    if self._at_epoch_start():
-                        self.callbacks.call("on_epoch_begin", self)
-                    self.callbacks.call("on_step_begin", self)
-                    result = self.step(next(windows))
-                    self._advance(result)
-                    self.callbacks.call("on_step_end", self, result)
-                    if self._at_epoch_start():
-                        self.callbacks.call("on_epoch_end", self)
-                    if self._is_save_due:
-                        self.save()
+                    try:
+                        self._take_step(windows)
+                    except RollbackError as fault:
+                        windows = self._roll_back(fault)
             except BaseException as error:
                 self.lifecycle.fail(error)
                 raise
             finally:
                 self.callbacks.close(self)
         return self.lifecycle.reason
+
+    def _take_step(self, windows: Iterator[Window]) -> None:
+        if self._at_epoch_start():
+            self.callbacks.call("on_epoch_begin", self)
+        self.callbacks.call("on_step_begin", self)
+        result = self.step(next(windows))
+        self._advance(result)
+        self.callbacks.call("on_step_end", self, result)
+        if self._at_epoch_start():
+            self.callbacks.call("on_epoch_end", self)
+        if self._is_save_due:
+            self.save()
+
+    def _roll_back(self, fault: RollbackError) -> Iterator[Window]:
+        """Goes back to the last good state and on after the present step: the windows between are passed over."""
+        step = self.state.step
+        self._is_save_due = False
+        if self.roll_back is None:
+            raise TrainingError(str(fault)) from None
+        self.roll_back(self, fault)
+        self.state.num_skipped_steps += step - self.state.step
+        self.state.step = step
+        return self.windows(step)
 
     def finished(self) -> bool:
         """Returns whether the run is long enough or was asked to stop; all processes agree."""
@@ -114,10 +136,15 @@ class Trainer:
             self.callbacks.call("on_checkpoint", self)
 
     def validate(self, evaluate: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
-        """Evaluates between two steps, with the events around it, and logs what came out."""
+        """Evaluates between two steps, with the events around it, and logs what came out.
+
+        Raises:
+            Interrupted: if a signal asks to stop before the evaluation has ended.
+        """
         with self.clock.paused():
             self.callbacks.call("on_validation_begin", self)
-            metrics = evaluate()
+            with self.lifecycle.interruptible():
+                metrics = evaluate()
             self.log(metrics)
             self.callbacks.call("on_validation_end", self, metrics)
         return metrics

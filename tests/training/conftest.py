@@ -20,6 +20,7 @@ from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models import load
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.training.callbacks import Callback
+from recipe_exp.training.guard import RollbackError
 from recipe_exp.training.lifecycle import Lifecycle
 from recipe_exp.training.optimizers import build_optimizer
 from recipe_exp.training.state import StepResult
@@ -141,6 +142,7 @@ def build_trainer() -> TrainerBuilder:
         outcomes: Mapping[int, Mapping[str, Any] | BaseException] = MappingProxyType({}),
         lifecycle: Lifecycle | None = None,
         restore: Callable[[Trainer], None] | None = None,
+        roll_back: Callable[[Trainer, RollbackError], None] | None = None,
     ) -> Trainer:
         def step(window: Any) -> StepResult:
             outcome = outcomes.get(window + 1, {})
@@ -152,6 +154,6 @@ def build_trainer() -> TrainerBuilder:
             return iter(range(start, total_steps))
 
         length = RunLength(total_steps, steps_per_epoch)
-        return Trainer(step, windows, length, callbacks, lifecycle or Lifecycle(), restore)
+        return Trainer(step, windows, length, callbacks, lifecycle or Lifecycle(), restore, roll_back)
 
     return build

@@ -3,11 +3,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
 import shutil
+import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from recipe_exp.errors import CheckpointError, ConfigError, TrainingError
+from recipe_exp.errors import CheckpointError, ConfigError, ExitCode, TrainingError
 from recipe_exp.tracking import Journal, RunFolder
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import EVENTS, Callback, CallbackList, import_callbacks
-from recipe_exp.training.callbacks.checkpoint import Best, CheckpointCallback, publish_model
+from recipe_exp.training.callbacks.checkpoint import Best, CheckpointCallback
 from recipe_exp.training.callbacks.console import ConsoleCallback
 from recipe_exp.training.callbacks.evaluation import (
     BestMetric,
@@ -30,6 +28,7 @@ from recipe_exp.training.callbacks.evaluation import (
 )
 from recipe_exp.training.callbacks.journal import JournalCallback
 from recipe_exp.training.callbacks.metrics import MetricsCallback
+from recipe_exp.training.guard import Guard, Policy, RollbackError
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
 from recipe_exp.training.trainer import Trainer
@@ -68,6 +67,25 @@ class Log(Callback):
 def keep(values: Sequence[float]) -> list[float]:
     """Sums over the only process."""
     return list(values)
+
+
+def metrics_every(
+    every_n_steps: int,
+    policy: Policy = "stop",
+    sum_over_processes: Callable[[Sequence[float]], Sequence[float]] = keep,
+    *,
+    max_loss_increase: float | None = None,
+    reports: list[str] | None = None,
+) -> MetricsCallback:
+    """Metrics of a run whose recipes and checkpoints have simple names."""
+    guard = Guard(
+        policy,
+        max_loss_increase,
+        describe_window=lambda step: f"recipes of step {step}",
+        last_checkpoint=lambda: "step-00000002",
+        report=(reports if reports is not None else []).append,
+    )
+    return MetricsCallback(every_n_steps, guard, sum_over_processes)
 
 
 def evaluation_of(*values: float, every_n_steps: int = 1) -> EvaluationCallback:
@@ -160,7 +178,7 @@ def test_the_loss_is_averaged_over_target_tokens(build_trainer: TrainerBuilder) 
         2: {"loss": 1.0, "num_target_tokens": 10},
         3: {"loss": 2.0, "num_target_tokens": 5},
     }
-    build_trainer(MetricsCallback(2, "stop", keep), log, total_steps=3, outcomes=outcomes).fit()
+    build_trainer(metrics_every(2), log, total_steps=3, outcomes=outcomes).fit()
     assert sorted(log.entries) == [2, 3], "every second step, and the last"
     assert log.entries[2]["train/loss"] == pytest.approx((4.0 * 30 + 1.0 * 10) / 40)
     assert log.entries[3]["train/loss"] == pytest.approx(2.0)
@@ -184,7 +202,7 @@ def test_a_save_within_an_interval_changes_no_logged_number(build_trainer: Train
 
     def logged(*more: Callback, restore: Callable[[Trainer], None] | None = None) -> dict[int, float]:
         log = Log()
-        callbacks = [MetricsCallback(5, "stop", keep), log, *more]
+        callbacks = [metrics_every(5), log, *more]
         build_trainer(*callbacks, total_steps=10, outcomes=outcomes, restore=restore).fit()
         return {step: metrics["train/loss"] for step, metrics in log.entries.items()}
 
@@ -205,12 +223,12 @@ def test_sums_of_several_processes_are_saved_whole(build_trainer: TrainerBuilder
         return [3 * value for value in values]
 
     log = Log()
-    build_trainer(MetricsCallback(4, "stop", times_three), Save(), log, total_steps=4).fit()
+    build_trainer(metrics_every(4, "stop", times_three), Save(), log, total_steps=4).fit()
     assert log.entries[4]["train/loss"] == pytest.approx(3 * 2.0)
 
 
 def test_seconds_before_an_interruption_count_for_the_throughput(build_trainer: TrainerBuilder) -> None:
-    callback = MetricsCallback(10, "stop", keep)
+    callback = metrics_every(10)
     trainer = build_trainer(callback)
     callback.load_state_dict({**callback.state_dict(), "seconds": 50.0})
     log = Log()
@@ -222,12 +240,91 @@ def test_seconds_before_an_interruption_count_for_the_throughput(build_trainer: 
 def test_a_non_finite_step_stops_the_run_and_is_named(build_trainer: TrainerBuilder) -> None:
     outcomes = {3: {"is_finite": False, "loss": NAN}, 4: {"is_finite": False, "loss": NAN}}
     log = Log()
-    trainer = build_trainer(MetricsCallback(5, "stop", keep), log, outcomes=outcomes)
+    trainer = build_trainer(metrics_every(5), log, outcomes=outcomes)
     with pytest.raises(TrainingError, match=r"^step 3: .*training\.learning_rate.*training\.on_non_finite") as caught:
         trainer.fit()
     assert "\n" not in str(caught.value)
     assert trainer.lifecycle.reason.exit_code == caught.value.exit_code == 1
     assert log.entries == {}
+
+
+def test_a_faulty_step_names_its_recipes_and_the_last_good_checkpoint(build_trainer: TrainerBuilder) -> None:
+    outcomes = {2: {"is_finite": False, "num_target_tokens": 0}, 3: {"is_finite": False}}
+    with pytest.raises(TrainingError) as caught:
+        build_trainer(metrics_every(4), outcomes=outcomes).fit()
+    assert str(caught.value).startswith(
+        "step 2: its window has no target token (so in steps 3); the weights were not updated with it. "
+        "It learnt from recipes of step 2; the last good checkpoint is step-00000002; "
+    )
+
+
+def test_a_loss_that_explodes_stops_the_run_after_it_was_logged(build_trainer: TrainerBuilder) -> None:
+    outcomes = {1: {"loss": 2.5}, 2: {"loss": 2.0}, 3: {"loss": 4.9}, 4: {"loss": 5.1}}
+    log = Log()
+    trainer = build_trainer(metrics_every(1, max_loss_increase=3.0), log, outcomes=outcomes)
+    with pytest.raises(TrainingError, match=r"^step 4: the loss exploded to 5.1 from 2\. .*training.max_loss_increase"):
+        trainer.fit()
+    assert log.entries[4]["train/loss"] == pytest.approx(5.1)
+    lenient = build_trainer(metrics_every(1, max_loss_increase=None), outcomes=outcomes)
+    assert lenient.fit() is StopReason.FINISHED
+
+
+def test_the_lowest_loss_survives_an_interruption(build_trainer: TrainerBuilder) -> None:
+    first = metrics_every(1, max_loss_increase=3.0)
+    build_trainer(first, outcomes={1: {"loss": 1.0}}, total_steps=2).fit()
+    second = metrics_every(1, max_loss_increase=3.0)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    with pytest.raises(TrainingError, match=r"exploded to 4\.5 from 1"):
+        build_trainer(second, outcomes={1: {"loss": 4.5}}).fit()
+
+
+def test_nothing_is_evaluated_between_a_faulty_step_and_its_discovery(build_trainer: TrainerBuilder) -> None:
+    callbacks = (metrics_every(100), evaluation_of(1.0, every_n_steps=2))
+    log = Log()
+    with pytest.raises(TrainingError, match=r"^step 1: "):
+        build_trainer(*callbacks, log, outcomes={1: {"is_finite": False}}).fit()
+    assert log.entries == {}
+
+
+def test_a_rollback_goes_back_and_passes_the_windows_over(build_trainer: TrainerBuilder) -> None:
+    """Steps 1-4 are saved; in 6 something breaks, so 5 and 6 are taken back and 7 follows on 4."""
+    saved: dict[str, Any] = {}
+    learnt: list[int] = []
+
+    class Save(Callback):
+        def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+            learnt.append(result.step)
+            if result.step == 4:
+                saved.update(json.loads(json.dumps(trainer.state_dict())))
+
+    def roll_back(trainer: Trainer, fault: RollbackError) -> None:
+        assert str(fault).startswith("step 6: ")
+        trainer.load_state_dict(saved)
+
+    log = Log()
+    trainer = build_trainer(
+        metrics_every(2, "rollback"),
+        Save(),
+        log,
+        outcomes={6: {"is_finite": False}},
+        total_steps=8,
+        roll_back=roll_back,
+    )
+    assert trainer.fit() is StopReason.FINISHED
+    assert learnt == [1, 2, 3, 4, 5, 7, 8]
+    assert trainer.state.state_dict() == {
+        "step": 8,
+        "num_examples": 6 * 2,
+        "num_target_tokens": 6 * 10,
+        "num_skipped_steps": 2,
+    }
+    assert log.entries[8]["train/skipped_steps"] == 2.0
+
+
+def test_a_rollback_without_a_way_back_ends_the_run(build_trainer: TrainerBuilder) -> None:
+    trainer = build_trainer(metrics_every(1, "rollback"), outcomes={1: {"is_finite": False}})
+    with pytest.raises(TrainingError, match=r"^step 1: "):
+        trainer.fit()
 
 
 def test_a_non_finite_step_stops_the_run_before_it_is_saved(build_trainer: TrainerBuilder) -> None:
@@ -241,7 +338,7 @@ def test_a_non_finite_step_stops_the_run_before_it_is_saved(build_trainer: Train
         def on_checkpoint(self, trainer: Trainer) -> None:
             saves.append(trainer.state.step)
 
-    trainer = build_trainer(MetricsCallback(100, "stop", keep), Save(), outcomes={1: {"is_finite": False}})
+    trainer = build_trainer(metrics_every(100), Save(), outcomes={1: {"is_finite": False}})
     with pytest.raises(TrainingError, match=r"^step 1: "):
         trainer.fit()
     assert saves == []
@@ -250,8 +347,13 @@ def test_a_non_finite_step_stops_the_run_before_it_is_saved(build_trainer: Train
 def test_skipped_steps_are_counted_and_left_out_of_the_mean(build_trainer: TrainerBuilder) -> None:
     outcomes = {2: {"is_finite": False, "loss": NAN}, 4: {"is_finite": False, "loss": math.inf}}
     log = Log()
-    build_trainer(MetricsCallback(3, "skip_step", keep), log, outcomes=outcomes).fit()
+    reports: list[str] = []
+    build_trainer(metrics_every(3, "skip_step", reports=reports), log, outcomes=outcomes).fit()
     assert [log.entries[step]["train/loss"] for step in (3, 6)] == [2.0, 2.0]
+    assert [line.partition(";")[0] for line in reports] == [
+        "warning: step 2: its gradient is not finite",
+        "warning: step 4: its gradient is not finite",
+    ]
     assert [log.entries[step]["train/skipped_steps"] for step in (3, 6)] == [1.0, 2.0]
 
 
@@ -274,6 +376,54 @@ def test_evaluation_comes_every_n_steps_and_at_the_end(build_trainer: TrainerBui
     assert evaluated == [10]
 
 
+def test_a_signal_gives_an_evaluation_up_and_the_resumed_run_makes_it(build_trainer: TrainerBuilder) -> None:
+    def interrupted_evaluation(_step: int) -> dict[str, float]:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the signal does not wait")
+
+    first = EvaluationCallback(interrupted_evaluation, 4)
+    log = Log()
+    trainer = build_trainer(first, log)
+    assert trainer.fit() is StopReason.SIGTERM
+    assert (trainer.state.step, log.entries) == (4, {})
+    saved = json.loads(json.dumps(trainer.state_dict()))
+
+    second = evaluation_of(1.5, 1.25, every_n_steps=4)
+    resumed = build_trainer(second, log, restore=lambda trainer: trainer.load_state_dict(saved))
+    assert resumed.fit() is StopReason.FINISHED
+    assert log.entries == {4: {"eval/loss": 1.5}, 6: {"eval/loss": 1.25}}
+    assert second.state_dict() == {"owed": None}
+
+
+def test_a_run_whose_last_evaluation_was_given_up_is_not_finished(build_trainer: TrainerBuilder) -> None:
+    def interrupted_evaluation(_step: int) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    trainer = build_trainer(EvaluationCallback(interrupted_evaluation, None))
+    assert trainer.fit() is StopReason.SIGINT
+    assert trainer.state.step == trainer.length.total_steps
+
+
+def test_samples_are_given_up_and_made_later_too(build_trainer: TrainerBuilder) -> None:
+    written: list[int] = []
+
+    def write(step: int) -> None:
+        if not written:
+            written.append(-step)
+            signal.raise_signal(signal.SIGTERM)
+        written.append(step)
+
+    trainer = build_trainer(EvaluationCallback(lambda _step: {}, None, write, 2))
+    assert trainer.fit() is StopReason.SIGTERM
+    saved = trainer.state_dict()
+    build_trainer(
+        EvaluationCallback(lambda _step: {}, None, write, 2),
+        restore=lambda trainer: trainer.load_state_dict(saved),
+    ).fit()
+    assert written == [-2, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("mode", "values", "stops_at"),
     [
@@ -292,7 +442,7 @@ def test_early_stopping_waits_for_its_patience(
     reason = trainer.fit()
     assert trainer.state.step == stops_at
     assert reason is (StopReason.FINISHED if stops_at == 7 else StopReason.EARLY_STOPPING)
-    assert reason.exit_code == 0
+    assert reason.exit_code == ExitCode.FINISHED
 
 
 def test_a_gain_up_to_the_threshold_does_not_count(build_trainer: TrainerBuilder) -> None:
@@ -337,6 +487,7 @@ class Saver:
             write=self.write,
             on_best=self.bests.append,
             report=self.lines.append,
+            resume_command="python -m recipe_exp resume=RUN",
             **{"every_n_steps": None, "keep_best": 1, "metric": LOSS, **settings},
         )
 
@@ -409,7 +560,7 @@ def test_the_best_are_ranked_and_kept_beside_the_newest(
     assert saver.model_step == (best_steps[0] if best_steps else 4)
     assert [best.step for best in saver.bests][-1:] == best_steps[:1]
     names = {file.name for file in (tmp_path / "model").iterdir()}
-    assert names == {"config.json", "model.safetensors"}, "what loads, without the state of training"
+    assert names == {"config.json", "model.safetensors", "manifest.json"}, "what loads, without the state of training"
 
 
 def test_without_an_evaluation_the_newest_is_the_model(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
@@ -513,69 +664,13 @@ def test_after_a_fall_back_the_damaged_checkpoint_pushes_none_out(
     assert checkpoint.newest_sound(tmp_path / "checkpoints") == (tmp_path / "checkpoints" / "step-00000005", [])
 
 
-def test_a_published_model_takes_no_room_of_its_own(tmp_path: Path) -> None:
-    source, model = tmp_path / "step-00000001", tmp_path / "model"
-    source.mkdir()
-    for name in ("model.safetensors", "config.json", checkpoint.OPTIMIZER, checkpoint.STATE, checkpoint.MANIFEST):
-        (source / name).write_text(name, encoding="utf-8")
-    publish_model(source, model)
-    assert {file.name for file in model.iterdir()} == {"model.safetensors", "config.json"}
-    assert (model / "model.safetensors").samefile(source / "model.safetensors")
-    shutil.rmtree(source)
-    assert (model / "model.safetensors").read_text() == "model.safetensors"
-
-
-def test_a_model_is_copied_where_the_disk_has_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError("no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-    (tmp_path / "source").mkdir()
-    (tmp_path / "source" / "config.json").write_text("{}", encoding="utf-8")
-    publish_model(tmp_path / "source", tmp_path / "model")
-    assert (tmp_path / "model" / "config.json").read_text() == "{}"
-
-
-def test_a_reader_finds_a_whole_model_while_it_is_replaced(tmp_path: Path) -> None:
-    names = [f"part-{number}" for number in range(6)]
-    sources = [tmp_path / f"source-{number}" for number in range(2)]
-    for source in sources:
-        source.mkdir()
-        for name in names:
-            (source / name).write_text(source.name, encoding="utf-8")
-    publish_model(sources[0], tmp_path / "model")
-    is_over = threading.Event()
-
-    def replace_all_the_time() -> None:
-        for number in range(150):
-            publish_model(sources[number % 2], tmp_path / "model")
-        is_over.set()
-
-    writer = threading.Thread(target=replace_all_the_time)
-    writer.start()
-    num_found, last_seen, longest_absence = 0, time.monotonic(), 0.0
-    while not is_over.is_set():
-        try:
-            found = set(os.listdir(tmp_path / "model"))  # noqa: PTH208
-        except FileNotFoundError:
-            longest_absence = max(longest_absence, time.monotonic() - last_seen)
-            continue
-        last_seen = time.monotonic()
-        # A listing may race with the removal of the model that was replaced, but never with writing.
-        num_found += found == set(names)
-    writer.join()
-    assert num_found > 0
-    assert longest_absence < 1.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "source-0", "source-1"]
-
-
 # Console and journal
 
 
 def test_without_a_terminal_a_line_now_and_then_tells_the_progress(build_trainer: TrainerBuilder) -> None:
     stream = io.StringIO()
     callback = ConsoleCallback(Console(file=stream, width=100))
-    build_trainer(MetricsCallback(1, "stop", keep), callback, evaluation_of(1.25, every_n_steps=6)).fit()
+    build_trainer(metrics_every(1), callback, evaluation_of(1.25, every_n_steps=6)).fit()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2, "the first point; the others come too soon after it"
     assert lines[0].startswith("step 1/6  loss 2.000  rate 1.0e-02  ")
@@ -585,7 +680,7 @@ def test_without_a_terminal_a_line_now_and_then_tells_the_progress(build_trainer
 def test_on_a_terminal_a_bar_is_opened_and_closed(build_trainer: TrainerBuilder) -> None:
     stream = io.StringIO()
     console = Console(file=stream, width=120, force_terminal=True)
-    callbacks = (MetricsCallback(1, "stop", keep), ConsoleCallback(console), evaluation_of(1.25, every_n_steps=6))
+    callbacks = (metrics_every(1), ConsoleCallback(console), evaluation_of(1.25, every_n_steps=6))
     build_trainer(*callbacks).fit()
     shown = stream.getvalue()
     assert "\x1b[?25l" in shown
@@ -604,7 +699,7 @@ def test_the_bar_is_closed_after_an_error(build_trainer: TrainerBuilder) -> None
 def test_logged_metrics_reach_the_journal_with_their_step(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, run_name="small", command=["python"])
     journal = Journal(folder)
-    callbacks = (MetricsCallback(3, "stop", keep), JournalCallback(journal), evaluation_of(1.25, every_n_steps=6))
+    callbacks = (metrics_every(3), JournalCallback(journal), evaluation_of(1.25, every_n_steps=6))
     build_trainer(*callbacks).fit()
     journal.close()
     lines = [json.loads(line) for line in folder.metrics_path.read_text().splitlines()]

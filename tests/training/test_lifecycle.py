@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from recipe_exp.signals import ENDING_SIGNALS, Interrupted
 from recipe_exp.training.callbacks import Callback
 from recipe_exp.training.lifecycle import Lifecycle, StopReason
 from recipe_exp.training.state import StepResult
@@ -56,7 +57,10 @@ def start_loop(tmp_path: Path, seconds_per_step: float) -> subprocess.Popen[str]
     return process
 
 
-@pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143), (signal.SIGUSR1, "SIGTERM", 143)],
+)
 def test_a_signal_ends_the_run_after_the_step(tmp_path: Path, number: int, name: str, code: int) -> None:
     with start_loop(tmp_path, 0.3) as process:
         process.send_signal(number)
@@ -82,7 +86,7 @@ def test_exit_codes_and_statuses() -> None:
     assert found == {
         StopReason.FINISHED: (0, "finished"),
         StopReason.EARLY_STOPPING: (0, "finished"),
-        StopReason.TIME_LIMIT: (0, "interrupted"),
+        StopReason.TIME_LIMIT: (75, "interrupted"),
         StopReason.FAILED: (1, "failed"),
         StopReason.SIGINT: (130, "interrupted"),
         StopReason.SIGTERM: (143, "interrupted"),
@@ -90,9 +94,10 @@ def test_exit_codes_and_statuses() -> None:
 
 
 def test_handlers_are_put_back() -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
     with Lifecycle() as lifecycle:
-        assert signal.getsignal(signal.SIGTERM) == lifecycle._on_signal
+        signal.raise_signal(signal.SIGUSR1)
+        assert lifecycle.should_stop()
     assert {number: signal.getsignal(number) for number in before} == before
 
 
@@ -186,3 +191,34 @@ def test_a_signal_between_two_steps_keeps_the_step_that_was_done(build_trainer: 
     trainer = build_trainer(Signal())
     assert trainer.fit() is StopReason.SIGTERM
     assert trainer.state.step == 3
+
+
+def test_work_that_can_be_repeated_is_interrupted_at_once() -> None:
+    with Lifecycle() as lifecycle:
+        with pytest.raises(Interrupted) as caught, lifecycle.interruptible():
+            signal.raise_signal(signal.SIGTERM)
+        assert caught.value.exit_code == 143
+        with pytest.raises(Interrupted), lifecycle.interruptible():
+            raise AssertionError("not begun after a signal")
+        assert lifecycle.should_stop()
+
+
+def test_what_is_not_asked_by_a_signal_interrupts_no_work() -> None:
+    with Lifecycle() as lifecycle:
+        lifecycle.stop(StopReason.TIME_LIMIT)
+        with lifecycle.interruptible():
+            lifecycle.raise_if_asked()
+        assert lifecycle.should_stop()
+
+
+def test_several_processes_are_interrupted_where_all_of_them_pass() -> None:
+    sigterm = list(StopReason).index(StopReason.SIGTERM)
+    other = Lifecycle(lambda value: max(value, sigterm))
+    with other, other.interruptible():
+        with pytest.raises(Interrupted) as caught:
+            other.raise_if_asked()
+        assert caught.value.exit_code == 143
+    own = Lifecycle(lambda _value: 0)
+    with own, own.interruptible():
+        signal.raise_signal(signal.SIGTERM)
+        own.raise_if_asked()  # the others have not heard of it yet

@@ -66,7 +66,12 @@ def test_every_callback_hears_an_event_in_order_of_priority(build_trainer: Train
 def test_counters_add_up_what_steps_report(build_trainer: TrainerBuilder) -> None:
     trainer = build_trainer(total_steps=3, steps_per_epoch=2, outcomes={2: {"num_target_tokens": 7, "num_examples": 1}})
     trainer.fit()
-    assert trainer.state.state_dict() == {"step": 3, "num_examples": 5, "num_target_tokens": 27}
+    assert trainer.state.state_dict() == {
+        "step": 3,
+        "num_examples": 5,
+        "num_target_tokens": 27,
+        "num_skipped_steps": 0,
+    }
     assert trainer.epoch == 1.5
 
 

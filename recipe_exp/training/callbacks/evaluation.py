@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from recipe_exp.signals import Interrupted
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
@@ -12,9 +13,14 @@ from recipe_exp.training.state import StepResult
 if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
+Owed: TypeAlias = Literal["evaluation", "samples"]
+
 
 class EvaluationCallback(Callback):
     """Evaluates every N steps and at the end of the run.
+
+    A signal does not wait for an evaluation, which may take minutes: it is given up, and made when the run continues,
+    so that no number is missing.
 
     Args:
         evaluate: measures the present weights and returns metrics; called on every process.
@@ -36,14 +42,40 @@ class EvaluationCallback(Callback):
         self.every_n_steps = every_n_steps
         self.write_samples = write_samples
         self.samples_every_n_steps = samples_every_n_steps
+        self._owed: Owed | None = None
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Makes the evaluation that an interruption gave up."""
+        if self._owed is not None:
+            self._do(trainer, self._owed)
 
     def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
         """Evaluates, or only writes samples, when it is time."""
         if self._is_due(result.step, self.every_n_steps) or result.step == trainer.length.total_steps:
-            trainer.validate(lambda: self.evaluate(result.step))
+            self._do(trainer, "evaluation")
         elif self.write_samples is not None and self._is_due(result.step, self.samples_every_n_steps):
-            with trainer.clock.paused():
-                self.write_samples(result.step)
+            self._do(trainer, "samples")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an interruption gave up."""
+        return {"owed": self._owed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes it back."""
+        self._owed = state.get("owed")
+
+    def _do(self, trainer: Trainer, what: Owed) -> None:
+        self._owed = what
+        step = trainer.state.step
+        try:
+            if what == "evaluation":
+                trainer.validate(lambda: self.evaluate(step))
+            elif self.write_samples is not None:
+                with trainer.clock.paused(), trainer.lifecycle.interruptible():
+                    self.write_samples(step)
+            self._owed = None
+        except Interrupted as interruption:
+            trainer.lifecycle.give_up(interruption)
 
     @staticmethod
     def _is_due(step: int, every_n_steps: int | None) -> bool:

@@ -1,14 +1,15 @@
-"""Training metrics: read from the device every N steps, and the guard that looks for non-finite updates there."""
+"""Training metrics: read from the device every N steps, and judged there."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recipe_exp.errors import TrainingError
 from recipe_exp.training.callbacks.callback import Callback
+from recipe_exp.training.guard import Guard
 from recipe_exp.training.state import StepResult
 
 if TYPE_CHECKING:
@@ -19,23 +20,22 @@ class MetricsCallback(Callback):
     """Averages the loss over all target tokens between two logged points and logs it with rates and throughput.
 
     A step whose gradient was not finite did not change the weights. It is noticed here, when the numbers are read
-    anyway, so no step waits for the device.
+    anyway, so no step waits for the device; and before anything is evaluated or saved.
 
     Args:
         every_n_steps: steps between two logged points.
-        on_non_finite: `stop` raises, `skip_step` counts.
+        guard: decides what is done about numbers that went wrong.
         sum_over_processes: returns the elementwise sum of a list of numbers over all processes.
     """
 
     priority = 90
 
     def __init__(
-        self, every_n_steps: int, on_non_finite: str, sum_over_processes: Callable[[Sequence[float]], Sequence[float]]
+        self, every_n_steps: int, guard: Guard, sum_over_processes: Callable[[Sequence[float]], Sequence[float]]
     ) -> None:
         self.every_n_steps = every_n_steps
-        self.on_non_finite = on_non_finite
+        self.guard = guard
         self.sum_over_processes = sum_over_processes
-        self.num_skipped_steps = 0
         self._since_log = _Sums()
         self._seconds_before = 0.0
         self._clock_at_log = 0.0
@@ -50,34 +50,41 @@ class MetricsCallback(Callback):
         """Counts seconds from here, and those that a resumed interval took before."""
         self._clock_at_log = -self._seconds_before
 
+    def on_validation_begin(self, trainer: Trainer) -> None:
+        """Refuses to rank a state that no check has looked at."""
+        self._judge_steps(trainer)
+
     def on_checkpoint(self, trainer: Trainer) -> None:
         """Refuses to save a state that no check has looked at, and makes the sums those of all processes."""
-        self._raise_if_non_finite()
+        self._judge_steps(trainer)
         self._since_log.merge(self.sum_over_processes)
         self._seconds_before = trainer.clock.seconds - self._clock_at_log
 
     def state_dict(self) -> dict[str, Any]:
         """The sums since the last logged point, so that a resumed run logs the same numbers."""
         return {
-            "num_skipped_steps": self.num_skipped_steps,
             "since_log": self._since_log.state_dict(),
             "seconds": self._seconds_before,
+            "guard": self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes the sums back."""
-        self.num_skipped_steps = int(state["num_skipped_steps"])
         self._since_log = _Sums()
         self._since_log.load_state_dict(state["since_log"])
         self._seconds_before = float(state["seconds"])
+        if "guard" in state:
+            self.guard.load_state_dict(state["guard"])
 
     def _log(self, trainer: Trainer, result: StepResult) -> None:
-        self._raise_if_non_finite()
+        self._judge_steps(trainer)
         sums = self._since_log
         sums.merge(self.sum_over_processes)
         seconds = max(trainer.clock.seconds - self._clock_at_log, 1e-9)
+        # Without a step that could be applied there is no mean.
+        loss = sums.loss / sums.num_target_tokens if sums.num_target_tokens else math.nan
         metrics = {
-            "train/loss": sums.loss / max(sums.num_target_tokens, 1),
+            "train/loss": loss,
             "train/learning_rate": result.learning_rate,
             "train/grad_norm": float(result.grad_norm),
             "train/epoch": trainer.epoch,
@@ -85,21 +92,19 @@ class MetricsCallback(Callback):
             "train/recipes_per_second": sums.num_examples / seconds,
             "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_padded_tokens, 1),
         }
-        if self.num_skipped_steps:
-            metrics["train/skipped_steps"] = float(self.num_skipped_steps)
+        if trainer.state.num_skipped_steps:
+            metrics["train/skipped_steps"] = float(trainer.state.num_skipped_steps)
+        is_judged = sums.num_target_tokens > 0
         self._since_log = _Sums()
         self._clock_at_log, self._seconds_before = trainer.clock.seconds, 0.0
         trainer.log(metrics)
+        if is_judged:
+            self.guard.judge_loss(result.step, loss)
 
-    def _raise_if_non_finite(self) -> None:
-        steps = self._since_log.non_finite_steps()
-        self.num_skipped_steps += len(steps)
-        if steps and self.on_non_finite == "stop":
-            raise TrainingError(
-                f"step {steps[0]}: loss or gradient is not finite; the weights were not updated with it. "
-                "Lower training.learning_rate, check the data, or skip such steps with training.on_non_finite=skip_step"
-            )
-        self._since_log.forget_non_finite()
+    def _judge_steps(self, trainer: Trainer) -> None:
+        unsound = self._since_log.take_unsound_steps()
+        trainer.state.num_skipped_steps += len(unsound)
+        self.guard.judge_steps(unsound)
 
 
 class _Sums:
@@ -118,7 +123,7 @@ class _Sums:
         self.num_padded_tokens = 0
         self._own_loss = 0.0
         self._unread: list[StepResult] = []
-        self._non_finite: list[int] = []
+        self._unsound: list[tuple[int, str]] = []
 
     def add(self, result: StepResult) -> None:
         self.num_examples += result.num_examples
@@ -134,12 +139,11 @@ class _Sums:
         self.loss += loss
         self._own_loss = 0.0
 
-    def non_finite_steps(self) -> list[int]:
+    def take_unsound_steps(self) -> list[tuple[int, str]]:
+        """Returns the steps that were not applied, each with the reason, once."""
         self._read()
-        return self._non_finite
-
-    def forget_non_finite(self) -> None:
-        self._non_finite = []
+        unsound, self._unsound = self._unsound, []
+        return unsound
 
     def _read(self) -> None:
         if not self._unread:
@@ -151,7 +155,8 @@ class _Sums:
                 self._own_loss += loss
                 self.num_target_tokens += result.num_target_tokens
             else:
-                self._non_finite.append(result.step)
+                reason = "its gradient is not finite" if result.num_target_tokens else "its window has no target token"
+                self._unsound.append((result.step, reason))
         self._unread = []
 
     def state_dict(self) -> dict[str, Any]:
