@@ -1,15 +1,26 @@
-"""Locks and writes that survive a kill: what run folders, checkpoints and caches are made of."""
+"""Locks and writes that survive a kill or a full disk: what run folders, checkpoints and caches are made of."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import io
 import os
+import re
+import shutil
+import stat
+import sys
 import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a write that finds no room: on the disk, in a quota, or below a limit of file sizes."""
+DISK_FAULTS = FULL_DISK | {errno.EROFS, errno.EIO, errno.ESTALE}
+"""Error numbers that speak of the disk and not of the program."""
 
 _LOCK_POLL_SECONDS = 0.02
 
@@ -95,10 +106,55 @@ def write_atomically(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     flush_to_disk(path.parent)
+
+
+def write_result(path: Path, content: bytes) -> None:
+    """Write to a path that a user chose: like `write_atomically`, but through a link and into a pipe or device."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(content)
+    else:
+        write_atomically(path, content)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Append `content` to `path`, made when absent; a write that fails leaves the file as it was."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        remaining = memoryview(content)
+        try:
+            while remaining:
+                remaining = remaining[os.write(descriptor, remaining) :]
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """The content of a file that somebody else wrote; neither a device nor a pipe nor its size can hold the reader up.
+
+    Raises:
+        OSError: it is no regular file, holds more than `max_bytes`, or cannot be read; its `strerror` says which.
+    """
+    # Asked before it is opened, since opening a device may do something.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:  # noqa: PTH123 - a path may be another file by now
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"is larger than {size_text(max_bytes)}", str(path))
+    return content
 
 
 def flush_to_disk(path: Path) -> None:
@@ -114,3 +170,74 @@ def flush_to_disk(path: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def free_bytes(path: Path) -> int | None:
+    """What may be written on the disk of `path`, which need not exist; None where the file system does not say.
+
+    A quota or a limit of file sizes may leave less.
+    """
+    existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    usage = shutil.disk_usage(existing)
+    return usage.free if usage.total > 0 else None
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read or written, in the system's words; an error from outside Python may hide them."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number[1])) if number else " ".join(str(error).split())
+
+
+def size_text(num_bytes: float) -> str:
+    """Bytes as MiB below one GiB and as GiB above."""
+    mib = num_bytes / 1024**2
+    if mib >= 1024:
+        return f"{mib / 1024:,.1f} GiB"
+    return f"{mib:,.1f} MiB" if 0 < mib < 10 else f"{mib:,.0f} MiB"
+
+
+@contextlib.contextmanager
+def printing_on_full_disk() -> Iterator[None]:
+    """Let printing go on where standard output or error is a file on a full disk: what finds no room is dropped.
+
+    A run whose output is sent to a file would otherwise end with its first line that does not fit.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _patient(stream: Any) -> Any:
+    try:
+        descriptor = stream.fileno()
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (AttributeError, OSError, ValueError):  # somebody took its place, such as a notebook
+        return stream
+    if not is_file:
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_PatientFile(descriptor, "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=True,
+    )
+
+
+class _PatientFile(io.FileIO):
+    """A file that passes over what a full disk refuses."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            return memoryview(content).nbytes

@@ -2,13 +2,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
+import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from recipe_exp.files import LockedError, file_lock, is_locked, write_atomically
+from recipe_exp.files import (
+    LockedError,
+    append_whole,
+    file_lock,
+    free_bytes,
+    is_locked,
+    size_text,
+    write_atomically,
+    write_result,
+)
 
 
 def test_a_lock_excludes_other_holders_and_is_seen(tmp_path: Path) -> None:
@@ -61,3 +75,69 @@ def test_a_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pyte
         write_atomically(path, b"other")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_goes_through_links_and_into_pipes(tmp_path: Path) -> None:
+    plain, link, pipe = tmp_path / "plain", tmp_path / "link", tmp_path / "pipe"
+    write_result(plain, b"first")
+    link.symlink_to(plain)
+    write_result(link, b"second")
+    assert (plain.read_bytes(), link.is_symlink()) == (b"second", True)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_result(pipe, b"third")
+    assert os.read(reader, 99) == b"third"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    append_whole(path, b"first\n")
+    append_whole(path, b"second\n")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            append_whole(path, b"a line that has no room\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == b"first\nsecond\n"
+
+
+def test_room_is_asked_of_the_disk_of_a_folder_that_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert free_bytes(tmp_path / "a" / "b") == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
+    # Some network file systems know no sizes.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(0, 0, 0))  # type: ignore[attr-defined]
+    assert free_bytes(tmp_path) is None
+
+
+def test_bytes_are_shown_in_units_that_are_read_easily() -> None:
+    gib = 1024**3
+    shown = [size_text(n) for n in (0, 0.0023 * gib, 500 * 1024**2, 1.5 * gib, 2000 * gib)]
+    assert shown == ["0 MiB", "2.4 MiB", "500 MiB", "1.5 GiB", "2,000.0 GiB"]
+
+
+@pytest.mark.parametrize("flags", [[], ["-u"]])
+def test_printing_into_a_file_goes_on_when_its_disk_is_full(tmp_path: Path, flags: list[str]) -> None:
+    script = (
+        "import resource, sys\n"
+        "from recipe_exp.files import printing_on_full_disk\n"
+        "print('before')\n"
+        "with printing_on_full_disk():\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))\n"
+        "    for number in range(5000):\n"
+        "        print('line', number)\n"
+        "        print('line', number, file=sys.stderr)\n"
+        "sys.exit(7)\n"
+    )
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("w") as stdout, err.open("w") as stderr:
+        command = [sys.executable, *flags, "-c", script]
+        code = subprocess.run(command, stdout=stdout, stderr=stderr, check=False).returncode
+    assert code == 7
+    assert out.read_text().startswith("before\nline 0\n")
+    assert err.read_text().startswith("line 0\n")
+    assert out.stat().st_size == err.stat().st_size == 20

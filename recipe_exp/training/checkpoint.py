@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recipe_exp.errors import CheckpointError
-from recipe_exp.files import flush_to_disk
+from recipe_exp.files import flush_to_disk, free_bytes, reason_of, size_text
+from recipe_exp.training.manifest import MANIFEST, Manifest
 
-MANIFEST = "manifest.json"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 _PREFIX = "step-"
 _TEMPORARY = ".partial"
-_CHUNK_BYTES = 1 << 22
+# Room for what stands beside the tensors: state, model configuration and tokenizer.
+_SMALL_FILES_BYTES = 4 * 1024**2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Checkpoint:
 
     Attributes:
         path: its folder.
-        weights: tuned weights by name.
-        optimizer: moments by name.
+        weights: tuned weights by name, mapped from the file: copy them, or the file keeps its room on the disk.
+        optimizer: moments by name, mapped likewise.
         state: position, callbacks' state, resolved configuration and fingerprints, as plain data.
     """
 
@@ -48,15 +50,15 @@ def write_checkpoint(
     step: int,
     *,
     weights_file: str,
-    weights: dict[str, torch.Tensor],
-    optimizer: dict[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
+    optimizer: Mapping[str, torch.Tensor],
     state: dict[str, Any],
     describe: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Writes `folder/step-NNNNNNNN/` and returns it.
+    """Writes `folder/step-NNNNNNNN/`, in the place of one of that name, and returns it.
 
     Everything is written to a folder aside and flushed to disk, the manifest with every file's sha256 last; then the
-    folder is renamed. A reader sees all of it or nothing.
+    folder is renamed. A reader sees all of it or nothing. Nothing is written where the disk has no room for it.
 
     Args:
         folder: `checkpoints/` of a run.
@@ -71,64 +73,93 @@ def write_checkpoint(
         CheckpointError: if the disk refuses; what was there before is untouched.
     """
     final = folder / folder_name(step)
-    if is_sound(final):
-        return final
     temporary = folder / f"{final.name}{_TEMPORARY}"
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        save_file(weights, temporary / weights_file, metadata={"format": "pt"})
-        save_file(optimizer, temporary / OPTIMIZER)
+        _refuse_without_room(final, [*weights.values(), *optimizer.values()])
+        _make_folder(folder)
+        temporary.mkdir()
         (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
+        for name, tensors in ((weights_file, weights), (OPTIMIZER, optimizer)):
+            save_file(dict(tensors), temporary / name, metadata={"format": "pt"})
+            # The library lets only the owner read; whoever may read the rest may read the weights.
+            shutil.copymode(temporary / STATE, temporary / name)
         if describe is not None:
             describe(temporary)
-        _write_manifest(temporary, step)
+        Manifest.of_files(temporary, step, sorted(file.name for file in temporary.iterdir())).write()
         _remove(final)
         temporary.rename(final)
         flush_to_disk(folder)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"{final}: cannot be written ({error}); earlier checkpoints are intact") from None
+        raise CheckpointError(
+            f"{final}: cannot be written ({reason_of(error)}); earlier checkpoints are intact"
+        ) from None
     return final
 
 
+def find_newest(
+    folder: Path, weights_file: str, *, is_strict: bool, report: Callable[[str], None]
+) -> Checkpoint | None:
+    """Returns the newest checkpoint that is whole, read back; None where there is none at all.
+
+    Every file of it is hashed once, and its tensors are mapped from the file that was hashed.
+
+    Args:
+        folder: `checkpoints/` of a run.
+        weights_file: name of the file with the weights.
+        is_strict: whether a damaged newest one is refused instead of passed over.
+        report: gets one line for each damaged one that is passed over.
+
+    Raises:
+        CheckpointError: if all are damaged, or the newest one is and that is refused.
+    """
+    found, damages = _newest(folder, lambda path: read_checkpoint(path, weights_file))
+    if not damages:
+        return found
+    if found is None:
+        raise CheckpointError(
+            f"{damages[0]}, and no other checkpoint is whole; put the file back from a copy, or start a run of its own "
+            "without resume=..."
+        )
+    if is_strict:
+        raise CheckpointError(
+            f"resume_strict=true: {damages[0]}; put the file back from a copy, or continue from {found.path.name} "
+            "with resume_strict=false"
+        )
+    for damage in damages:
+        report(f"warning: {damage}; falling back to {found.path.name}")
+    return found
+
+
 def read_checkpoint(path: Path, weights_file: str) -> Checkpoint:
-    """Reads a checkpoint after checking every file against the manifest. Nothing in it is executed.
+    """Reads a checkpoint, every file of which is checked against the manifest. Nothing in it is executed.
 
     Raises:
         CheckpointError: naming the first file that is missing or damaged.
     """
-    verify(path)
-    for name in (weights_file, OPTIMIZER, STATE):
-        if not (path / name).is_file():
-            raise CheckpointError(f"{path / name}: missing")
-    try:
-        return Checkpoint(
-            path=path,
-            weights=load_file(path / weights_file),
-            optimizer=load_file(path / OPTIMIZER),
-            state=json.loads((path / STATE).read_text(encoding="utf-8")),
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from None
+    manifest = _manifest_of(path, weights_file, OPTIMIZER, STATE)
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    state: dict[str, Any] = {}
+    for name in manifest.files:
+        if name in (weights_file, OPTIMIZER):
+            tensors[name] = manifest.read_file(name, load_file)
+        elif name == STATE:
+            state = manifest.read_file(name, lambda file: json.loads(file.read_bytes()))
+        else:
+            manifest.check_file(name)
+    return Checkpoint(path, tensors[weights_file], tensors[OPTIMIZER], state)
 
 
 def verify(path: Path) -> None:
-    """Checks every file of a checkpoint against its manifest.
+    """Checks every file of a checkpoint against its manifest; a file that it does not list is nobody's business.
 
     Raises:
         CheckpointError: naming the first file that is missing or damaged.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        files = manifest["files"]
-        sums = {name: str(entry["sha256"]) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{path / MANIFEST}: missing or damaged") from None
-    for name, expected in sums.items():
-        file = path / name
-        if not file.is_file() or _sha256(file) != expected:
-            raise CheckpointError(f"{file}: {'damaged' if file.is_file() else 'missing'}")
+    manifest = _manifest_of(path, OPTIMIZER, STATE)
+    for name in manifest.files:
+        manifest.check_file(name)
 
 
 def is_sound(path: Path) -> bool:
@@ -149,15 +180,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def newest_sound(folder: Path) -> tuple[Path | None, list[str]]:
     """Returns the newest checkpoint that verifies, and one line for every newer one that does not."""
-    complaints = []
-    for path in reversed(list_checkpoints(folder)):
-        try:
-            verify(path)
-        except CheckpointError as error:
-            complaints.append(str(error))
-            continue
-        return path, complaints
-    return None, complaints
+
+    def verified(path: Path) -> Path:
+        verify(path)
+        return path
+
+    return _newest(folder, verified)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
@@ -186,8 +214,46 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix(_PREFIX))
 
 
+def _manifest_of(path: Path, *names: str) -> Manifest:
+    """Returns the manifest of the checkpoint that the folder's name promises, which lists these files at least."""
+    manifest = Manifest.read(path)
+    if manifest.step != step_of(path):
+        raise CheckpointError(f"{path / MANIFEST}: damaged (it is that of step {manifest.step})")
+    for name in names:
+        if name not in manifest.files:
+            raise CheckpointError(f"{path / name}: missing")
+    return manifest
+
+
+def _newest(folder: Path, examine: Callable[[Path], T]) -> tuple[T | None, list[str]]:
+    """Returns what `examine` makes of the newest checkpoint that it does not refuse, and why it refused newer ones."""
+    complaints: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            return examine(path), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    return None, complaints
+
+
 def _is_final(path: Path) -> bool:
-    return path.name.startswith(_PREFIX) and path.name.removeprefix(_PREFIX).isdigit() and path.is_dir()
+    return path.name.startswith(_PREFIX) and path.name.removeprefix(_PREFIX).isdecimal() and path.is_dir()
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        flush_to_disk(folder.parent)
+
+
+def _refuse_without_room(final: Path, tensors: list[torch.Tensor]) -> None:
+    needed = sum(tensor.nbytes for tensor in tensors) + _SMALL_FILES_BYTES
+    free = free_bytes(final.parent)
+    if free is not None and free < needed:
+        raise CheckpointError(
+            f"{final}: not written, since it takes {size_text(needed)} and {size_text(free)} are free; earlier "
+            "checkpoints are intact"
+        )
 
 
 def _remove(path: Path) -> None:
@@ -197,26 +263,3 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         path.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write_manifest(folder: Path, step: int) -> None:
-    files = {}
-    for file in _files(folder):
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-        flush_to_disk(file)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"format": 1, "step": step, "files": files}, indent=1), encoding="utf-8")
-    flush_to_disk(manifest)
-    flush_to_disk(folder)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.iterdir() if path.is_file() and path.name != MANIFEST)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

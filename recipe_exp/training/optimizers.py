@@ -85,4 +85,5 @@ def load_named_optimizer_state(model: nn.Module, optimizer: Optimizer, state: di
         parameter = parameters[name]
         # Adafactor counts its steps on the CPU; every other entry lives beside the weight.
         device = "cpu" if key == "step" and isinstance(optimizer, Adafactor) else parameter.device
-        optimizer.state[parameter][key] = value.to(device)
+        # A copy, because what was read is mapped from a file that training will remove.
+        optimizer.state[parameter][key] = value.to(device, copy=True)

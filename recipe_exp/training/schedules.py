@@ -17,7 +17,7 @@ from recipe_exp.config.training import (
 Schedule = Callable[[int], float]
 
 
-def build_schedule(schedule: ScheduleConfig, *, peak: float, warmup_steps: int, total_steps: int) -> Schedule:
+def build_schedule(schedule: ScheduleConfig, *, peak: float, warmup_steps: int, schedule_steps: int) -> Schedule:
     """Returns the learning rate of every step, counted from 0.
 
     The rate rises linearly over `warmup_steps`: step `i` of the warm-up uses `peak * (i + 1) / warmup_steps`, so no
@@ -27,9 +27,10 @@ def build_schedule(schedule: ScheduleConfig, *, peak: float, warmup_steps: int, 
         schedule: which decay.
         peak: the rate at the end of the warm-up.
         warmup_steps: length of the warm-up, 0 for none.
-        total_steps: steps of the whole run.
+        schedule_steps: steps that the schedule is laid over, warm-up included; those of the whole run, unless a run was
+            continued to another length. After them its last value goes on.
     """
-    decay = _decay(schedule, warmup_steps, max(total_steps - warmup_steps, 1))
+    decay = _decay(schedule, warmup_steps, max(schedule_steps - warmup_steps, 1))
 
     def learning_rate(step: int) -> float:
         if step < warmup_steps:
@@ -37,6 +38,16 @@ def build_schedule(schedule: ScheduleConfig, *, peak: float, warmup_steps: int, 
         return peak * decay(step - warmup_steps)
 
     return learning_rate
+
+
+def depends_on_length(schedule: ScheduleConfig) -> bool:
+    """Returns whether the rate of a step depends on how long the run is."""
+    return not isinstance(schedule, ConstantScheduleConfig | InverseSquareRootScheduleConfig)
+
+
+def ends_at_zero(schedule: ScheduleConfig) -> bool:
+    """Returns whether the rate is zero after the steps that the schedule is laid over."""
+    return _decay(schedule, 0, 1)(1) == 0.0
 
 
 def _decay(schedule: ScheduleConfig, warmup_steps: int, decay_steps: int) -> Schedule:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -17,11 +18,11 @@ import pytest
 import torch
 
 from recipe_exp.errors import CheckpointError
-from recipe_exp.training import checkpoint
+from recipe_exp.training import checkpoint, manifest
 from recipe_exp.training.checkpoint import (
-    MANIFEST,
     OPTIMIZER,
     STATE,
+    find_newest,
     folder_name,
     is_sound,
     list_checkpoints,
@@ -33,9 +34,11 @@ from recipe_exp.training.checkpoint import (
     verify,
     write_checkpoint,
 )
+from recipe_exp.training.manifest import MANIFEST
 
 Fork = Callable[[Callable[[], None]], int]
 WEIGHTS = "model.safetensors"
+TRACED = (checkpoint.__file__, manifest.__file__, shutil.__file__)
 FILES = (WEIGHTS, OPTIMIZER, STATE, "config.json", MANIFEST)
 
 
@@ -93,7 +96,7 @@ def kill_after_lines(number: int) -> None:
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename not in (checkpoint.__file__, shutil.__file__):
+        if frame.f_code.co_filename not in TRACED:
             return None
         if event == "line":
             left -= 1
@@ -110,9 +113,9 @@ def test_a_checkpoint_reads_back_as_it_was_written(checkpoints: Path) -> None:
     assert {file.name for file in path.iterdir()} == set(FILES)
     assert [file.name for file in checkpoints.iterdir()] == [path.name]
     assert_reads_back(path, 12)
-    manifest = json.loads((path / MANIFEST).read_text())
-    assert manifest["step"] == 12
-    assert manifest["files"].keys() == set(FILES) - {MANIFEST}
+    content = json.loads((path / MANIFEST).read_text())
+    assert content["step"] == 12
+    assert content["files"].keys() == set(FILES) - {MANIFEST}
 
 
 def test_every_file_is_on_disk_before_the_manifest_and_that_before_the_name(
@@ -132,8 +135,9 @@ def test_every_file_is_on_disk_before_the_manifest_and_that_before_the_name(
     monkeypatch.setattr(os, "fsync", record_fsync)
     monkeypatch.setattr(Path, "rename", record_rename)
     write(checkpoints, 3)
-    assert set(events[:4]) == set(FILES) - {MANIFEST}
-    assert events[4:] == [
+    assert events[0] == checkpoints.parent.name
+    assert set(events[1:5]) == set(FILES) - {MANIFEST}
+    assert events[5:] == [
         MANIFEST,
         "step-00000003.partial",
         "rename step-00000003.partial step-00000003",
@@ -152,7 +156,7 @@ def count_lines(action: Callable[[], None]) -> int:
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
         nonlocal count
-        if frame.f_code.co_filename not in (checkpoint.__file__, shutil.__file__):
+        if frame.f_code.co_filename not in TRACED:
             return None
         count += event == "line"
         return trace
@@ -167,11 +171,13 @@ def count_lines(action: Callable[[], None]) -> int:
 
 
 def test_a_kill_anywhere_leaves_a_whole_checkpoint_or_none(checkpoints: Path, fork: Fork, tmp_path: Path) -> None:
+    write(tmp_path / "before", 1)
+    shutil.copytree(tmp_path / "before", tmp_path / "counted")
     num_lines = count_lines(lambda: void(write(tmp_path / "counted", 2)))
     outcomes = []
     for number in spread(num_lines):
         shutil.rmtree(checkpoints, ignore_errors=True)
-        write(checkpoints, 1)
+        shutil.copytree(tmp_path / "before", checkpoints)
 
         def child(number: int = number) -> None:
             kill_after_lines(number)
@@ -192,11 +198,13 @@ def test_a_kill_anywhere_leaves_a_whole_checkpoint_or_none(checkpoints: Path, fo
     assert set(outcomes) == {1, 2}
 
 
-def test_a_kill_while_old_checkpoints_go_leaves_no_half_of_one(checkpoints: Path, fork: Fork) -> None:
+def test_a_kill_while_old_checkpoints_go_leaves_no_half_of_one(checkpoints: Path, fork: Fork, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        write(tmp_path / "before", step)
+
     def prepare() -> None:
         shutil.rmtree(checkpoints, ignore_errors=True)
-        for step in (1, 2, 3):
-            write(checkpoints, step)
+        shutil.copytree(tmp_path / "before", checkpoints)
 
     prepare()
     num_lines = count_lines(lambda: prune(checkpoints, {folder_name(3)}))
@@ -234,11 +242,9 @@ def test_no_flipped_bit_reaches_the_reader(checkpoints: Path, name: str) -> None
         flipped = bytearray(original)
         flipped[position] ^= 1 << rng.randrange(8)
         (path / name).write_bytes(flipped)
-        if name != MANIFEST:
-            assert not is_sound(path)
-        elif is_sound(path):
-            # What the manifest says besides names and checksums is for people.
-            assert_reads_back(path, 5)
+        assert not is_sound(path)
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path, WEIGHTS)
 
 
 def test_weights_of_another_kind_are_missed(checkpoints: Path) -> None:
@@ -264,12 +270,14 @@ def test_a_run_falls_back_to_the_newest_whole_checkpoint(checkpoints: Path) -> N
     assert len(complaints) == 4
 
 
-def test_a_damaged_checkpoint_is_written_again_and_a_whole_one_is_not(checkpoints: Path) -> None:
-    path = write(checkpoints, 5)
-    before = (path / WEIGHTS).stat().st_ino
-    assert write(checkpoints, 5) == path
-    assert (path / WEIGHTS).stat().st_ino == before
-    damage(path / WEIGHTS, "truncated")
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_checkpoint_takes_the_place_of_another_of_its_step(checkpoints: Path, is_damaged: bool) -> None:
+    """A run that was set back comes by its steps again with other weights."""
+    path = write_checkpoint(
+        checkpoints, 5, weights_file=WEIGHTS, weights=tensors(1), optimizer=tensors(2), state=state_of(4)
+    )
+    if is_damaged:
+        damage(path / WEIGHTS, "truncated")
     assert write(checkpoints, 5) == path
     assert_reads_back(path, 5)
     assert [file.name for file in checkpoints.iterdir()] == [path.name]
@@ -287,6 +295,158 @@ def test_pruning_keeps_what_is_named_and_leftovers_go(checkpoints: Path) -> None
     assert remove_leftovers(checkpoints) == [partial]
     assert not partial.exists()
     assert remove_leftovers(checkpoints) == remove_leftovers(checkpoints / "missing") == []
+
+
+def test_a_strict_resume_refuses_what_is_passed_over_otherwise(checkpoints: Path) -> None:
+    lines: list[str] = []
+    assert find_newest(checkpoints, WEIGHTS, is_strict=True, report=lines.append) is None
+    for step in (1, 2, 3):
+        write(checkpoints, step)
+    newest = find_newest(checkpoints, WEIGHTS, is_strict=True, report=lines.append)
+    assert newest is not None
+    assert step_of(newest.path) == 3
+    damage(checkpoints / folder_name(3) / OPTIMIZER, "removed")
+    damage(checkpoints / folder_name(2) / STATE, "empty")
+    with pytest.raises(CheckpointError) as caught:
+        find_newest(checkpoints, WEIGHTS, is_strict=True, report=lines.append)
+    assert str(caught.value) == (
+        f"resume_strict=true: {checkpoints / folder_name(3) / OPTIMIZER}: missing; put the file back from a copy, or "
+        "continue from step-00000001 with resume_strict=false"
+    )
+    assert lines == []
+    newest = find_newest(checkpoints, WEIGHTS, is_strict=False, report=lines.append)
+    assert newest is not None
+    assert step_of(newest.path) == 1
+    assert [line.replace(str(checkpoints), "") for line in lines] == [
+        f"warning: /step-00000003/{OPTIMIZER}: missing; falling back to step-00000001",
+        f"warning: /step-00000002/{STATE}: damaged (0 bytes instead of 107); falling back to step-00000001",
+    ]
+    damage(checkpoints / folder_name(1) / MANIFEST, "empty")
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: missing, and no other checkpoint is whole;"):
+        find_newest(checkpoints, WEIGHTS, is_strict=False, report=lines.append)
+
+
+def test_resuming_hashes_every_file_once_and_copies_none(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch, fork: Fork
+) -> None:
+    hashed: list[str] = []
+    digest = hashlib.file_digest
+
+    def record(stream: Any, name: str) -> Any:
+        hashed.append(Path(stream.name).name)
+        return digest(stream, name)
+
+    write(checkpoints, 1)
+    large = {"a": torch.zeros(30_000_000)}
+    write_checkpoint(checkpoints, 2, weights_file=WEIGHTS, weights=large, optimizer=large, state={}, describe=describe)
+    del large
+    monkeypatch.setattr(hashlib, "file_digest", record)
+
+    def child() -> None:
+        before = private_bytes()
+        newest = find_newest(checkpoints, WEIGHTS, is_strict=False, report=void)
+        assert newest is not None
+        assert float(newest.weights["a"].sum()) == 0.0
+        assert private_bytes() - before < 20_000_000, "240 MB were read"
+        assert sorted(hashed) == sorted(set(FILES) - {MANIFEST})
+
+    assert fork(child) == 0
+
+
+def private_bytes() -> int:
+    """Memory that is neither a file's nor shared, in bytes."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_taken(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = write(checkpoints, 5), write(checkpoints, 6)
+    digest = hashlib.file_digest
+
+    def replace_after(stream: Any, name: str) -> Any:
+        result = digest(stream, name)
+        if stream.name == str(path / WEIGHTS):
+            shutil.copy(other / WEIGHTS, path / "aside")
+            (path / "aside").replace(path / WEIGHTS)
+        return result
+
+    monkeypatch.setattr(hashlib, "file_digest", replace_after)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: changed while it was read"):
+        read_checkpoint(path, WEIGHTS)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "..", ".", "", "a/b", "a\0b", MANIFEST])
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(checkpoints: Path, name: str) -> None:
+    path = write(checkpoints, 5)
+    (checkpoints / "outside").write_bytes(b"x")
+    content = json.loads((path / MANIFEST).read_text())
+    content["files"][name] = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    (path / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="which is no file of this folder") as caught:
+        verify(path)
+    assert str(caught.value).isprintable()
+    assert newest_sound(checkpoints)[0] is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "null", "[]", "{}", "[" * 100_000, '{"format": 1, "step": 5, "files": {}}', '{"format": 2}', "\x00" * 99],
+)
+def test_a_manifest_that_is_none_is_refused(checkpoints: Path, text: str) -> None:
+    path = write(checkpoints, 5)
+    (path / MANIFEST).write_text(text)
+    assert not is_sound(path)
+
+
+def test_a_renamed_checkpoint_and_one_of_other_files_are_refused(checkpoints: Path) -> None:
+    path = write(checkpoints, 5)
+    renamed = path.rename(checkpoints / folder_name(9))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: damaged \(it is that of step 5\)"):
+        verify(renamed)
+
+
+def test_files_that_are_not_listed_are_nobodys_business(checkpoints: Path) -> None:
+    path = write(checkpoints, 5)
+    (path / "notes.txt").write_text("the good one", encoding="utf-8")
+    (path / "folder").mkdir()
+    assert_reads_back(path, 5)
+    assert newest_sound(checkpoints) == (path, [])
+
+
+def test_what_is_no_plain_file_is_not_opened(checkpoints: Path) -> None:
+    path = write(checkpoints, 5)
+    (path / STATE).unlink()
+    os.mkfifo(path / STATE)
+    with pytest.raises(CheckpointError, match=r"state\.json: missing"):
+        read_checkpoint(path, WEIGHTS)
+
+
+def test_everybody_may_read_the_weights_who_may_read_the_rest(checkpoints: Path) -> None:
+    path = write(checkpoints, 5)
+    assert {oct((path / name).stat().st_mode) for name in FILES} == {oct((path / STATE).stat().st_mode)}
+
+
+def test_nothing_is_written_where_there_is_no_room(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(checkpoints, 1)
+    weights = {"a": torch.zeros(3 * 1024**2)}
+
+    def save(step: int) -> Path:
+        return write_checkpoint(checkpoints, step, weights_file=WEIGHTS, weights=weights, optimizer=weights, state={})
+
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _path: 20 * 1024**2)
+    with pytest.raises(CheckpointError) as caught:
+        save(2)
+    assert str(caught.value) == (
+        f"{checkpoints / folder_name(2)}: not written, since it takes 28 MiB and 20 MiB are free; earlier checkpoints "
+        "are intact"
+    )
+    assert [path.name for path in checkpoints.iterdir()] == [folder_name(1)]
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _path: 30 * 1024**2)
+    assert is_sound(save(3))
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda _path: None)
+    assert is_sound(save(4)), "a file system that does not say how much is free is tried"
 
 
 def test_a_disk_that_fills_up_leaves_the_checkpoint_before(checkpoints: Path, fork: Fork) -> None:
@@ -323,9 +483,9 @@ def test_nothing_in_a_checkpoint_is_executed(checkpoints: Path, tmp_path: Path) 
         (path / name).write_bytes(payload)
         # Whoever can write the files can write their checksums too.
         if name != MANIFEST:
-            manifest = json.loads((path / MANIFEST).read_text())
-            manifest["files"][name]["sha256"] = checkpoint._sha256(path / name)
-            (path / MANIFEST).write_text(json.dumps(manifest))
+            content = json.loads((path / MANIFEST).read_text())
+            content["files"][name] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest()}
+            (path / MANIFEST).write_text(json.dumps(content))
         with pytest.raises(CheckpointError):
             read_checkpoint(path, WEIGHTS)
         shutil.rmtree(path)

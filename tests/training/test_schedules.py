@@ -36,7 +36,7 @@ totals = st.integers(1, 1000)
 
 
 def build(config: Any, warmup_steps: int = 10, total_steps: int = 110) -> Schedule:
-    return build_schedule(config, peak=PEAK, warmup_steps=warmup_steps, total_steps=total_steps)
+    return build_schedule(config, peak=PEAK, warmup_steps=warmup_steps, schedule_steps=total_steps)
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda config: config.kind)
