@@ -1,16 +1,20 @@
 """The record of a run: its folder, its journal, and the process that sends it to MLflow.
 
-Importing this package loads neither MLflow nor psutil; only the uploader's process, `sync` and the interface do.
+Importing this package loads neither MLflow nor psutil nor apprise; only the uploader's process, the notifier's, `sync`
+and the interface do.
 """
 
 from __future__ import annotations
 
+from recipe_exp.tracking import notices
 from recipe_exp.tracking.events import MetricPoint, Status, metric_points, read_events
-from recipe_exp.tracking.journal import Journal
+from recipe_exp.tracking.journal import Journal, mark_interrupted
 from recipe_exp.tracking.launch import UploaderHandle, start_uploader
+from recipe_exp.tracking.leftovers import is_tracked, send_leftovers
 from recipe_exp.tracking.locations import default_uri, relocate
-from recipe_exp.tracking.provenance import collect_provenance
-from recipe_exp.tracking.redaction import redact
+from recipe_exp.tracking.notices import Progress
+from recipe_exp.tracking.notifier import Message, Notifier, address_mistakes
+from recipe_exp.tracking.provenance import collect_provenance, provenance_changes
 from recipe_exp.tracking.run_folder import (
     PARENT_RUN_ID_VARIABLE,
     RunFolder,
@@ -18,7 +22,6 @@ from recipe_exp.tracking.run_folder import (
     find_run,
     is_alive,
     list_runs,
-    mark_interrupted,
 )
 from recipe_exp.tracking.sync import SyncReport, sync
 from recipe_exp.tracking.ui import serve_ui, ui_command
@@ -26,22 +29,29 @@ from recipe_exp.tracking.ui import serve_ui, ui_command
 __all__ = [
     "PARENT_RUN_ID_VARIABLE",
     "Journal",
+    "Message",
     "MetricPoint",
+    "Notifier",
+    "Progress",
     "RunFolder",
     "RunKind",
     "Status",
     "SyncReport",
     "UploaderHandle",
+    "address_mistakes",
     "collect_provenance",
     "default_uri",
     "find_run",
     "is_alive",
+    "is_tracked",
     "list_runs",
     "mark_interrupted",
     "metric_points",
+    "notices",
+    "provenance_changes",
     "read_events",
-    "redact",
     "relocate",
+    "send_leftovers",
     "serve_ui",
     "start_uploader",
     "sync",

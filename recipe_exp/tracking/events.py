@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -38,11 +39,15 @@ class Metrics(msgspec.Struct, tag="metrics", tag_field="event", frozen=True):
 
 
 class Artifact(msgspec.Struct, tag="artifact", tag_field="event", frozen=True):
-    """A file or folder to keep; a path inside the run folder is stored relative to it."""
+    """A file or folder to keep; a path inside the run folder is stored relative to it.
+
+    What is larger than `max_upload_bytes` and cannot be hard-linked is not kept but pointed to.
+    """
 
     time: float
     path: str
     artifact_path: str | None = None
+    max_upload_bytes: int | None = None
 
 
 class DatasetUse(msgspec.Struct, tag="dataset", tag_field="event", frozen=True):
@@ -192,3 +197,16 @@ def read_events(path: Path) -> Iterator[Event]:
         yield from tail.read()
         if tail.offset == before:
             return
+
+
+def last_event(path: Path) -> Event | None:
+    """The last whole line of the journal at `path`; None if there is none, or if it is torn or unknown."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _READ_BYTES))
+            content = stream.read()
+    except FileNotFoundError:
+        return None
+    line = content.rstrip(b"\n").rpartition(b"\n")[2]
+    return decode_event(line) if content.endswith(b"\n") else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
 import threading
@@ -14,7 +13,8 @@ from pathlib import Path
 import msgspec
 
 from recipe_exp.errors import TrackingError
-from recipe_exp.files import write_atomically
+from recipe_exp.files import FULL_DISK, LockedError, file_lock, write_atomically
+from recipe_exp.secrets import redact, redact_value
 from recipe_exp.tracking.events import (
     Artifact,
     DatasetUse,
@@ -27,16 +27,15 @@ from recipe_exp.tracking.events import (
     Tags,
     encode_event,
     encode_metric,
+    last_event,
     metric_points,
     read_events,
 )
-from recipe_exp.tracking.redaction import redact_value
-from recipe_exp.tracking.run_folder import RunFolder
+from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_alive
 
-__all__ = ["Journal", "metric_points", "read_events"]
+__all__ = ["Journal", "mark_interrupted", "metric_points", "read_events"]
 
 _MAX_PENDING_BYTES = 8_000_000
-_FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 _encoder = msgspec.json.Encoder()
 
 
@@ -84,18 +83,23 @@ class Journal:
             self._journal.append(encode_event(Metrics(time=now, step=step, metrics=encoded)))
             self._metrics.append(entry + b"\n")
 
-    def artifact(self, path: Path, artifact_path: str | None = None) -> None:
+    def artifact(self, path: Path, artifact_path: str | None = None, *, max_upload_bytes: int | None = None) -> None:
         """Record a file or folder to be kept by the tracker.
 
         Args:
             path: it must stay as it is until it is sent.
             artifact_path: folder in the tracker's store; None puts a file at the root and a folder's content
                 under the folder's name.
+            max_upload_bytes: a larger one stays where it is and the tracker only learns where that is, unless a
+                hard link puts it into the store; None sends any size.
         """
         path = path.absolute()
         with contextlib.suppress(ValueError):
             path = path.relative_to(self._folder.path)
-        self._append(Artifact(time=_now(), path=path.as_posix(), artifact_path=artifact_path))
+        event = Artifact(
+            time=_now(), path=path.as_posix(), artifact_path=artifact_path, max_upload_bytes=max_upload_bytes
+        )
+        self._append(event)
 
     def dataset(self, name: str, digest: str, profile: Mapping[str, object], context: str, source: str = "") -> None:
         """Record data that the run reads.
@@ -107,7 +111,8 @@ class Journal:
             context: `training`, `validation` or `test`.
             source: where it was read from.
         """
-        event = DatasetUse(time=_now(), name=name, digest=digest, profile=dict(profile), context=context, source=source)
+        shown = redact(source)
+        event = DatasetUse(time=_now(), name=name, digest=digest, profile=dict(profile), context=context, source=shown)
         self._append(event)
 
     def status(self, status: Status) -> None:
@@ -115,6 +120,14 @@ class Journal:
         owner = {"pid": os.getpid(), "host": socket.gethostname()} if status == "running" else {}
         self._folder.update_record(status=status, **owner)
         self._append(StatusChange(time=_now(), status=status))
+        self.sync()
+
+    def sync(self) -> None:
+        """Wait until everything that was recorded is on the disk and survives a power cut.
+
+        Raises:
+            OSError: the disk is full, or refuses for another reason.
+        """
         with self._lock:
             self._journal.sync()
             self._metrics.sync()
@@ -123,8 +136,10 @@ class Journal:
         """Go on from a checkpoint at `step`: `metrics.jsonl` keeps only what was logged up to it."""
         self._append(Rewind(time=_now(), step=step))
         with self._lock:
-            self._metrics.close()
+            self._metrics.sync()
             _keep_entries_up_to(self._folder.metrics_path, step)
+            # The open file is the one that was replaced.
+            self._metrics.close()
             self._metrics = _LineFile(self._folder.metrics_path, drop_torn_line=True)
 
     def close(self) -> None:
@@ -142,6 +157,54 @@ class Journal:
             self._journal.append(encode_event(event))
 
 
+def mark_interrupted(folder: RunFolder) -> bool:
+    """Give a run whose process is gone its true status: in `run.json`, and as the last event of its journal.
+
+    Only a process of this machine can be known to be gone. A process that ended without closing the journal has
+    perhaps set the status in `run.json` already; then the journal follows it.
+
+    Returns:
+        Whether the run was recorded as running.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    record = folder.read_record()
+    if record.get("host") != socket.gethostname() or _is_closed(folder, record) or is_alive(folder):
+        return False
+    try:
+        # Whoever wants to go on with the run waits for this lock, and sets the status after it.
+        with file_lock(folder.lock_path, timeout_seconds=0.0):
+            return _close_for_dead_process(folder)
+    except LockedError:
+        return False
+
+
+def _is_closed(folder: RunFolder, record: Mapping[str, object]) -> bool:
+    if record.get("status") not in TERMINAL_STATUSES:
+        return False
+    last = last_event(folder.journal_path)
+    has_journal = folder.journal_path.exists()
+    return not has_journal or (isinstance(last, StatusChange) and last.status in TERMINAL_STATUSES)
+
+
+def _close_for_dead_process(folder: RunFolder) -> bool:
+    record = folder.read_record()
+    if _is_closed(folder, record):
+        return False
+    was_running = record.get("status") not in TERMINAL_STATUSES
+    status: Status = "interrupted" if was_running else record["status"]
+    # The last line is the last sign of life. It is followed first: a kill in between lets the next start do it again.
+    ended = folder.journal_path.stat().st_mtime if folder.journal_path.exists() else time.time()
+    journal = _LineFile(folder.journal_path, drop_torn_line=False)
+    journal.append(encode_event(StatusChange(time=round(ended, 3), status=status)))
+    journal.sync()
+    journal.close()
+    if was_running:
+        folder.update_record(status=status)
+    return was_running
+
+
 class _LineFile:
     """A file of lines that is only ever appended to, one `write` a line.
 
@@ -154,10 +217,13 @@ class _LineFile:
     def __init__(self, path: Path, *, drop_torn_line: bool) -> None:
         self._path = path
         self._pending = bytearray()
+        self._refusal: OSError | None = None
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise TrackingError(f"{path}: cannot be written ({error.strerror})") from error
+            raise TrackingError(
+                f"{path}: cannot be written ({error.strerror}); make room on that disk, or set output_dir to another"
+            ) from error
         self._heal(drop_torn_line)
 
     def append(self, line: bytes) -> None:
@@ -168,11 +234,19 @@ class _LineFile:
 
     def sync(self) -> None:
         self._flush()
-        os.fsync(self._descriptor)
+        if self._refusal is not None:
+            raise OSError(self._refusal.errno, self._refusal.strerror, str(self._path))
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def close(self) -> None:
-        self._flush()
-        os.close(self._descriptor)
+        try:
+            self._flush()
+        finally:
+            os.close(self._descriptor)
         if self._pending:
             raise TrackingError(f"{self._path}: the disk is full and the last lines are lost; free some space")
 
@@ -181,9 +255,11 @@ class _LineFile:
             while self._pending:
                 written = os.write(self._descriptor, self._pending)
                 del self._pending[:written]
+            self._refusal = None
         except OSError as error:
-            if error.errno not in _FULL_DISK:
+            if error.errno not in FULL_DISK:
                 raise TrackingError(f"{self._path}: cannot be written ({error.strerror})") from error
+            self._refusal = error
 
     def _heal(self, drop_torn_line: bool) -> None:
         size = os.fstat(self._descriptor).st_size

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from recipe_exp.errors import TrackingError
+from recipe_exp.secrets import redact, strip_credentials
 from recipe_exp.tracking.events import DatasetUse, MetricPoint, SeenSteps, Status
 from recipe_exp.tracking.locations import (
     artifact_root,
@@ -25,7 +25,7 @@ from recipe_exp.tracking.locations import (
     relocate_locked,
     sqlite_path,
 )
-from recipe_exp.tracking.redaction import redact, strip_credentials
+from recipe_exp.tracking.placing import can_link, place_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,17 +46,19 @@ _MAX_DIGEST_LENGTH = 36
 _MAX_DATASET_NAME_LENGTH = 500
 _CUT = "... (cut)"
 
-_LINK_FROM_BYTES = 1 << 20
 _PARENT_TAG = "mlflow.parentRunId"
 _STATUSES: dict[Status, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _NOT_FOUND = "RESOURCE_DOES_NOT_EXIST"
-_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "INVALID_STATE", _NOT_FOUND})
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "INVALID_STATE", _NOT_FOUND})
+_TIMEOUT_VARIABLE = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+# Files are stored by the server before it answers, and a run that is created twice cannot be told from two.
+_PATIENT_SECONDS = 300
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     # Our own retries look at the parent process in between; MLflow's block for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    _TIMEOUT_VARIABLE: "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
@@ -87,6 +89,11 @@ def is_refusal(error: Exception) -> bool:
     if isinstance(error, OSError):  # network errors too, some of which are a ValueError as well
         return isinstance(error, FileNotFoundError)
     return isinstance(error, (TypeError, ValueError)) or getattr(error, "error_code", None) in _REFUSALS
+
+
+def is_doubtful(error: Exception) -> bool:
+    """Whether the error may be a refusal or an outage: a database's errors of every kind arrive as a bad request."""
+    return getattr(error, "error_code", None) == "BAD_REQUEST"
 
 
 def is_missing(error: Exception) -> bool:
@@ -120,6 +127,23 @@ class MlflowStore:
         location = artifact_root(database.parent) if database is not None else None
         return cls(client, uri, _experiment_id(client, experiment, location))
 
+    @classmethod
+    def reopen(cls, uri: str, experiment_id: str, output_dir: Path) -> MlflowStore:
+        """Connect to a server or database that was used before; nothing is created.
+
+        Args:
+            uri: tracking URI.
+            experiment_id: MLflow's id of the experiment.
+            output_dir: where the default database lies.
+
+        Raises:
+            TrackingError: the URI names a database file that does not exist.
+        """
+        database = sqlite_path(uri)
+        if database is not None and not database.exists():
+            raise TrackingError(f"{database}: the database is gone")
+        return cls(_connect(uri, output_dir), uri, experiment_id)
+
     @property
     def public_uri(self) -> str:
         """The tracking URI without credentials."""
@@ -130,16 +154,22 @@ class MlflowStore:
         run = self._search(run_id)
         return run.info.run_id if run is not None else None
 
+    def open_run(self, run_id: str) -> MlflowRun | None:
+        """The run that carries our `run_id`; None if there is none that is not deleted."""
+        run = self._search(run_id)
+        return MlflowRun(self._client, run, is_local=self._is_local) if run is not None else None
+
     def find_or_create_run(self, identity: RunIdentity) -> MlflowRun:
         """The run of this identity, created if this experiment has none that is not deleted."""
         run = self._search(identity.run_id)
         if run is None:
-            run = self._client.create_run(
-                self.experiment_id,
-                start_time=round(identity.created * 1000),
-                tags=_clean_tags({**identity.tags, RUN_ID_TAG: identity.run_id}),
-                run_name=identity.run_name,
-            )
+            with _patient():
+                run = self._client.create_run(
+                    self.experiment_id,
+                    start_time=round(identity.created * 1000),
+                    tags=_clean_tags({**identity.tags, RUN_ID_TAG: identity.run_id}),
+                    run_name=identity.run_name,
+                )
         opened = MlflowRun(self._client, run, is_local=self._is_local)
         if identity.parent_run_id is not None:
             opened.set_parent(self.find_run(identity.parent_run_id))
@@ -242,20 +272,27 @@ class MlflowRun:
         listed = self._client.list_artifacts(self.run_id, artifact_path)
         return any(entry.path == path and entry.file_size == num_bytes for entry in listed)
 
+    def can_link(self, path: Path) -> bool:
+        """Whether the store takes the file as a hard link, which costs neither time nor space."""
+        if self._artifacts_folder is None:
+            return False
+        return can_link(path, self._artifacts_folder)
+
     def log_artifact(self, path: Path, artifact_path: str | None = None) -> None:
         """Store a file; on this machine's disk a large one is hard-linked, which takes no time and no space.
 
         Small files are copied, since those are the ones that people and programs change in place.
         """
         if self._artifacts_folder is None:
-            self._client.log_artifact(self.run_id, str(path), artifact_path)
+            with _patient():
+                self._client.log_artifact(self.run_id, str(path), artifact_path)
             return
         if not self._is_local and not self._artifacts_folder.parents[1].exists():
             raise FileNotFoundError(
                 f"artifacts of the server are kept at {self._artifacts_folder}, a path of its own machine; "
                 "start the server with --serve-artifacts"
             )
-        _place(path, self._artifacts_folder / (artifact_path or "") / path.name)
+        place_file(path, self._artifacts_folder / (artifact_path or "") / path.name)
 
 
 def clean_name(name: str) -> str:
@@ -315,22 +352,12 @@ def _experiment_id(client: MlflowClient, name: str, location: str | None) -> str
     return str(experiment.experiment_id)
 
 
-def _place(source: Path, target: Path) -> None:
-    if target.exists() and target.samefile(source):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    aside.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Give a request minutes instead of seconds; MLflow reads the variable at every one."""
+    before = os.environ.get(_TIMEOUT_VARIABLE, ENVIRONMENT[_TIMEOUT_VARIABLE])
+    os.environ[_TIMEOUT_VARIABLE] = str(_PATIENT_SECONDS)
     try:
-        _link_or_copy(source, aside)
-        aside.replace(target)
+        yield
     finally:
-        aside.unlink(missing_ok=True)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    if source.stat().st_size >= _LINK_FROM_BYTES:
-        with contextlib.suppress(OSError):  # another disk, or one without hard links
-            os.link(source.resolve(), target)
-            return
-    shutil.copy2(source, target)
+        os.environ[_TIMEOUT_VARIABLE] = before

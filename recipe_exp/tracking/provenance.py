@@ -7,16 +7,16 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from recipe_exp.tracking.redaction import redact
-
-__all__ = ["collect_provenance", "redact"]
+from recipe_exp.secrets import redact
 
 MAX_PATCH_BYTES = 1_000_000
 _MAX_UNTRACKED = 200
+_SHORT_COMMIT = 10
 _TIMEOUT_SECONDS = 10.0
 _STACK = (
     "recipe-exp",
@@ -60,6 +60,42 @@ def collect_provenance() -> dict[str, Any]:
     }
 
 
+def provenance_changes(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
+    """Returns what differs between two provenances that may change the last digits of a number, as `what: then -> now`.
+
+    Args:
+        then: what `collect_provenance` returned for an earlier execution; None if that is not known.
+        now: for this one.
+    """
+    if then is None:
+        return []
+    before, after = _named_facts(then), _named_facts(now)
+    if "commit" not in before or "commit" not in after:  # one of them ran from no repository
+        before, after = ({name: fact for name, fact in facts.items() if name != "commit"} for facts in (before, after))
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        f"{name} {before.get(name, 'none')} -> {after.get(name, 'none')}"
+        for name in names
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _named_facts(provenance: Mapping[str, Any]) -> dict[str, str]:
+    gpus = provenance.get("gpus") or []
+    names = [str(gpu.get("name")) for gpu in gpus]
+    counts = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
+    git = provenance.get("git") or {}
+    facts = {
+        **(provenance.get("packages") or {}),
+        "python": provenance.get("python"),
+        "CPU": provenance.get("cpu"),
+        "GPU": ", ".join(counts),
+        "GPU driver": next((gpu.get("driver") for gpu in gpus), None),
+        "commit": str(git["commit"])[:_SHORT_COMMIT] if git.get("commit") else None,
+    }
+    return {name: str(value) for name, value in facts.items() if value}
+
+
 def _describe_repository(package: Path) -> dict[str, Any] | None:
     root = _git(package, "rev-parse", "--show-toplevel")
     # An installed package may lie inside a repository of something else, such as a project's .venv.
@@ -75,7 +111,7 @@ def _describe_repository(package: Path) -> dict[str, Any] | None:
         "dirty": bool(lines),
         "patch": patch,
         "patch_is_complete": patch_is_complete,
-        "untracked": [line[3:] for line in lines if line.startswith("??")][:_MAX_UNTRACKED],
+        "untracked": [redact(line[3:]) for line in lines if line.startswith("??")][:_MAX_UNTRACKED],
     }
 
 
@@ -115,6 +151,8 @@ def _patch(root: Path, commit: str | None) -> tuple[str, bool]:
         is_complete = len(content) <= MAX_PATCH_BYTES
         if not is_complete:
             process.kill()
+            # What is left of a secret that the end cuts through would no longer look like one.
+            content = content[: content.rfind(b"\n") + 1]
     # Masking lengthens a short secret, so the limit is applied to what is stored.
     masked = redact(content.decode(errors="replace")).encode()
     is_complete = is_complete and len(masked) <= MAX_PATCH_BYTES

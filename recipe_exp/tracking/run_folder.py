@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import difflib
 import getpass
+import glob
 import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 import unicodedata
@@ -17,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from recipe_exp.config.migrations import SCHEMA_VERSION, migrate_record
 from recipe_exp.errors import CheckpointError
 from recipe_exp.files import LockedError, file_lock, is_locked, write_atomically
-from recipe_exp.tracking.redaction import redact
+from recipe_exp.secrets import redact_command
 
 RunKind = Literal["run", "sweep"]
 
-SCHEMA_VERSION = 1
 PARENT_RUN_ID_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
 """Tells a trial's process which sweep it belongs to."""
 TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
@@ -31,7 +33,7 @@ TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
 _FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps"}
 _RECORD_NAME = "run.json"
 _LOCK_NAME = "run.lock"
-_LOCK_TIMEOUT_SECONDS = 0.5
+_LOCK_TIMEOUT_SECONDS = 2.0
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}")
 _MAX_SLUG_LENGTH = 64
@@ -69,11 +71,14 @@ class RunFolder:
         Raises:
             CheckpointError: the folder cannot be written.
         """
+        folder: RunFolder | None = None
         try:
             folder = _make_folder(output_dir.absolute() / _FOLDERS[kind], run_name)
             record = _initial_record(folder.run_id, run_name, kind, command)
             folder.update_record(**record, parent_run_id=parent_run_id)
         except OSError as error:
+            if folder is not None:
+                shutil.rmtree(folder.path, ignore_errors=True)
             raise CheckpointError(
                 f"output_dir={output_dir}: no run folder can be made there ({error.strerror or error}); "
                 "set output_dir to a folder that can be written"
@@ -124,6 +129,11 @@ class RunFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def lock_path(self) -> Path:
+        """The lock of the one process that trains in this folder."""
+        return self.path / _LOCK_NAME
+
+    @property
     def checkpoints_path(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -145,17 +155,16 @@ class RunFolder:
         Raises:
             CheckpointError: another process holds the lock; the message names it.
         """
-        lock_path = self.path / _LOCK_NAME
         try:
-            # The wait outlasts another process's glance with `is_alive`, which takes the lock for an instant.
-            with file_lock(lock_path, timeout_seconds=_LOCK_TIMEOUT_SECONDS) as stream:
-                stream.truncate(0)
-                stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-                stream.flush()
+            # The wait outlasts another process's glance with `is_alive` or `mark_interrupted`, which take the lock.
+            with file_lock(self.lock_path, timeout_seconds=_LOCK_TIMEOUT_SECONDS) as stream:
+                with contextlib.suppress(OSError):  # a note for people, which a full disk has no room for
+                    os.ftruncate(stream.fileno(), 0)
+                    os.write(stream.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
                 yield
         except LockedError as error:
             raise CheckpointError(
-                f"{self.path}: in use by {_describe_holder(lock_path)}; "
+                f"{self.path}: in use by {_describe_holder(self.lock_path)}; "
                 "wait for it to end, or stop it, before continuing this run"
             ) from error
 
@@ -190,24 +199,7 @@ def is_alive(folder: RunFolder) -> bool:
 
     A run that is recorded as running whose lock is free was killed.
     """
-    return is_locked(folder.path / _LOCK_NAME)
-
-
-def mark_interrupted(folder: RunFolder) -> bool:
-    """Record a run that is recorded as running and whose process is gone as interrupted.
-
-    Returns:
-        Whether that was so.
-    """
-    record = folder.read_record()
-    if record.get("status") != "running" or record.get("host") != socket.gethostname() or is_alive(folder):
-        return False
-    with folder.edit_record() as record:
-        # Whoever takes the lock sets the status afterwards, and waits for this transaction to do so.
-        was_killed = record.get("status") == "running" and not is_alive(folder)
-        if was_killed:
-            record["status"] = "interrupted"
-    return was_killed
+    return is_locked(folder.lock_path)
 
 
 def list_runs(output_dir: Path, kind: RunKind | None = None) -> list[RunFolder]:
@@ -243,7 +235,15 @@ def find_run(output_dir: Path, reference: str) -> RunFolder:
     matches = _matches(runs, reference)
     if len(matches) == 1:
         return matches[0]
+    _refuse_unreadable(output_dir, reference)
     raise CheckpointError(_explain_reference(output_dir, reference, runs, matches))
+
+
+def _refuse_unreadable(output_dir: Path, reference: str) -> None:
+    """A run that cannot be read is in no list; asked for by its id, it says why."""
+    for name in _FOLDERS.values() if reference and "/" not in reference else ():
+        for path in (output_dir.absolute() / name).glob(f"{glob.escape(reference)}*/"):
+            RunFolder.open(path)
 
 
 def _matches(runs: list[RunFolder], reference: str) -> list[RunFolder]:
@@ -314,7 +314,7 @@ def _initial_record(run_id: str, run_name: str, kind: RunKind, command: Sequence
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "user": _user_name(),
-        "command": [redact(word) for word in command],
+        "command": redact_command(command),
         "mlflow": {},
     }
 
@@ -335,7 +335,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{path / _RECORD_NAME}: cannot be read ({error})") from error
     if not isinstance(record, dict):
         raise CheckpointError(f"{path / _RECORD_NAME}: is not a JSON object")
-    return record
+    return migrate_record(record, str(path / _RECORD_NAME))
 
 
 def _describe_holder(lock_path: Path) -> str:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recipe_exp.errors import RecipeExpError, TrackingError
 from recipe_exp.files import LockedError, file_lock
+from recipe_exp.secrets import redact, strip_credentials
 from recipe_exp.tracking.events import Event, Status, StatusChange, read_events
-from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_refusal
-from recipe_exp.tracking.redaction import redact, strip_credentials
-from recipe_exp.tracking.run_folder import RunFolder, is_alive, mark_interrupted
+from recipe_exp.tracking.journal import mark_interrupted
+from recipe_exp.tracking.launch import MODULE
+from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_doubtful
+from recipe_exp.tracking.run_folder import RunFolder, is_alive
 from recipe_exp.tracking.sender import (
+    Call,
     Sender,
     SentRecord,
+    is_final,
     open_run,
     sent_record_path,
+    target_of,
     uploader_lock_path,
 )
 
 _CHUNK = 2000
+_NUM_SHOWN_REFUSALS = 5
+_SECONDS_TO_END = 15.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class SyncReport:
 
     Attributes:
         mlflow_run_id: MLflow's id of the run.
+        status: the run's status, on the server too.
         num_metrics: metric values that the server lacked.
         num_artifacts: files that were sent to it.
         num_refused: metric values, files or other events that the server will not take, or that are gone.
@@ -37,28 +48,30 @@ class SyncReport:
     """
 
     mlflow_run_id: str
+    status: Status
     num_metrics: int
     num_artifacts: int
     num_refused: int
     refusals: tuple[str, ...]
 
 
-def sync(folder: RunFolder, uri: str | None, experiment: str) -> SyncReport:
+def sync(folder: RunFolder, uri: str | None, experiment: str, max_upload_bytes: int = 0) -> SyncReport:
     """Send what is missing; doing it again sends nothing.
+
+    An uploader that still tries to send the run after its end is asked to leave the rest to this process.
 
     Args:
         folder: the run folder; its run is found on the server by our run id.
         uri: MLflow tracking URI; None uses the database under the folder's `output_dir`.
         experiment: name of the MLflow experiment.
+        max_upload_bytes: artifacts up to this size are sent even if the run wanted to send smaller ones only.
 
     Raises:
-        TrackingError: the server cannot be reached, or the run's own uploader is at work.
+        TrackingError: the server cannot be reached, or the run is going on and its uploader is at work.
     """
     try:
-        with file_lock(uploader_lock_path(folder), timeout_seconds=1.0):
-            return _sync(folder, uri, experiment)
-    except LockedError as error:
-        raise TrackingError(f"{folder.path}: its uploader is at work; sync after it has ended") from error
+        with _place_of_uploader(folder):
+            return _sync(folder, uri, experiment, max_upload_bytes)
     except RecipeExpError:
         raise
     except Exception as error:
@@ -68,28 +81,93 @@ def sync(folder: RunFolder, uri: str | None, experiment: str) -> SyncReport:
         ) from error
 
 
-def _sync(folder: RunFolder, uri: str | None, experiment: str) -> SyncReport:
+@contextlib.contextmanager
+def _place_of_uploader(folder: RunFolder) -> Iterator[None]:
+    """Be the one process that sends the folder's journal.
+
+    Raises:
+        TrackingError: another process is, and must not be disturbed.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=1.0))
+        except LockedError:
+            _end_idle_uploader(folder, signal.SIGTERM)
+            try:
+                stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=_SECONDS_TO_END))
+            except LockedError:
+                # It may be stuck in the database's library; whatever it does can be interrupted and repeated.
+                _end_idle_uploader(folder, signal.SIGKILL)
+                stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=_SECONDS_TO_END))
+        yield
+
+
+def _end_idle_uploader(folder: RunFolder, number: signal.Signals) -> None:
+    """Send a signal to the uploader of a run that has ended.
+
+    Raises:
+        TrackingError: the run is going on, or the lock is held by something else or on another machine.
+    """
+    if is_alive(folder):
+        raise TrackingError(f"{folder.path}: is going on, and its own uploader sends it; sync after it has ended")
+    process_id = _uploader_at_work(folder)
+    if process_id is None:
+        raise TrackingError(f"{folder.path}: another process is sending it; sync after that has ended")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process_id, number)
+
+
+def _uploader_at_work(folder: RunFolder) -> int | None:
+    """The process id that the lock's holder left, if it is an uploader of this folder on this machine."""
+    import psutil
+
+    try:
+        holder = json.loads(uploader_lock_path(folder).read_bytes())
+        words = psutil.Process(int(holder["pid"])).cmdline()
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
+    is_uploader = holder["host"] == socket.gethostname() and MODULE in words and str(folder.path) in words
+    return int(holder["pid"]) if is_uploader else None
+
+
+def _sync(folder: RunFolder, uri: str | None, experiment: str, max_upload_bytes: int) -> SyncReport:
+    with contextlib.suppress(OSError):  # a folder that cannot be written is sent all the same
+        mark_interrupted(folder)
     store = MlflowStore.open(uri, experiment, folder.output_dir)
     run = open_run(store, folder)
-    target = f"{store.public_uri} {store.experiment_id} {run.run_id}"
-    sent = SentRecord.load(sent_record_path(folder), target)
-    sender = Sender(folder, run.stored_steps(), sent)
+    sent = SentRecord.load(sent_record_path(folder), target_of(store.public_uri, store.experiment_id, run.run_id))
+    sender = Sender(folder, run.stored_steps(), sent, max_upload_bytes)
     refusals: list[str] = []
     for events in _chunks(folder):
         for call in sender.calls(events):
-            try:
-                call(run)
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
+            refusal = _deliver(call, run)
+            if refusal is not None:
                 sender.counts.num_refused += 1
-                refusals.append(_first_line(error))
-    _settle_status(folder, run)
+                refusals.append(refusal)
+    status = _settle_status(folder, run)
     sent.journal_offset = folder.journal_path.stat().st_size if folder.journal_path.exists() else 0
     sent.system_offset = folder.system_path.stat().st_size if folder.system_path.exists() else 0
-    sent.save(sent_record_path(folder))
+    with contextlib.suppress(OSError):
+        sent.save(sent_record_path(folder))
     counts = sender.counts
-    return SyncReport(run.run_id, counts.num_metrics, counts.num_artifacts, counts.num_refused, tuple(refusals[:5]))
+    shown = tuple(refusals[:_NUM_SHOWN_REFUSALS])
+    return SyncReport(run.run_id, status, counts.num_metrics, counts.num_artifacts, counts.num_refused, shown)
+
+
+def _deliver(call: Call, run: MlflowRun) -> str | None:
+    """Make a call; returns why the server will never take it, if so."""
+    num_attempts = 0
+    while True:
+        num_attempts += 1
+        try:
+            call(run)
+        except Exception as error:
+            if is_final(error, num_attempts):
+                return _first_line(error)
+            if not is_doubtful(error):
+                raise
+        else:
+            return None
 
 
 def _chunks(folder: RunFolder) -> Iterator[list[Event]]:
@@ -105,19 +183,15 @@ def _chunks(folder: RunFolder) -> Iterator[list[Event]]:
         yield chunk
 
 
-def _settle_status(folder: RunFolder, run: MlflowRun) -> None:
+def _settle_status(folder: RunFolder, run: MlflowRun) -> Status:
     status: Status = "running"
     time = float(folder.read_record().get("created", 0.0))
     for event in read_events(folder.journal_path):
         time = event.time
         if isinstance(event, StatusChange):
             status = event.status
-    runs_elsewhere = folder.read_record().get("host") != socket.gethostname()
-    if status == "running" and not runs_elsewhere and not is_alive(folder):
-        with contextlib.suppress(OSError):  # a folder that cannot be written is sent all the same
-            mark_interrupted(folder)
-        status = "interrupted"
     run.set_status(status, time)
+    return status
 
 
 def _first_line(error: Exception) -> str:

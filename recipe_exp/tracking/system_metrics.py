@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ class SystemSampler:
         path: the file; each line is a metrics event.
         process_id: root of the tree; this process, which is in it, is left out.
         created: when the run was created, in seconds since the epoch.
+        is_over: whether training has ended; what its process does then is no part of the run.
     """
 
-    def __init__(self, path: Path, process_id: int, created: float) -> None:
+    def __init__(
+        self, path: Path, process_id: int, created: float, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
         self._path = path
         self._process_id = process_id
         self._created = created
+        self._is_over = is_over
         self._cpu_seconds: dict[int, float] = {}
         self._sampled_at = time.monotonic()
         self._gpus = _open_gpus()
@@ -63,7 +68,7 @@ class SystemSampler:
         return values
 
     def _run(self) -> None:
-        while not self._stopped.wait(SAMPLE_EVERY_SECONDS):
+        while not self._stopped.wait(SAMPLE_EVERY_SECONDS) and not self._is_over():
             # Sampling is a convenience: a full disk or a driver's failure ends it, never the upload.
             with contextlib.suppress(OSError):
                 self._append()

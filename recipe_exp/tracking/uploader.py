@@ -4,17 +4,19 @@
 
 The process ends when the status with which training ended has been sent, or, if training died without one, when
 everything it wrote has been sent; the run is then marked as interrupted. While a server is down it tries again,
-for as long as training lives and ten minutes longer; `sync` sends what is left.
+for as long as training lives and ten minutes longer; `sync` sends what is left. In between it sends what the
+uploaders of earlier runs left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
-import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,30 +25,42 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from recipe_exp.files import LockedError, file_lock
-from recipe_exp.tracking.events import Event, EventTail, SeenSteps, StatusChange, metric_points
-from recipe_exp.tracking.launch import HELD_SIGNALS, URI_VARIABLE, UploaderHandle, start_uploader
-from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_missing, is_refusal
-from recipe_exp.tracking.redaction import redact
-from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_alive, mark_interrupted
+from recipe_exp.secrets import RedactedStream, redact
+from recipe_exp.tracking.journal import mark_interrupted
+from recipe_exp.tracking.launch import (
+    HELD_SIGNALS,
+    SENDING,
+    SENT,
+    UNSENT_EXIT_CODE,
+    URI_VARIABLE,
+    WAITING,
+    UploaderHandle,
+    start_uploader,
+)
+from recipe_exp.tracking.leftovers import send_leftovers
+from recipe_exp.tracking.locations import default_uri
+from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_missing
+from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_alive, list_runs
 from recipe_exp.tracking.sender import (
+    Backlog,
     Call,
-    Sender,
-    SentRecord,
+    is_final,
     open_run,
     sent_record_path,
+    target_of,
     uploader_lock_path,
 )
 from recipe_exp.tracking.system_metrics import SystemSampler
+from recipe_exp.tracking.training_process import TrainingProcess
 
 __all__ = ["Uploader", "UploaderHandle", "main", "start_uploader"]
 
 POLL_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 30.0
 GRACE_SECONDS = 600.0
-UNSENT_EXIT_CODE = 3
 
+_LEFTOVER_SECONDS = 60.0
 _HURRIED_POLL_SECONDS = 0.2
-_HURRIED_BACKOFF_SECONDS = 2.0
 _NICENESS = 10
 
 _log = logging.getLogger("recipe_exp.uploader")
@@ -62,44 +76,8 @@ class LostRunError(Exception):
     """The server no longer has the run."""
 
 
-class _Parent:
-    """The process whose journal is sent; a process id that another process got later is not it."""
-
-    def __init__(self, process_id: int) -> None:
-        import psutil
-
-        self._psutil = psutil
-        try:
-            self._process = psutil.Process(process_id)
-        except psutil.NoSuchProcess:
-            self._process = None
-
-    def is_alive(self) -> bool:
-        try:
-            if self._process is None or not self._process.is_running():
-                return False
-            return bool(self._process.status() != self._psutil.STATUS_ZOMBIE)
-        except self._psutil.NoSuchProcess:
-            return False
-
-
-class _Pace:
-    """Waits between looks at the journal, shorter once training has asked for it or has ended."""
-
-    def __init__(self) -> None:
-        self.is_hurried = False
-        self.is_asked_to_end = False
-
-    def wait(self, seconds: float) -> None:
-        if self.is_hurried or sys.stdin is None:
-            time.sleep(min(seconds, _HURRIED_BACKOFF_SECONDS))
-            return
-        readable, _, _ = select.select([sys.stdin], [], [], seconds)
-        # A line or the end of standard input: `finish` was called, or training died.
-        self.is_hurried = bool(readable)
-
-    def poll(self) -> None:
-        self.wait(_HURRIED_POLL_SECONDS if self.is_hurried else POLL_SECONDS)
+class Replaced(BaseException):
+    """Another process wants to send the rest. Nothing catches it by accident, so that it ends the pending call."""
 
 
 class Uploader:
@@ -107,28 +85,45 @@ class Uploader:
 
     Args:
         folder: the run folder.
-        uri: MLflow tracking URI; None uses the default database.
+        uri: MLflow tracking URI.
         experiment: name of the MLflow experiment.
-        parent: the process that writes the journal.
+        training: the process that writes the journal.
         journal_start: a status before this byte is from an earlier process and ends nothing.
+        report: told `SENDING` or `WAITING` when the tracker begins or ceases to take what is sent.
+        between: called once, the first time that there is nothing to send.
     """
 
     def __init__(
-        self, folder: RunFolder, uri: str | None, experiment: str, parent: _Parent, journal_start: int
+        self,
+        folder: RunFolder,
+        uri: str,
+        experiment: str,
+        training: TrainingProcess,
+        journal_start: int,
+        *,
+        report: Callable[[bytes], None] = lambda _: None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         self._folder = folder
         self._uri = uri
         self._experiment = experiment
-        self._parent = parent
+        self._training = training
         self._journal_start = journal_start
-        self._pace = _Pace()
+        self._report = report
+        self._between = between
+        self._was_idle = False
         self._give_up_at: float | None = None
-        self._status = "running"
-        self._has_ended = False
+        self._is_asked_to_end = False
 
     def end_soon(self, *_: Any) -> None:
-        """Send what is written, then end; a signal handler."""
-        self._pace.is_hurried = self._pace.is_asked_to_end = True
+        """Leave the rest to another process, but not before training is over; a signal handler.
+
+        Raises:
+            Replaced: training is over.
+        """
+        self._is_asked_to_end = True
+        if self._training.is_over():
+            raise Replaced
 
     def run(self) -> None:
         """Send until training has ended.
@@ -147,83 +142,65 @@ class Uploader:
                 return
 
     def _open(self) -> None:
-        store, run = self._persist(self._open_run)
-        self._store: MlflowStore = store
-        self._run: MlflowRun = run
-        target = f"{store.public_uri} {store.experiment_id} {run.run_id}"
-        self._sent = SentRecord.load(sent_record_path(self._folder), target)
-        self._journal = EventTail(self._folder.journal_path)
-        self._system = EventTail(self._folder.system_path)
-        self._sender = Sender(self._folder, self._pass_over_sent(), self._sent)
+        if self._uri.startswith(("http://", "https://")):
+            self._report(WAITING)
+        self._store, self._run = self._persist(self._open_run)
+        self._report(SENDING)
+        target = target_of(self._store.public_uri, self._store.experiment_id, self._run.run_id)
+        self._backlog = Backlog(self._folder, target, self._journal_start)
 
     def _open_run(self) -> tuple[MlflowStore, MlflowRun]:
         store = MlflowStore.open(self._uri, self._experiment, self._folder.output_dir)
         return store, open_run(store, self._folder)
 
-    def _pass_over_sent(self) -> SeenSteps:
-        """What an earlier process sent, so that it is not sent again after a rewind."""
-        seen = SeenSteps()
-        while self._journal.offset < self._sent.journal_offset:
-            before = self._journal.offset
-            for _ in metric_points(self._read_journal(self._sent.journal_offset), seen):
-                pass
-            if self._journal.offset == before:
-                break
-        # Samples of the machine are never computed again, so nothing needs to be remembered of them.
-        self._system.offset = self._sent.system_offset
-        return seen
-
-    def _read_journal(self, end: int | None = None) -> list[Event]:
-        """The next events, at most up to byte `end`; takes note of the status they leave the run in."""
-        is_history = self._journal.offset < self._journal_start
-        if is_history:
-            end = min(self._journal_start, end or self._journal_start)
-        events = self._journal.read(end)
-        for event in events:
-            if isinstance(event, StatusChange):
-                self._status = event.status
-                self._has_ended = event.status in TERMINAL_STATUSES and not is_history
-        return events
-
     def _send_until_end(self) -> None:
         while True:
             # Asked before reading: what a process wrote before it died is read after it is known to be dead.
-            parent_is_alive = self._parent.is_alive()
+            is_alive_still = self._training.is_alive()
             if self._send_available():
                 continue
-            if self._has_ended:
+            if self._backlog.has_ended:
                 break
-            if not parent_is_alive:
-                self._close_for_dead_parent()
+            if not is_alive_still and not self._close_for_dead_process():
                 break
-            if self._pace.is_asked_to_end:
-                raise GaveUpError("asked to end")
-            self._pace.poll()
+            if self._training.is_over():
+                if self._is_asked_to_end:
+                    raise GaveUpError("asked to end")
+                self._training.wait(_HURRIED_POLL_SECONDS)
+            elif not self._was_idle:
+                self._was_idle = True
+                self._between()
+            else:
+                self._training.wait(POLL_SECONDS)
         self._link_parent()
 
     def _send_available(self) -> bool:
         """Send the next events; False if there are none."""
-        offsets = self._journal.offset, self._system.offset
-        events = [*self._system.read(), *self._read_journal()]
-        for call in self._sender.calls(events):
-            self._persist(partial(self._send, call))
-        if offsets == (self._journal.offset, self._system.offset):
+        calls = self._backlog.calls()
+        if calls is None:
             return False
-        self._sent.journal_offset, self._sent.system_offset = self._journal.offset, self._system.offset
-        with contextlib.suppress(OSError):  # without it a restart sends again, which stores nothing twice
-            self._sent.save(sent_record_path(self._folder))
+        for call in calls:
+            self._deliver(call)
+        self._backlog.remember()
         return True
 
-    def _send(self, call: Call) -> None:
-        try:
-            call(self._run)
-        except Exception as error:
-            if is_missing(error) and self._store.find_run(self._folder.run_id) != self._run.run_id:
-                raise LostRunError from error
-            if not is_refusal(error):
-                raise
-            self._sender.counts.num_refused += 1
-            _log.warning("refused for good: %s", redact(str(error)))
+    def _deliver(self, call: Call) -> None:
+        attempts = 0
+
+        def send() -> None:
+            nonlocal attempts
+            attempts += 1
+            try:
+                call(self._run)
+            except Exception as error:
+                if is_missing(error) and self._store.find_run(self._folder.run_id) != self._run.run_id:
+                    raise LostRunError from error
+                if not is_final(error, attempts):
+                    raise
+                self._backlog.sender.counts.num_refused += 1
+                _log.warning("refused for good: %s", redact(str(error)))
+
+        self._persist(send)
 
     def _persist(self, action: Callable[[], Result]) -> Result:
         """Do `action` until it succeeds, however long the server is down while training lives."""
@@ -238,32 +215,44 @@ class Uploader:
                 num_failures += 1
                 if num_failures == 1:
                     _log.warning("cannot send, trying again: %s", redact(str(error)))
+                    self._report(WAITING)
                 self._check_patience(error)
-                self._pace.wait(delay)
+                self._training.wait(delay)
                 delay = min(2 * delay, MAX_BACKOFF_SECONDS)
             else:
                 if num_failures:
                     _log.warning("sending again after %d failures", num_failures)
+                    self._report(SENDING)
                 return result
 
     def _check_patience(self, error: Exception) -> None:
-        if self._pace.is_asked_to_end:
-            raise GaveUpError("asked to end") from error
-        if self._parent.is_alive():
+        if not self._training.is_over():
             return
+        if self._is_asked_to_end:
+            raise GaveUpError("asked to end") from error
         # Without a server the folder itself still tells the truth.
-        mark_interrupted(self._folder)
+        with contextlib.suppress(OSError):
+            mark_interrupted(self._folder)
         now = time.monotonic()
         self._give_up_at = self._give_up_at or now + GRACE_SECONDS
         if now >= self._give_up_at:
             raise GaveUpError("training has ended and the server cannot be reached") from error
 
-    def _close_for_dead_parent(self) -> None:
-        """Give a run that was killed its true status, unless another process goes on with it."""
-        if self._status in TERMINAL_STATUSES or is_alive(self._folder):
-            return
-        mark_interrupted(self._folder)
-        self._persist(partial(self._run.set_status, "interrupted", time.time()))
+    def _close_for_dead_process(self) -> bool:
+        """Give a run that was killed its true status, unless another process goes on with it.
+
+        Returns:
+            Whether the journal now has an end that is still to be sent.
+        """
+        if self._backlog.status in TERMINAL_STATUSES or is_alive(self._folder):
+            return False
+        size = self._folder.journal_path.stat().st_size
+        try:
+            mark_interrupted(self._folder)
+        except OSError:
+            # A folder that cannot be written is no reason to call the run alive.
+            self._persist(partial(self._run.set_status, "interrupted", time.time()))
+        return self._folder.journal_path.stat().st_size > size
 
     def _link_parent(self) -> None:
         """Make the run a child of its sweep, which may not have been known to MLflow at the start."""
@@ -276,6 +265,8 @@ class Uploader:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the uploader; 0 when everything was sent, 3 when something was not."""
     parsed = _parse(arguments)
+    # Libraries log too, and a server may repeat what it was sent.
+    sys.stderr = RedactedStream(sys.stderr)
     # Ctrl-C goes to every process of the terminal; training decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # In UTC like run ids, and quiet unless something is wrong.
@@ -284,27 +275,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(OSError):
         os.nice(_NICENESS)
     folder = RunFolder.open(parsed.folder)
-    uri = parsed.uri or os.environ.pop(URI_VARIABLE, None)
-    parent = _Parent(parsed.parent_pid)
-    uploader = Uploader(folder, uri, parsed.experiment, parent, parsed.journal_start)
+    uri = parsed.uri or os.environ.pop(URI_VARIABLE, None) or default_uri(folder.output_dir)
+    training = TrainingProcess(parsed.parent_pid)
+    leftovers = _Leftovers(folder, uri, training)
+    uploader = Uploader(
+        folder,
+        uri,
+        parsed.experiment,
+        training,
+        parsed.journal_start,
+        report=partial(_report, parsed.report_to),
+        between=leftovers.send_some,
+    )
     signal.signal(signal.SIGTERM, uploader.end_soon)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
     try:
-        with _sampling(parsed, folder), _only_uploader(folder, parent):
+        with _sampling(parsed, folder, training), _only_uploader(folder, training):
             uploader.run()
     except GaveUpError as error:
         _log.error("%s; `python -m recipe_exp task=sync` sends the rest", error)
         return UNSENT_EXIT_CODE
+    except Replaced:
+        return UNSENT_EXIT_CODE
+    _report(parsed.report_to, SENT)
+    with contextlib.suppress(Replaced):
+        leftovers.send_rest()
     return 0
 
 
+class _Leftovers:
+    """What earlier uploaders left, sent while this one has nothing else to do, or after it has ended."""
+
+    def __init__(self, folder: RunFolder, uri: str, training: TrainingProcess) -> None:
+        self._folder = folder
+        self._uri = uri
+        self._training = training
+        self._is_done = False
+
+    def send_some(self) -> None:
+        self._is_done = send_leftovers(list_runs(self._folder.output_dir), self._uri, stop=self._training.is_over)
+
+    def send_rest(self) -> None:
+        if not self._is_done:
+            deadline = time.monotonic() + _LEFTOVER_SECONDS
+            folders = list_runs(self._folder.output_dir)
+            send_leftovers(folders, self._uri, stop=lambda: time.monotonic() > deadline)
+
+
+def _report(descriptor: int | None, state: bytes) -> None:
+    if descriptor is not None:
+        with contextlib.suppress(OSError):  # training is gone
+            os.write(descriptor, state)
+
+
 @contextlib.contextmanager
-def _sampling(parsed: argparse.Namespace, folder: RunFolder) -> Iterator[None]:
+def _sampling(parsed: argparse.Namespace, folder: RunFolder, training: TrainingProcess) -> Iterator[None]:
     if not parsed.system_metrics:
         yield
         return
     created = float(folder.read_record().get("created", time.time()))
-    sampler = SystemSampler(folder.system_path, parsed.parent_pid, created)
+    sampler = SystemSampler(folder.system_path, parsed.parent_pid, created, is_over=training.is_over)
     sampler.start()
     try:
         yield
@@ -313,17 +343,20 @@ def _sampling(parsed: argparse.Namespace, folder: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _only_uploader(folder: RunFolder, parent: _Parent) -> Iterator[None]:
+def _only_uploader(folder: RunFolder, training: TrainingProcess) -> Iterator[None]:
     """Wait for the uploader of an earlier process, which may still be sending what that process left."""
     with contextlib.ExitStack() as stack:
         while True:
-            parent_was_alive = parent.is_alive()
+            was_over = training.is_over()
             try:
-                stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=GRACE_SECONDS))
+                lock = stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=GRACE_SECONDS))
                 break
             except LockedError:
-                if not parent_was_alive:
+                if was_over:
                     raise GaveUpError("another uploader of this run does not end") from None
+        lock.truncate(0)
+        lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        lock.flush()
         yield
 
 
@@ -335,6 +368,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parent-pid", type=int, required=True, help="the process that writes the journal")
     parser.add_argument("--journal-start", type=int, default=0, help="size of the journal when it started")
     parser.add_argument("--system-metrics", action="store_true", help="sample CPU, memory and GPU use")
+    parser.add_argument("--report-to", type=int, help="file descriptor for the state of the upload")
     return parser.parse_args(arguments)
 
 

@@ -63,6 +63,24 @@ def test_a_patch_is_cut_at_a_megabyte(package: Path) -> None:
     assert not described["patch_is_complete"]
 
 
+def test_a_secret_does_not_survive_where_a_patch_is_cut(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / "code.py").write_text(f"rate = 2\nuse('hf_{'a1B2' * 8}')\n")
+    whole = len(subprocess.run(["git", "-C", package, "diff"], capture_output=True, check=True).stdout)
+    for limit in range(whole - 45, whole + 2):
+        monkeypatch.setattr(provenance, "MAX_PATCH_BYTES", limit)
+        described = provenance._describe_repository(package)
+        assert described is not None
+        assert "hf_a" not in described["patch"]
+        assert "+rate = 2" in described["patch"]
+
+
+def test_a_secret_in_the_name_of_a_file_does_not_survive(package: Path) -> None:
+    (package / f"hf_{'a1B2' * 8}.txt").write_text("private")
+    described = provenance._describe_repository(package)
+    assert described is not None
+    assert described["untracked"] == ["recipe_exp/***.txt"]
+
+
 def test_a_repository_without_a_commit(tmp_path: Path) -> None:
     (tmp_path / "recipe_exp").mkdir()
     (tmp_path / "recipe_exp" / "code.py").write_text("")

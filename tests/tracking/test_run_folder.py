@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from recipe_exp.errors import CheckpointError, RecipeExpError
 from recipe_exp.tracking import RunFolder, find_run, is_alive, list_runs
-from recipe_exp.tracking.run_folder import mark_interrupted
+from recipe_exp.tracking.journal import mark_interrupted
 
 
 def create(output_dir: Path, run_name: str = "small", **fields: object) -> RunFolder:
@@ -30,7 +30,7 @@ def test_a_created_folder_can_be_opened_and_describes_itself(output_dir: Path) -
     assert re.fullmatch(r"\d{8}-\d{6}-[a-z2-7]{4}", folder.run_id)
     assert folder.path.name == f"{folder.run_id}-small"
     record = folder.read_record()
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["run_id"] == folder.run_id
     assert (record["run_name"], record["kind"], record["status"]) == ("small", "run", "running")
     assert record["host"] == socket.gethostname()

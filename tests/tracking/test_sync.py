@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from recipe_exp.errors import TrackingError
@@ -18,6 +19,7 @@ from recipe_exp.files import file_lock
 from recipe_exp.tracking import Journal, RunFolder, start_uploader, sync
 from recipe_exp.tracking.events import Metrics, encode_event
 from recipe_exp.tracking.locations import default_uri
+from recipe_exp.tracking.mlflow_store import MlflowRun
 from recipe_exp.tracking.sender import uploader_lock_path
 
 
@@ -121,12 +123,58 @@ def test_a_file_that_is_gone_is_reported_and_costs_nothing_else(finished: RunFol
     assert "record.txt" in report.refusals[0]
 
 
-def test_the_uploader_at_work_is_not_disturbed(finished: RunFolder) -> None:
-    with (
-        file_lock(uploader_lock_path(finished)),
-        pytest.raises(TrackingError, match="its uploader is at work"),
-    ):
-        sync(finished, None, "recipes")
+def test_a_run_that_goes_on_and_another_sender_are_not_disturbed(finished: RunFolder) -> None:
+    with file_lock(uploader_lock_path(finished)):
+        with pytest.raises(TrackingError, match="another process is sending it"):
+            sync(finished, None, "recipes")
+        with finished.lock(), pytest.raises(TrackingError, match="is going on, and its own uploader sends it"):
+            sync(finished, None, "recipes")
+
+
+@pytest.mark.slow
+def test_an_uploader_that_tries_in_vain_makes_room(finished: RunFolder, stored: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        handle = start_uploader(finished, f"http://127.0.0.1:{probe.getsockname()[1]}", "recipes", False)
+        started = time.monotonic()
+        assert not handle.finish(60)
+        assert time.monotonic() - started < 30
+    assert handle.process_id is not None
+    assert psutil.pid_exists(handle.process_id)
+    report = sync(finished, None, "recipes")
+    assert (report.num_metrics, report.num_artifacts, report.status) == (7, 3, "finished")
+    check(default_uri(stored), report.mlflow_run_id)
+    wait_for_end(handle.process_id)
+
+
+def wait_for_end(process_id: int) -> None:
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(process_id) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(process_id)
+
+
+def test_a_model_that_is_too_large_is_pointed_to_unless_a_link_does(
+    finished: RunFolder, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (finished.path / "large").mkdir()
+    (finished.path / "large" / "weights").write_bytes(b"1" * 3_000_000)
+    Journal(finished).artifact(finished.path / "large", max_upload_bytes=2_999_999)
+    linked = sync(finished, None, "recipes")
+    assert paths_under(client_of(default_uri(stored)), linked.mlflow_run_id) == EXPECTED_PATHS | {"large/weights"}
+
+    elsewhere = f"sqlite:///{stored.parent / 'elsewhere.db'}"
+    shutil.copy(stored / "mlflow.db", stored.parent / "elsewhere.db")
+    monkeypatch.setattr(MlflowRun, "can_link", lambda *_: False)
+    pointed = sync(finished, elsewhere, "others")
+    client = client_of(elsewhere)
+    assert paths_under(client, pointed.mlflow_run_id) == EXPECTED_PATHS
+    tags = client.get_run(pointed.mlflow_run_id).data.tags
+    assert tags["not_uploaded.large.path"] == str(finished.path / "large")
+    assert tags["not_uploaded.large.host"] == socket.gethostname()
+    assert tags["not_uploaded.large.gigabytes"] == "0.003"
+    sync(finished, elsewhere, "others", max_upload_bytes=3_000_000)
+    assert paths_under(client, pointed.mlflow_run_id) == EXPECTED_PATHS | {"large/weights"}
 
 
 def test_a_server_that_is_down_is_one_line_at_once(finished: RunFolder) -> None:

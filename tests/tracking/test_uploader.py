@@ -13,8 +13,10 @@ import pytest
 
 from recipe_exp.tracking import Journal, RunFolder, start_uploader, uploader
 from recipe_exp.tracking.events import MetricPoint
+from recipe_exp.tracking.launch import SENDING, WAITING
 from recipe_exp.tracking.locations import default_uri
-from recipe_exp.tracking.uploader import GaveUpError, Uploader
+from recipe_exp.tracking.sender import sent_record_path
+from recipe_exp.tracking.uploader import GaveUpError, Replaced, Uploader
 
 Behaviour = Callable[[str], None]
 
@@ -60,12 +62,23 @@ class FakeStore:
         return self.known.get(run_id)
 
 
-class FakeParent:
-    def __init__(self, *answers: bool) -> None:
-        self._answers = iter(answers)
+class FakeTraining:
+    """Training that is alive for some looks; `waits` are those that the uploader took in between."""
+
+    def __init__(self, num_looks: int = 0) -> None:
+        self.num_looks = num_looks
+        self.waits: list[float] = []
 
     def is_alive(self) -> bool:
-        return next(self._answers, False)
+        self.num_looks -= 1
+        return self.num_looks >= 0
+
+    def is_over(self) -> bool:
+        return not self.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        assert len(self.waits) < 1000
 
 
 class Outage:
@@ -81,46 +94,50 @@ class Outage:
             raise self.error
 
 
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    waited: list[float] = []
-    monkeypatch.setattr(uploader._Pace, "wait", lambda _, seconds: waited.append(seconds))
-    return waited
-
-
 def upload(
     folder: RunFolder,
     monkeypatch: pytest.MonkeyPatch,
     run: FakeRun,
-    parent: FakeParent | None = None,
+    training: FakeTraining | None = None,
     journal_start: int = 0,
 ) -> Uploader:
-    monkeypatch.setattr(uploader.MlflowStore, "open", lambda *_: FakeStore(run))
-    process = Uploader(folder, None, "recipes", parent or FakeParent(), journal_start)  # type: ignore[arg-type]
+    process = prepare(folder, monkeypatch, run, training, journal_start)
     process.run()
     return process
 
 
-def test_an_outage_delays_and_loses_nothing(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def prepare(
+    folder: RunFolder,
+    monkeypatch: pytest.MonkeyPatch,
+    run: FakeRun,
+    training: FakeTraining | None = None,
+    journal_start: int = 0,
+    **options: Any,
+) -> Uploader:
+    monkeypatch.setattr(uploader.MlflowStore, "open", lambda *_: FakeStore(run))
+    seen = training or FakeTraining()
+    return Uploader(folder, "http://server", "recipes", seen, journal_start, **options)  # type: ignore[arg-type]
+
+
+def test_an_outage_delays_and_loses_nothing(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(folder)
     journal.params({"a": 1})
     for step in range(2500):
         journal.metrics(step, {"loss": float(step)})
     journal.status("finished")
     run = FakeRun(Outage(9))
-    upload(folder, monkeypatch, run, FakeParent(*[True] * 100))
+    training = FakeTraining(100)
+    reports: list[bytes] = []
+    prepare(folder, monkeypatch, run, training, report=reports.append).run()
     assert run.params == {"a": "1"}
     assert [(p.step, p.value) for p in run.points] == [(step, float(step)) for step in range(2500)]
     assert run.statuses == ["finished"]
-    assert waits[:9] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert training.waits[:9] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert reports == [WAITING, SENDING, WAITING, SENDING]
     assert folder.read_record()["mlflow"] == {"uri": "http://server", "experiment_id": "1", "run_id": "mlflow-1"}
 
 
-def test_a_restart_sends_nothing_again_even_after_a_rewind(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def test_a_restart_sends_nothing_again_even_after_a_rewind(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(folder)
     for step in (1, 2, 3):
         journal.metrics(step, {"loss": float(step)})
@@ -141,29 +158,27 @@ def test_a_restart_sends_nothing_again_even_after_a_rewind(
 
 
 def test_the_end_of_an_earlier_process_does_not_end_this_one(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(folder)
     journal.status("interrupted")
     start = folder.journal_path.stat().st_size
 
-    class LateParent(FakeParent):
+    class LateTraining(FakeTraining):
         def is_alive(self) -> bool:
-            if len(waits) == 2 and not run.statuses.count("running"):
+            if len(self.waits) == 2 and not run.statuses.count("running"):
                 journal.status("running")
                 journal.metrics(1, {"loss": 1.0})
                 journal.status("finished")
             return super().is_alive()
 
     run = FakeRun(Outage(0))
-    upload(folder, monkeypatch, run, LateParent(*[True] * 10), start)
+    upload(folder, monkeypatch, run, LateTraining(10), start)
     assert [p.step for p in run.points] == [1]
     assert run.statuses == ["interrupted", "running", "finished"]
 
 
-def test_what_a_server_refuses_costs_only_itself(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def test_what_a_server_refuses_costs_only_itself(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(folder)
     journal.params({"a": 1})
     journal.artifact(folder.path / "gone.txt")
@@ -181,26 +196,23 @@ def test_what_a_server_refuses_costs_only_itself(
             super().log_metrics(points)
 
     run = Picky(Outage(0))
-    process = upload(folder, monkeypatch, run)
+    training = FakeTraining()
+    process = upload(folder, monkeypatch, run, training)
     assert [p.step for p in run.points] == [0, 1, 2, 4]
     assert run.statuses == ["finished"]
-    assert process._sender.counts.num_refused == 3
-    assert waits == []
+    assert process._backlog.sender.counts.num_refused == 3
+    assert training.waits == []
 
 
-def test_a_killed_run_gets_its_true_status(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def test_a_killed_run_gets_its_true_status(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     Journal(folder).metrics(1, {"loss": 1.0})
     run = FakeRun(Outage(0))
-    upload(folder, monkeypatch, run, FakeParent(True, True, False))
+    upload(folder, monkeypatch, run, FakeTraining(2))
     assert run.statuses == ["interrupted"]
     assert folder.read_record()["status"] == "interrupted"
 
 
-def test_a_run_that_another_process_took_over_is_left_to_it(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def test_a_run_that_another_process_took_over_is_left_to_it(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     Journal(folder).metrics(1, {"loss": 1.0})
     run = FakeRun(Outage(0))
     with folder.lock():
@@ -210,18 +222,16 @@ def test_a_run_that_another_process_took_over_is_left_to_it(
 
 
 def test_without_a_server_the_folder_tells_the_truth_and_the_uploader_ends(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(uploader, "GRACE_SECONDS", 0.05)
     Journal(folder).metrics(1, {"loss": 1.0})
     with pytest.raises(GaveUpError):
-        upload(folder, monkeypatch, FakeRun(Outage(10**9)), FakeParent(True, True, True))
+        upload(folder, monkeypatch, FakeRun(Outage(10**9)), FakeTraining(3))
     assert folder.read_record()["status"] == "interrupted"
 
 
-def test_a_server_that_lost_the_run_gets_all_of_it_again(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def test_a_server_that_lost_the_run_gets_all_of_it_again(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(folder)
     journal.metrics(1, {"loss": 1.0})
     journal.params({"a": 1})
@@ -236,9 +246,7 @@ def test_a_server_that_lost_the_run_gets_all_of_it_again(
     assert [p.step for p in run.points] == [1, 1, 2]
 
 
-def test_a_parent_that_is_known_late_is_linked_at_the_end(
-    output_dir: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
-) -> None:
+def test_a_parent_that_is_known_late_is_linked_at_the_end(output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = RunFolder.create(output_dir, run_name="trial", command=[], parent_run_id="20260101-000000-pppp")
     Journal(trial).status("finished")
     run = FakeRun(Outage(0))
@@ -246,17 +254,60 @@ def test_a_parent_that_is_known_late_is_linked_at_the_end(
     assert run.parent_id == "mlflow-parent"
 
 
-def test_asked_to_end_it_sends_what_is_written_and_says_that_more_may_come(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+def test_another_process_that_wants_to_send_the_rest_waits_for_training_only(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Journal(folder).metrics(1, {"loss": 1.0})
+    journal = Journal(folder)
+    journal.metrics(1, {"loss": 1.0})
+    journal.status("finished")
     run = FakeRun(Outage(0))
-    monkeypatch.setattr(uploader.MlflowStore, "open", lambda *_: FakeStore(run))
-    process = Uploader(folder, None, "recipes", FakeParent(*[True] * 10), 0)  # type: ignore[arg-type]
+    training = FakeTraining(10)
+    process = prepare(folder, monkeypatch, run, training)
     process.end_soon()
+    process.run()
+    assert run.statuses == ["finished"]
+    training.num_looks = 0
+    with pytest.raises(Replaced):
+        process.end_soon()
+
+    sent_record_path(folder).unlink()
+    unsent = prepare(folder, monkeypatch, FakeRun(Outage(10**9)), FakeTraining(3))
+    unsent.end_soon()
     with pytest.raises(GaveUpError, match="asked to end"):
-        process.run()
-    assert [p.step for p in run.points] == [1]
+        unsent.run()
+
+
+def test_what_may_be_a_refusal_or_an_outage_is_tried_some_times(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(folder)
+    journal.params({"a": 1})
+    journal.status("finished")
+    doubtful = ConnectionError("database error")
+    doubtful.error_code = "BAD_REQUEST"  # type: ignore[attr-defined]
+    recovered = FakeRun(Outage(3, doubtful))
+    upload(folder, monkeypatch, recovered)
+    assert recovered.params == {"a": "1"}
+
+    sent_record_path(folder).unlink()
+    refused = FakeRun(Outage(0))
+    refused.log_params = Outage(10**9, doubtful)  # type: ignore[method-assign, assignment]
+    process = upload(folder, monkeypatch, refused)
+    assert refused.statuses == ["finished"]
+    assert process._backlog.sender.counts.num_refused == 1
+
+
+def test_a_run_that_cannot_be_marked_is_marked_on_the_server(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: RunFolder) -> bool:
+        raise OSError(30, "Read-only file system")
+
+    Journal(folder).metrics(1, {"loss": 1.0})
+    monkeypatch.setattr(uploader, "mark_interrupted", refuse)
+    run = FakeRun(Outage(0))
+    upload(folder, monkeypatch, run)
+    assert run.statuses == ["interrupted"]
 
 
 @pytest.mark.parametrize("uri", ["http://me:hunter2@host:5000", "postgresql://me:hunter2@host/db", "http://host"])
@@ -265,11 +316,13 @@ def test_no_other_user_can_read_a_password(folder: RunFolder, monkeypatch: pytes
 
     def popen(command: list[str], **options: Any) -> None:
         started.update(command=command, **options)
+        raise OSError("not here")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     start_uploader(folder, uri, "recipes", False)
-    assert "hunter2" not in " ".join(started["command"])
-    given = started["env"].get("RECIPE_EXP_TRACKING_URI") or started["command"][-1]
+    command = started["command"]
+    assert "hunter2" not in " ".join(command)
+    given = started["env"].get("RECIPE_EXP_TRACKING_URI") or command[command.index("--uri") + 1]
     assert given == uri
     assert started["env"]["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert started["start_new_session"]
@@ -287,7 +340,7 @@ with folder.lock():
     for step in range(1, 101):
         journal.metrics(step, {"train/loss": 1.0 / step})
     if sys.argv[2] == "killed":
-        print("logged", handle.process.pid, flush=True)
+        print("logged", handle.process_id, flush=True)
         time.sleep(120)
     journal.status("finished")
     print("sent" if handle.finish(120) else "unsent", flush=True)
