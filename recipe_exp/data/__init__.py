@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     )
     from recipe_exp.data.plan import WindowPlan, plan_micro_batches
     from recipe_exp.data.prompts import TEMPLATES, find_template, make_example, parse_prompt
-    from recipe_exp.data.readers.jsonl import find_files, read_jsonl
+    from recipe_exp.data.readers.files import find_files
+    from recipe_exp.data.readers.jsonl import read_jsonl
     from recipe_exp.data.sample import sample_recipes
     from recipe_exp.data.token_files import TokenSplit
     from recipe_exp.data.tokenizer import RecipeTokenizer
@@ -78,7 +79,8 @@ _NAMES_BY_MODULE = {
     ),
     "plan": ("WindowPlan", "plan_micro_batches"),
     "prompts": ("TEMPLATES", "find_template", "make_example", "parse_prompt"),
-    "readers.jsonl": ("find_files", "read_jsonl"),
+    "readers.files": ("find_files",),
+    "readers.jsonl": ("read_jsonl",),
     "sample": ("sample_recipes",),
     "token_files": ("TokenSplit",),
     "tokenizer": ("RecipeTokenizer",),

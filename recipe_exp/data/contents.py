@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from recipe_exp.config.data import DataConfig
-from recipe_exp.data.readers.jsonl import find_files, read_jsonl
-from recipe_exp.data.readers.rows import Record, Row
+from recipe_exp.config.data import FILE_FORMATS, DataConfig
+from recipe_exp.data.readers.files import find_files
+from recipe_exp.data.readers.format import Format
+from recipe_exp.data.readers.huggingface import find_dataset
+from recipe_exp.data.readers.registry import choose_format, find_format, suffixes_of
+from recipe_exp.data.readers.rows import Record, Rejection, Row
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.errors import ConfigError, DataError
+from recipe_exp.files import write_atomically
 
 # Part of the sample's fingerprint: raise it when the generator yields other recipes.
 SAMPLE_VERSION = 1
 DEFAULT_SAMPLE_SIZE = 10_000
+UNKNOWN_FORMAT = "in no known format of recipes"
 
 _HASHES_FILE = "file_hashes.json"
 # A file that was just written may be written again within one tick of its clock, unseen.
@@ -33,14 +36,17 @@ class Contents:
     """The records of one `data` section.
 
     Attributes:
-        fingerprint: hash of what the files hold, in reading order; names, folders and dates are no part of it.
+        fingerprint: hash of what the files hold, in reading order; folders and dates are no part of it, and names only
+            of files that may name their recipe.
         files: the files in reading order; empty for the sample.
+        formats: of each file, None if it is in no format that is known.
         states: what the file system said of each file before it was hashed.
         sample_size: how many recipes the sample yields; 0 for files.
     """
 
     fingerprint: str
     files: tuple[Path, ...] = ()
+    formats: tuple[Format | None, ...] = ()
     states: tuple[tuple[int, ...], ...] = ()
     sample_size: int = 0
 
@@ -52,8 +58,11 @@ class Contents:
         """
         for number, recipe in zip(range(1, self.sample_size + 1), sample_recipes(), strict=False):
             yield Record("sample", number, recipe)
-        for file, state in zip(self.files, self.states, strict=True):
-            yield from read_jsonl(file)
+        for file, known, state in zip(self.files, self.formats, self.states, strict=True):
+            if known is not None:
+                yield from known.read(file)
+            elif state[0]:
+                yield Rejection(str(file), 1, UNKNOWN_FORMAT)
             if not file.exists() or _state(file) != state:
                 raise DataError(f"{file}: was changed while it was read; start again when nothing writes to it")
 
@@ -65,23 +74,42 @@ def open_contents(config: DataConfig, cache_dir: Path) -> Contents:
     that only the first run reads the files for it.
 
     Raises:
-        ConfigError: `data.path` is missing.
-        DataError: the files cannot be found or read.
+        ConfigError: `data.path` is missing, or a reader of one's own cannot be imported.
+        DataError: the files cannot be found or read, or the only one is in no known format.
     """
-    match config.format:
-        case "sample":
-            size = config.max_examples or DEFAULT_SAMPLE_SIZE
-            return Contents(_digest(["sample", SAMPLE_VERSION, size]), sample_size=size)
-        case "jsonl":
-            if config.path is None:
-                raise ConfigError(["data.path: is missing; give a file, a folder or a glob of .jsonl files"])
-            files = tuple(find_files(config.path))
-            try:
-                states = tuple(_state(file) for file in files)
-                hashes = _file_hashes(files, states, cache_dir / _HASHES_FILE)
-            except OSError as error:
-                raise DataError(f"data.path={config.path}: cannot be read: {error.strerror or error}") from error
-            return Contents(_digest(["jsonl", *hashes]), files, states)
+    if config.format == "sample":
+        size = config.max_examples or DEFAULT_SAMPLE_SIZE
+        return Contents(_digest(["sample", SAMPLE_VERSION, size]), sample_size=size)
+    if config.path is None:
+        raise ConfigError(["data.path: is missing; give a file, a folder or a glob"])
+    files, formats = _find(config.path, config.format)
+    try:
+        states = tuple(_state(file) for file in files)
+        hashes = _file_hashes(files, states, cache_dir / _HASHES_FILE)
+    except OSError as error:
+        raise DataError(f"data.path={config.path}: cannot be read: {error.strerror or error}") from error
+    return Contents(_fingerprint(files, formats, hashes), files, formats, states)
+
+
+def _find(path: str, name: str) -> tuple[tuple[Path, ...], tuple[Format | None, ...]]:
+    chosen = None if name == "auto" else find_format(name)
+    files = tuple(find_dataset(path) if name == "huggingface" else find_files(path, suffixes_of(chosen)))
+    formats = tuple(chosen or choose_format(file) for file in files)
+    if not any(formats):
+        known = ", ".join(FILE_FORMATS)
+        raise DataError(f"data.path={path}: {UNKNOWN_FORMAT}; if you know it, name it with data.format ({known})")
+    return files, formats
+
+
+def _fingerprint(files: tuple[Path, ...], formats: tuple[Format | None, ...], hashes: list[str]) -> str:
+    names = {known.name if known and not known.is_named_by_file else None for known in formats}
+    if len(names) == 1 and None not in names:
+        return _digest([*names, *hashes])
+    parts: list[str | int] = []
+    for file, known, content in zip(files, formats, hashes, strict=True):
+        parts += [known.name, known.version, file.name if known.is_named_by_file else ""] if known else ["unknown"]
+        parts.append(content)
+    return _digest(parts)
 
 
 def _state(file: Path) -> tuple[int, ...]:
@@ -94,7 +122,8 @@ def _file_hashes(files: tuple[Path, ...], states: tuple[tuple[int, ...], ...], m
     hashes = []
     learnt = {}
     for file, state in zip(files, states, strict=True):
-        name = str(file.absolute())
+        # Names can hold a secret, and nobody reads this file.
+        name = _digest([str(file.absolute())])
         entry = (state, known[name][1]) if name in known and known[name][0] == state else (state, _sha256(file))
         hashes.append(entry[1])
         if entry != known.get(name) and time.time() - max(state[1], state[2]) / 1e9 > _SETTLED_SECONDS:
@@ -112,13 +141,10 @@ def _load_hashes(memory: Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def _save_hashes(memory: Path, hashes: dict[str, tuple[tuple[int, ...], str]]) -> None:
-    # Several processes may do this at once: each writes a file of its own, and the last one stays. Where nothing can
-    # be written, a cache that is there can still be opened.
+    # Several processes may do this at once, and the last one stays. Where nothing can be written, a cache that is there
+    # can still be opened.
     with suppress(OSError):
-        descriptor, name = tempfile.mkstemp(dir=memory.parent, prefix=f".{memory.name}.")
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(msgspec.json.encode(hashes))
-        Path(name).replace(memory)
+        write_atomically(memory, msgspec.json.encode(hashes))
 
 
 def _sha256(file: Path) -> str:
@@ -126,5 +152,5 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _digest(parts: list[str | int]) -> str:
+def _digest(parts: Sequence[str | int | None]) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

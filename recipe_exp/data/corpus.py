@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,15 +15,18 @@ import msgspec
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.example import Example
+from recipe_exp.data.language import LanguageFilter
 from recipe_exp.data.prompts import find_template, make_example
 from recipe_exp.data.readers.rows import BLANK_LINE, Pair, Rejection, Row
 from recipe_exp.errors import DataError
+from recipe_exp.recipes.cleaning import clean_recipe
 from recipe_exp.recipes.markdown import parse_recipe
 from recipe_exp.recipes.recipe import Recipe
 from recipe_exp.recipes.text import clean_line, normalise_title
+from recipe_exp.secrets import redact
 
 # Part of every cache's address: raise it when the same rows would become other examples.
-CORPUS_VERSION = 1
+CORPUS_VERSION = 2
 
 MAX_KEPT_REJECTIONS = 1000
 REJECTS_FILE = "rejects.jsonl"
@@ -33,8 +35,6 @@ Split: TypeAlias = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 _HASH_RANGE = 2**64
-_BULLET = re.compile(r"[-*+•–]\s+")
-_NUMBER = re.compile(r"(?:step\s*)?(\d{1,3})\s*[.):]\s+", re.IGNORECASE)
 _NUM_REASONS_SHOWN = 3
 
 
@@ -49,6 +49,7 @@ class CorpusReport:
         num_low_quality: records whose score is below `data.min_quality_score`.
         num_duplicates: records whose normalised title and ingredient lines, or whose two texts, came before.
         num_blank_lines: lines without any record; they are no part of `num_records`.
+        num_other_language: records whose instructions are not in `data.language`.
     """
 
     num_examples: Mapping[Split, int]
@@ -57,6 +58,7 @@ class CorpusReport:
     num_low_quality: int
     num_duplicates: int
     num_blank_lines: int
+    num_other_language: int = 0
 
     @property
     def num_rejected(self) -> int:
@@ -66,7 +68,8 @@ class CorpusReport:
     @property
     def num_records(self) -> int:
         """All records that were read, whatever became of them."""
-        return sum(self.num_examples.values()) + self.num_rejected + self.num_low_quality + self.num_duplicates
+        num_left_out = self.num_low_quality + self.num_other_language + self.num_duplicates
+        return sum(self.num_examples.values()) + self.num_rejected + num_left_out
 
     @property
     def rejected_fraction(self) -> float:
@@ -91,6 +94,7 @@ class CorpusReport:
             )
         if not sum(self.num_examples.values()):
             found = f"{self.num_records} records, {self.num_rejected} rejected, {self.num_low_quality} of low quality"
+            found += f", {self.num_other_language} in other languages" if self.num_other_language else ""
             raise DataError(f"data.path: no usable record ({found}){look}")
 
     def _reasons(self) -> str:
@@ -115,7 +119,8 @@ class Corpus:
         self._num_examples: dict[Split, int] = dict.fromkeys(SPLITS, 0)
         self._rejected: Counter[str] = Counter()
         self._first_rejection: dict[str, str] = {}
-        self._num_low_quality = self._num_duplicates = self._num_blank_lines = 0
+        self._languages = LanguageFilter(config.language) if config.language else None
+        self._num_low_quality = self._num_duplicates = self._num_blank_lines = self._num_other_language = 0
 
     @property
     def report(self) -> CorpusReport:
@@ -127,6 +132,7 @@ class Corpus:
             num_low_quality=self._num_low_quality,
             num_duplicates=self._num_duplicates,
             num_blank_lines=self._num_blank_lines,
+            num_other_language=self._num_other_language,
         )
 
     def examples(self, rows: Iterable[Row]) -> Iterator[tuple[Split, Example]]:
@@ -136,6 +142,9 @@ class Corpus:
                 usable = self._usable(row)
                 if isinstance(usable, Rejection):
                     self._count_rejection(usable, log)
+                elif usable is not None and not self._is_in_language(usable):
+                    self._num_other_language += 1
+                    log.write(Rejection(row.file, row.line_number, f"not in data.language={self._config.language}"))
                 elif usable is not None and not self._is_duplicate(usable, seen):
                     example = _example(usable, self._template)
                     split = split_of(example.title, self._config.validation_fraction, self._config.test_fraction)
@@ -156,6 +165,12 @@ class Corpus:
         missing = _missing_part(content)
         return Rejection(row.file, row.line_number, f"no {missing}") if missing else content
 
+    def _is_in_language(self, content: Recipe | Pair) -> bool:
+        if self._languages is None:
+            return True
+        text = content.target_text if isinstance(content, Pair) else "\n".join(content.instructions)
+        return self._languages.accepts(text)
+
     def _is_duplicate(self, content: Recipe | Pair, seen: _SeenKeys) -> bool:
         duplicate = not seen.add(_duplicate_key(content))
         self._num_duplicates += duplicate
@@ -166,7 +181,8 @@ class Corpus:
             self._num_blank_lines += 1
             return
         self._rejected[rejection.reason] += 1
-        self._first_rejection.setdefault(rejection.reason, f"{rejection.file}:{rejection.line_number}")
+        if rejection.reason not in self._first_rejection:
+            self._first_rejection[rejection.reason] = f"{redact(rejection.file)}:{rejection.line_number}"
         log.write(rejection)
 
 
@@ -197,35 +213,11 @@ def _clean(content: Recipe | Pair) -> Recipe | Pair:
             source_text=_clean_text(content.source_text),
             target_text=_clean_text(content.target_text),
         )
-    return replace(
-        content,
-        title=clean_line(content.title),
-        ingredients=_without_bullets(_clean_lines(content.ingredients)),
-        instructions=_without_numbers(_without_bullets(_clean_lines(content.instructions))),
-    )
-
-
-def _clean_lines(lines: Iterable[str]) -> tuple[str, ...]:
-    """Returns the lines without those that hold no letter or digit, such as a ruler or a bullet alone."""
-    cleaned = (clean_line(line) for line in lines)
-    return tuple(line for line in cleaned if any(map(str.isalnum, line)))
+    return clean_recipe(content)
 
 
 def _clean_text(text: str) -> str:
     return "\n".join(clean_line(line) for line in text.splitlines()).strip("\n")
-
-
-def _without_bullets(lines: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_BULLET.sub("", line, count=1) if _BULLET.match(line) else line for line in lines)
-
-
-def _without_numbers(steps: tuple[str, ...]) -> tuple[str, ...]:
-    """Removes the steps' own numbers if all have one and they count up from 1; other digits belong to the text."""
-    matches = [_NUMBER.match(step) for step in steps]
-    numbers = [int(match[1]) for match in matches if match]
-    if numbers != list(range(1, len(steps) + 1)):
-        return steps
-    return tuple(step[match.end() :] for step, match in zip(steps, matches, strict=True) if match)
 
 
 def _missing_part(content: Recipe | Pair) -> str | None:
@@ -300,6 +292,6 @@ class _RejectLog:
 
     def write(self, rejection: Rejection) -> None:
         if self._num_written < MAX_KEPT_REJECTIONS:
-            entry = {"file": rejection.file, "line": rejection.line_number, "reason": rejection.reason}
+            entry = {"file": redact(rejection.file), "line": rejection.line_number, "reason": rejection.reason}
             self._file.write(msgspec.json.encode(entry) + b"\n")
             self._num_written += 1

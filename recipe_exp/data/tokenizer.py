@@ -171,7 +171,7 @@ class RecipeTokenizer:
         """Writes what `transformers.AutoTokenizer` and `from_pretrained` load; creates the folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._backend.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         text = json.dumps(_TRANSFORMERS_CONFIG, indent=2) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 

@@ -38,6 +38,15 @@ _HAS_FRACTION = re.compile(f"[{_VULGAR}\u2044₀-₉]")
 _BEFORE_VULGAR = re.compile(rf"(?<=[0-9{_COMPLETE_VULGAR}])[^\S\r\n]*(?=[{_VULGAR}])")
 _AFTER_VULGAR = re.compile(rf"(?<=[{_COMPLETE_VULGAR}])(?=[0-9])")
 
+# Between ASCII characters these are what they seem to be: mojibake always has two other characters side by side, or a
+# C1 control, `Â`, `Ã`, `Œ` or `œ`. The Latin letters left out besides stand for several each.
+_USUAL = (
+    "\u00a1-\u00ac\u00ae-\u00c1\u00c4-\u0131\u0134-\u0148\u014a-\u0151\u0154-\u01c3\u01cd-\u01f0\u01f4-\u024f"
+    "\u2010-\u2015\u2018\u2019\u201c\u201d\u2022\u2026\u2032\u2033\u20ac\u2122"
+) + _COMPLETE_VULGAR
+_UNUSUAL = re.compile(rf"[^ -~{_USUAL}]|[^ -~][^ -~]")
+_CURLY_QUOTES = (("\u2019", "'"), ("\u2018", "'"), ("\u201c", '"'), ("\u201d", '"'))
+
 # The two joiners carry meaning in several scripts; every other invisible character only breaks tokens.
 _JOINERS = "\u200c\u200d"
 _INVISIBLE = frozenset({"Cc", "Cf"})
@@ -62,7 +71,7 @@ def ascii_fractions(text: str) -> str:
 
 
 def clean_line(text: str) -> str:
-    """Return one line of clean text: no markup escapes, no mojibake, NFC, single spaces, ASCII fractions.
+    """Return one line of clean text: no escapes, no mojibake, NFC, straight quotes, single spaces, ASCII fractions.
 
     HTML entities are decoded however often they were escaped, wrong encodings repaired by ftfy, control
     and zero-width characters removed, lone surrogates replaced by U+FFFD. Cleaning a clean line changes nothing.
@@ -71,10 +80,13 @@ def clean_line(text: str) -> str:
     if text.isascii() and "&" not in text and text.isprintable():
         return text
     for _ in range(_MAX_CLEANING_PASSES):
-        cleaned = _clean_once(text)
-        if cleaned == text:
+        unescaped = _unescape(text)
+        if not _UNUSUAL.search(unescaped):
+            return _settle(unescaped)
+        repaired = _repair(unescaped)
+        if repaired == text:
             break
-        text = cleaned
+        text = repaired
     return text
 
 
@@ -97,11 +109,17 @@ def _lower_fraction(match: re.Match[str]) -> str:
     return f"{whole}{space}{numerator.translate(_RAISED_DIGITS)}/{denominator.translate(_RAISED_DIGITS)}"
 
 
-def _clean_once(text: str) -> str:
-    # ftfy takes a tenth of a second to import and most lines never need it.
+def _settle(text: str) -> str:
+    """Return what `_repair` returns for text in which ftfy would find nothing to repair."""
+    for curly, straight in _CURLY_QUOTES:
+        text = text.replace(curly, straight)
+    return " ".join(ascii_fractions(text).split())
+
+
+def _repair(text: str) -> str:
+    # ftfy takes a tenth of a second to import and most files never need it.
     import ftfy
 
-    text = _unescape(text)
     text = ftfy.fix_text(text, unescape_html=False, normalization="NFC")
     text = " ".join(text.split())
     text = "".join(char for char in text if char in _JOINERS or unicodedata.category(char) not in _INVISIBLE)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.data.readers import jsonl
-from recipe_exp.data.readers.jsonl import find_files, read_jsonl
+from recipe_exp.data.readers.files import find_files
+from recipe_exp.data.readers.jsonl import read_jsonl
 from recipe_exp.data.readers.rows import Pair, Record, Rejection, Row
 from recipe_exp.errors import DataError
 from recipe_exp.recipes.recipe import Recipe

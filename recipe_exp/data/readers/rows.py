@@ -50,3 +50,10 @@ class Rejection:
 
 
 Row: TypeAlias = Record | Rejection
+
+
+def row_of(file: str, line_number: int, content: Recipe | Pair | str) -> Row:
+    """Returns the record of a recipe or pair, or the rejection of a reason."""
+    if isinstance(content, str):
+        return Rejection(file, line_number, content)
+    return Record(file, line_number, content)
