@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from recipe_exp.config.secrets import find_secret
+from recipe_exp.secrets import find_secret
 
-Strings = Annotated[tuple[str, ...], Field(strict=False)]
+# What is stored with a run has to be small enough to be read back.
+MAX_TEXT_CHARACTERS = 10_000
+MAX_TEXTS = 1_000
+# Control characters but tab and line feed, line separators, directional overrides, and halves of characters.
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+Strings = Annotated[tuple[str, ...], Field(strict=False, max_length=MAX_TEXTS)]
+Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -34,11 +43,18 @@ class Section(BaseModel):
     @classmethod
     def _refuse_unstorable_text(cls, value: object) -> object:
         for text in _texts(value):
+            # Looked at before anything is searched in the text.
+            if len(text) > MAX_TEXT_CHARACTERS:
+                raise ValueError(f"must be at most {MAX_TEXT_CHARACTERS:,} characters; longer texts belong in a file")
+            unprintable = _UNPRINTABLE.search(text)
+            if unprintable:
+                raise ValueError(
+                    "must be text that a UTF-8 file can hold and a terminal can print, "
+                    f"without U+{ord(unprintable[0]):04X}"
+                )
             kind = find_secret(text)
             if kind:
                 raise ValueError(f"holds {kind}, which would be stored with the run; set it in the environment or .env")
-            if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-                raise ValueError("must be text that a UTF-8 file can hold")
         return value
 
 
@@ -55,6 +71,27 @@ def default_values(section: type[Section]) -> dict[str, Any]:
         elif isinstance(field.annotation, type) and not issubclass(field.annotation, Section):
             values[name] = "???"
     return values
+
+
+def sections_in(annotation: Any) -> list[type[Section]]:
+    """Returns the sections that a field may hold: none for a value, several for a union."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType):
+        return [section for argument in get_args(annotation) for section in sections_in(argument)]
+    if hasattr(annotation, "__metadata__"):
+        return sections_in(get_args(annotation)[0])
+    return []
+
+
+def every_key(section: type[Section], prefix: str = "") -> list[str]:
+    """Returns every dotted key that holds a value, of all options of all unions."""
+    keys: dict[str, None] = {}
+    for name, field in section.model_fields.items():
+        options = sections_in(field.annotation)
+        inner = [key for option in options for key in every_key(option, f"{prefix}{name}.")]
+        keys |= dict.fromkeys(inner if options else [f"{prefix}{name}"])
+    return list(keys)
 
 
 def _plain(value: Any) -> Any:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from recipe_exp.config.base import Section, Strings
+from recipe_exp.config import yaml_file
+from recipe_exp.config.base import Section, Strings, Text, every_key
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.evaluation import LOWER_IS_BETTER, EvaluationConfig
 from recipe_exp.config.hardware import HardwareConfig
-from recipe_exp.config.messages import show_value
+from recipe_exp.config.messages import in_one_line, show_path, show_value
 from recipe_exp.config.model import ModelConfig
+from recipe_exp.config.relevance import explain_name
 from recipe_exp.config.task import TaskConfig
 from recipe_exp.config.tracking import TrackingConfig
 from recipe_exp.config.training import LoraConfig, TrainingConfig
@@ -39,10 +41,18 @@ class ExperimentConfig(Section):
     """Free text, stored with the run."""
     tags: Strings = ()
     """Free words, stored with the run."""
-    output_dir: str = "outputs"
+    output_dir: Text = "outputs"
     """Folder of everything that is written: runs, sweeps, caches, MLflow's database and artifacts."""
-    resume: str | None = None
+    resume: Text | None = None
     """`latest`, a run id or a run folder to continue; null starts a run of its own."""
+    resume_strict: bool = False
+    """Refuse to continue where the newest checkpoint is damaged, instead of falling back to the one before it."""
+    resume_allow: Strings = ()
+    """What may differ from the run that is continued: keys such as `training.learning_rate`, or `data`, `tokenizer`,
+    `base`, `precision`, `num_processes`, `device`."""
+    resume_schedule: Literal["keep", "stretch"] | None = None
+    """Where the run is continued to another number of steps: `keep` leaves a decaying learning rate laid over the steps
+    it was laid over, `stretch` lays it over the present ones; null refuses another length."""
     task: TaskConfig
     """Chosen with `task=NAME`."""
     model: ModelConfig
@@ -60,7 +70,9 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> ExperimentConfig:
-        found = list(contradictions(self))
+        # Beside a run that is named stand only the keys that differ from it; they are looked at together with its own.
+        names_run = self.resume not in (None, "latest")
+        found = [*_resume_contradictions(self), *([] if names_run else contradictions(self))]
         if found:
             raise PydanticCustomError(CONTRADICTION, "{lines}", {"lines": "\n".join(found)})
         return self
@@ -84,17 +96,15 @@ class ExperimentConfig(Section):
         """Reads a configuration that `to_yaml` wrote.
 
         Raises:
-            ConfigError: if the file is missing, is not YAML or does not validate.
+            ConfigError: if the file is missing, is not YAML or does not validate; each line names the file.
         """
+        data = yaml_file.parse(yaml_file.read_text(Path(path)), Path(path))
+        if not data:
+            raise ConfigError([f"{show_path(path)}: is empty; it should hold the sections of a configuration"])
         try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError([f"{path}: {error.strerror or error}"]) from None
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ConfigError([f"{path}: not a YAML file: {' '.join(str(error).split())}"]) from None
-        if not isinstance(data, dict):
-            raise ConfigError([f"{path}: expected a mapping of sections"])
-        return cls.from_data(data)
+            return cls.from_data(data)
+        except ConfigError as error:
+            raise ConfigError([f"{show_path(path)}: {mistake}" for mistake in error.mistakes]) from None
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """Returns the complete configuration as YAML and writes it to `path` if one is given."""
@@ -124,10 +134,11 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
 
 
 def _data_contradictions(data: DataConfig) -> Iterator[str]:
-    if data.format == "jsonl" and data.path is None:
-        yield "data.path=null: data.format=jsonl needs a file, a folder or a glob; set data.path=..."
+    if data.format != "sample" and data.path is None:
+        needed = "the name of a dataset" if data.format == "huggingface" else "a file, a folder or a glob"
+        yield f"data.path=null: data.format={data.format} needs {needed}; set data.path=..."
     if data.format == "sample" and data.path is not None:
-        yield f"data.path={show_value(data.path)}: generated recipes have no path; add data=jsonl to read it"
+        yield f"data.path={show_value(data.path)}: generated recipes have no path; add data=files to read it"
     if data.format == "sample" and data.max_examples is None:
         yield "data.max_examples=null: the generator never ends; set how many recipes it makes"
     if data.validation_fraction + data.test_fraction >= 1.0:
@@ -180,10 +191,23 @@ def _evaluation_contradictions(config: ExperimentConfig) -> Iterator[str]:
             f"training.early_stopping_threshold={training.early_stopping_threshold}: nothing stops early; "
             "set training.early_stopping_patience"
         )
-    if config.resume is not None and config.task.kind != "train":
-        yield f"resume={show_value(config.resume)}: only training continues a run; name it with task.run"
     if training.max_steps is not None and training.warmup_steps >= training.max_steps:
         yield (
             f"training.warmup_steps={training.warmup_steps}: the run ends at training.max_steps={training.max_steps} "
             "before the warm-up does; lower one or raise the other"
         )
+
+
+def _resume_contradictions(config: ExperimentConfig) -> Iterator[str]:
+    if config.resume is None:
+        for key in ("resume_strict", "resume_allow", "resume_schedule"):
+            value = getattr(config, key)
+            if value:
+                yield f"{key}={show_value(value)}: no run is continued; add resume=latest or resume=RUN_ID"
+    elif config.task.kind != "train":
+        yield f"resume={show_value(config.resume)}: only training continues a run; name it with task.run"
+    keys = every_key(ExperimentConfig) if config.resume_allow else []
+    for name in config.resume_allow:
+        mistake = explain_name(name, keys)
+        if mistake is not None:
+            yield f"resume_allow=[{in_one_line(name)}]: {mistake}"

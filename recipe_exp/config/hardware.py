@@ -16,17 +16,17 @@ class HardwareConfig(Section):
     """`auto` takes the GPU if PyTorch sees one."""
     num_processes: Count | Literal["auto"] = 1
     """Data-parallel processes on this machine; `auto` is one for every visible GPU."""
-    micro_batch_tokens: Annotated[int, Field(ge=16)] | Literal["auto"] = "auto"
+    micro_batch_tokens: Annotated[int, Field(ge=16, le=1_000_000_000)] | Literal["auto"] = "auto"
     """Padded source and target tokens that one forward and backward pass may hold; `auto` fills the memory."""
-    memory_gb: Annotated[float, Field(gt=0.0)] | None = None
+    memory_gb: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Memory of one device in GiB; null asks the device."""
-    peak_tflops: Annotated[float, Field(gt=0.0)] | None = None
+    peak_tflops: Annotated[float, Field(ge=1e-6, le=1e9)] | None = None
     """Dense bf16 matrix peak of one device, for time estimates; null leaves them out."""
     num_workers: Count | Literal["auto"] = "auto"
     """Threads that tokenize the data; `auto` takes every core."""
     num_threads: Count | Literal["auto"] = "auto"
     """Threads of PyTorch on the CPU, for each process; `auto` divides the cores."""
-    stall_timeout_minutes: Annotated[float, Field(gt=0.0)] | None = 30.0
+    stall_timeout_minutes: Annotated[float, Field(gt=0.0, le=1e6)] | None = 30.0
     """A run that gets nothing done for this long (a dead network disk, a hung GPU) writes where it hangs to `stall.txt`
     in its folder and ends with exit code 75, which is worth repeating with `resume=latest`. null waits for ever."""
     compile: bool = False

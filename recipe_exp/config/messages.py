@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from recipe_exp.config.secrets import HIDDEN, hide_secrets, is_secret_name
+from recipe_exp.secrets import MASK, is_secret_name, redact
 
 _PHRASES = {
     "missing": "is missing",
@@ -25,6 +26,7 @@ _PHRASES = {
     "bool_type": "must be true or false",
     "string_type": "must be text; quote it as '\"...\"' if it looks like a number",
     "string_too_short": "must not be empty",
+    "too_long": "must hold at most {max_length} texts; longer lists belong in a file",
     "tuple_type": "must be a list such as [a,b]",
     "literal_error": "must be one of {expected}",
     "model_type": "must be a section of keys",
@@ -34,6 +36,11 @@ _PHRASES = {
 }
 _MAX_VALUE_CHARACTERS = 60
 _MAX_LINE_CHARACTERS = 120
+_MAX_PATH_CHARACTERS = 300
+# What is shown is cut after secrets were looked for in this much of it.
+_MAX_READ_CHARACTERS = 5_000
+# An address that is entered there by mistake is a secret, and not every kind of address is known by its looks.
+_KEYS_OF_SECRETS = ("tracking.notify",)
 _UNIONS = ("task", "optimizer", "schedule", "adapter")
 
 
@@ -76,25 +83,33 @@ def dotted_key(location: tuple[int | str, ...]) -> str:
 
 def show_setting(key: str, value: Any) -> str:
     """Returns `key=value` for a message, without the value if the key's name is that of a secret."""
-    shown = HIDDEN if is_secret_name(key) else show_value(value)
+    shown = MASK if _holds_secrets(key) else show_value(value)
     return f"{in_one_line(key)}={shown}"
 
 
 def show_line(line: str) -> str:
     """Returns an override as it was typed, in one readable line and without secrets."""
     key, sign, _ = line.partition("=")
-    if is_secret_name(key.partition("@")[0].strip()) and sign:
-        return f"{in_one_line(key)}={HIDDEN}"
-    return in_one_line(hide_secrets(line))
+    if _holds_secrets(key.partition("@")[0].strip("+~ ")) and sign:
+        return f"{in_one_line(key)}={MASK}"
+    return in_one_line(redact(line[:_MAX_READ_CHARACTERS]))
+
+
+def _holds_secrets(key: str) -> bool:
+    return is_secret_name(key) or key in _KEYS_OF_SECRETS
+
+
+def show_path(path: str | Path) -> str:
+    """Returns a path in one readable line."""
+    return in_one_line(redact(str(path)[:_MAX_READ_CHARACTERS]), _MAX_PATH_CHARACTERS)
 
 
 def show_value(value: Any) -> str:
     """Returns a value as YAML would write it, without secrets and cut to a readable length."""
-    if isinstance(value, str):
-        text = f'"{value}"' if _is_number(value) else value
-    else:
-        text = json.dumps(value, default=str, ensure_ascii=False)
-    return in_one_line(hide_secrets(text), _MAX_VALUE_CHARACTERS)
+    text = value if isinstance(value, str) else _as_json(value)
+    if isinstance(value, str) and _is_number(value):
+        text = f'"{value}"'
+    return in_one_line(redact(text[:_MAX_READ_CHARACTERS]), _MAX_VALUE_CHARACTERS)
 
 
 def in_one_line(text: str, limit: int = _MAX_LINE_CHARACTERS) -> str:
@@ -102,6 +117,19 @@ def in_one_line(text: str, limit: int = _MAX_LINE_CHARACTERS) -> str:
     if len(text) > limit:
         text = text[: limit - 3] + "..."
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _as_json(value: Any) -> str:
+    """Returns as much of a value as is looked at, however large or deep it is."""
+    text = ""
+    try:
+        for piece in json.JSONEncoder(default=str, ensure_ascii=False).iterencode(value):
+            text += piece
+            if len(text) > _MAX_READ_CHARACTERS:
+                break
+    except (RecursionError, ValueError):  # deeper than Python's stack, or a number of more digits than Python writes
+        text += "..."
+    return text
 
 
 def _is_number(text: str) -> bool:

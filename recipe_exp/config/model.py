@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from recipe_exp.config.base import Count, Section
+from recipe_exp.config.base import Count, Section, Text
 
 
 class ModelShape(Section):
@@ -35,7 +35,7 @@ class ModelConfig(Section):
 
     name: Annotated[str, Field(min_length=1)]
     """A Hugging Face model name, a local folder, or any label when `pretrained` is false."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit of the model on the hub; null takes its default branch."""
     pretrained: bool = True
     """Load weights and tokenizer of `name`. False starts from random weights in `shape` and builds a tokenizer."""

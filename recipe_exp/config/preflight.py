@@ -10,24 +10,33 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from recipe_exp.config.base import Section
+from recipe_exp.config.base import Section, sections_in
 from recipe_exp.config.experiment import CONTRADICTION, ExperimentConfig
 from recipe_exp.config.foreign_names import answer
 from recipe_exp.config.groups import GLOBAL_GROUPS
-from recipe_exp.config.messages import dotted_key, grouped_by_key, lines_of, show_line, show_setting
-from recipe_exp.config.secrets import is_secret_name
+from recipe_exp.config.messages import dotted_key, grouped_by_key, in_one_line, lines_of, show_line, show_setting
+from recipe_exp.secrets import find_secret, is_secret_name
 
 _PACKAGE_HEADER = "# @package _global_"
 
 HYDRA_KEYS = {"hydra.mode": "RUN or MULTIRUN", "hydra.launcher.slots": "how many trials run at once"}
 """What of Hydra's own configuration an override may set; all else is fixed, so that Hydra writes no file."""
+NO_OVERRIDE = "not an override; write key=value, and quote values with spaces or commas"
+"""What is said of a line that Hydra cannot parse."""
+_TOO_DEEP = "nested too deeply; no key holds more than a list"
 _MAX_DEPTH = 8
+# Hydra's parser takes a second for a thousand values in a list, and four for twice as many.
+_MAX_ITEMS = 1_000
+_MAX_CHARACTERS = 50_000
+_MAX_OVERRIDES = 1_000
+# No name is longer, and comparing names takes time.
+_MAX_NAME = 100
+_MAX_LISTED = 300
 
 
 class Operation(Enum):
@@ -55,6 +64,40 @@ class Change:
     value: Any = None
 
 
+def find_too_many(overrides: Sequence[str]) -> list[str]:
+    """Returns the mistake of giving more overrides than a person would type."""
+    if len(overrides) <= _MAX_OVERRIDES and sum(map(len, overrides)) <= 20 * _MAX_CHARACTERS:
+        return []
+    return [f"{len(overrides):,} overrides: more than a command line should hold; write them into an experiment's file"]
+
+
+def find_unreadable(line: str) -> str:
+    """Returns why an override is not even parsed, an empty text if it is: parsing could take for ever, or fail."""
+    if len(line) > _MAX_CHARACTERS:
+        return f"over {_MAX_CHARACTERS:,} characters; long texts belong in a file"
+    if any("\ud800" <= character <= "\udfff" for character in line):
+        return "is not UTF-8"
+    depth = deepest = num_items = 0
+    quote = ""
+    previous = ""
+    for character in line:
+        if quote:
+            quote = "" if character == quote and previous != "\\" else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[{(":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]})":
+            depth -= 1
+        elif character == "," and depth > 0:
+            num_items += 1
+        previous = character
+    if deepest > 2 * _MAX_DEPTH:
+        return _TOO_DEEP
+    return f"over {_MAX_ITEMS:,} values in a list; longer ones belong in a file" if num_items > _MAX_ITEMS else ""
+
+
 def find_impossible(change: Change) -> list[str]:
     """Returns the mistake of a change that no configuration could take: one of Hydra's own, or of a nested value."""
     shown = show_line(change.line)
@@ -64,8 +107,10 @@ def find_impossible(change: Change) -> list[str]:
             return [f"{shown}: Hydra's own settings are fixed, except {settings}"]
         if change.key == "hydra.mode" and change.value not in ("RUN", "MULTIRUN"):
             return [f"{shown}: must be {HYDRA_KEYS[change.key]}"]
+        if change.key == "hydra.launcher.slots" and (type(change.value) is not int or change.value < 1):
+            return [f"{shown}: must be a number of trials, 1 or more"]
     if _is_deep(change.value, _MAX_DEPTH):
-        return [f"{shown}: nested too deeply; no key holds more than a list"]
+        return [f"{shown}: {_TOO_DEEP}"]
     return []
 
 
@@ -80,7 +125,8 @@ def find_unknown_option(
         options: what the group has.
         can_be_null: whether the group may be left out.
     """
-    how = f"{change.key}={'|'.join([*options, *(['null'] if can_be_null else [])])}"
+    listed = in_one_line("|".join([*options, *(["null"] if can_be_null else [])]), _MAX_LISTED)
+    how = f"{change.key}={listed}"
     if change.operation is Operation.DELETE:
         return [f"{show_line(change.line)}: a group cannot be removed; choose with {how}"]
     if change.operation is Operation.ADD:
@@ -152,6 +198,18 @@ def explain_flag(flag: str) -> str:
     return _remedy(key, known, {}).replace("no such key", "no such flag; keys are written key=value", 1)
 
 
+def find_secrets(words: Sequence[str]) -> list[str]:
+    """Returns one line for every word of a command line that holds a secret."""
+    found = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        is_named = sign and is_secret_name(key.partition("@")[0].strip()) and value not in ("", "null")
+        kind = "a value under the name of a secret" if is_named else find_secret(word)
+        if kind:
+            found.append(f"{show_line(word)}: holds {kind}; secrets come from the environment or .env, never from here")
+    return found
+
+
 def find_missing_files(data: Mapping[str, Any]) -> list[str]:
     """Returns one line for every file or folder that the configuration names and this machine lacks."""
     found = []
@@ -159,7 +217,10 @@ def find_missing_files(data: Mapping[str, Any]) -> list[str]:
         section, _, name = key.partition(".")
         values = data.get(section)
         value = values.get(name) if isinstance(values, Mapping) else None
-        is_path = isinstance(value, str) and (key != "model.name" or value.startswith(("/", "./", "../", "~")))
+        # On the Hub a model and a dataset have names; of a model that looks like one, a path is told by its beginning.
+        is_name = key == "data.path" and isinstance(values, Mapping) and values.get("format") == "huggingface"
+        starts_as_path = isinstance(value, str) and value.startswith(("/", "./", "../", "~"))
+        is_path = isinstance(value, str) and (starts_as_path or (key != "model.name" and not is_name))
         if is_path and value != "-" and not _exists(str(value)):
             where = (
                 "" if Path(str(value)).is_absolute() or str(value).startswith("~") else f"; looked for in {Path.cwd()}"
@@ -191,6 +252,9 @@ def _explain(group: list[ErrorDetails], data: dict[str, Any], options: Mapping[s
         return lines_of(group)
     key = dotted_key(first["loc"])
     known = list(_keys(ExperimentConfig, data))
+    if any("." in str(part) for part in first["loc"]):
+        section, _, inner = map(in_one_line, key.partition("."))
+        return [f"{show_setting(key, first['input'])}: in a file keys are nested, as in `{section}: {{{inner}: ...}}`"]
     return [f"{show_setting(key, first['input'])}: {_remedy(key, known, options)}"]
 
 
@@ -233,23 +297,23 @@ def _remedy(key: str, known: Sequence[str], options: Mapping[str, Sequence[str]]
 
 
 def _nearest_option(name: str, options: Sequence[str]) -> str:
-    close = get_close_matches(name, options, n=1, cutoff=0.6)
+    close = get_close_matches(name[:_MAX_NAME], options, n=1, cutoff=0.6)
     if close:
-        return f"did you mean {close[0]}?"
-    return f"choose from {', '.join(options)}" if options else "there is none yet"
+        return f"did you mean {in_one_line(close[0])}?"
+    return f"choose from {in_one_line(', '.join(options), _MAX_LISTED)}" if options else "there is none yet"
 
 
 def _nearest_key(name: str, known: Sequence[str], options: Mapping[str, Sequence[str]]) -> str:
     """Finds the key whose own name is most alike; among equals the one whose sections are."""
     candidates = [*known, *options]
-    last = _own_names([name])[0].strip("_")
+    last = _own_names([name[-_MAX_NAME:]])[0].strip("_")
     own_names = dict(zip(candidates, _own_names(candidates), strict=True))
     close = get_close_matches(last, set(own_names.values()), n=1, cutoff=0.7)
     alike = [key for key in candidates if close and own_names[key] == close[0]] or [
         key for key in candidates if len(last) > 3 and set(last.split("_")) <= set(own_names[key].split("_"))
     ]
     if alike:
-        return f"did you mean {max(alike, key=lambda key: SequenceMatcher(None, name, key).ratio())}?"
+        return f"did you mean {max(alike, key=lambda key: SequenceMatcher(None, name[-_MAX_NAME:], key).ratio())}?"
     return "--help lists the groups, --cfg job every key"
 
 
@@ -284,17 +348,6 @@ def _other_options(key: str) -> Iterator[tuple[str, str, list[str]]]:
                 yield "/".join(parts[: depth + 1]), _kind(option), list(option.model_fields)
             return
         section = options[0]
-
-
-def sections_in(annotation: Any) -> list[type[Section]]:
-    """Returns the sections that a field may hold: none for a value, several for a union."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    if get_origin(annotation) in (Union, UnionType):
-        return [section for argument in get_args(annotation) for section in sections_in(argument)]
-    if hasattr(annotation, "__metadata__"):
-        return sections_in(get_args(annotation)[0])
-    return []
 
 
 def _kind(section: type[Section]) -> str:

@@ -1,12 +1,17 @@
-"""Which keys change the numbers of a run, and which may differ freely."""
+"""Which keys change the numbers of a run, which may differ freely, and in what two runs differ."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
-from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_value
+
+if TYPE_CHECKING:
+    from recipe_exp.config.experiment import ExperimentConfig
 
 FREE_KEYS = (
     "task.",
@@ -15,6 +20,9 @@ FREE_KEYS = (
     "tags",
     "output_dir",
     "resume",
+    "resume_strict",
+    "resume_allow",
+    "resume_schedule",
     "tracking.",
     "hardware.",
     "evaluation.every_n_steps",
@@ -28,8 +36,43 @@ FREE_KEYS = (
     "training.checkpoint_every_n_steps",
     "training.keep_best_n_checkpoints",
     "training.stop_after_hours",
+    "training.on_non_finite",
+    "training.max_loss_increase",
     "training.callbacks",
 )
+"""Keys, and sections with a dot at their end, that a run may be continued with in any way."""
+LENGTH_KEYS = ("training.num_epochs", "training.max_steps")
+"""Keys that make a run longer or shorter; the learning rate's schedule may depend on them."""
+FACTS = ("data", "tokenizer", "tokens", "base", "precision", "num_processes", "device")
+"""What is compared beside the keys when a run is continued.
+
+Contents of the data files; the tokenizer; the tokens made of both, where neither explains their difference; the base
+weights under an adapter; the resolved precision, number of processes and device.
+"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which a run and what continues it differ.
+
+    Attributes:
+        key: a dotted key or one of `FACTS`.
+        then: what the run was executed with; `...` if it had no such key.
+        now: what it would be continued with.
+    """
+
+    key: str
+    then: Any
+    now: Any
+
+    def __str__(self) -> str:
+        then, now = ("absent" if value is ... else show_value(value) for value in (self.then, self.now))
+        return f"{self.key}: {then} -> {now}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON values; what is absent is null."""
+        then, now = (None if value is ... else value for value in (self.then, self.now))
+        return {"key": self.key, "then": then, "now": now}
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -39,6 +82,11 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def is_free(key: str) -> bool:
+    """Returns whether a run may be continued with any value of a dotted key."""
+    return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_KEYS)
 
 
 def numbers_relevant(config: ExperimentConfig) -> dict[str, Any]:
@@ -68,13 +116,55 @@ def overlay(stored: ExperimentConfig, given: ExperimentConfig, usual: Experiment
         for part in path:
             section = section.setdefault(part, {})
         section[last] = value
-    return ExperimentConfig.from_data(data)
+    return type(stored).from_data(data)
 
 
-def changes(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> list[str]:
-    """Returns `key: then -> now` for every numbers-relevant key in which `overlay` would differ from the stored one."""
+def changes(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> list[Difference]:
+    """Returns every numbers-relevant key in which `overlay` would differ from the stored configuration."""
     then = numbers_relevant(stored)
     return differences(then, then | _relevant(_given(given, usual).items()))
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """Returns every key whose value differs."""
+    keys = [*then, *(key for key in now if key not in then)]
+    return [
+        Difference(key, then.get(key, ...), now.get(key, ...))
+        for key in keys
+        if then.get(key, ...) != now.get(key, ...)
+    ]
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Returns each key's last part, or the whole key where two would be called the same."""
+    last = {key: key.replace("/", ".").rpartition(".")[2] for key in keys}
+    count = Counter(last.values())
+    return {key: name if count[name] == 1 else key for key, name in last.items()}
+
+
+def explain_name(name: str, keys: Sequence[str]) -> str | None:
+    """Returns why a name cannot stand in `resume_allow`, None if it can.
+
+    Args:
+        name: a dotted key or one of `FACTS`.
+        keys: every dotted key of the schema.
+    """
+    if name in LENGTH_KEYS:
+        return "no permission is needed; a decaying schedule needs resume_schedule=keep or resume_schedule=stretch"
+    if name in FACTS or (name in keys and not is_free(name)):
+        return None
+    last = name.rpartition(".")[2]
+    if name in keys:
+        return f"did you mean {last}?" if last in FACTS else "may differ anyway; leave it out"
+    inside = [key for key in keys if key.startswith(f"{name}.") and not is_free(key)]
+    if inside:
+        return f"a section; name its keys, such as {inside[0]}"
+    candidates = [*FACTS, *(key for key in keys if not is_free(key))]
+    own_names = {key: key.rpartition(".")[2] for key in candidates}
+    close = get_close_matches(name, candidates, n=1, cutoff=0.6) or [
+        key for key in candidates if own_names[key] in get_close_matches(last, own_names.values(), n=1, cutoff=0.7)
+    ]
+    return f"nothing of that name is compared; {f'did you mean {close[0]}?' if close else 'name ' + ', '.join(FACTS)}"
 
 
 def _given(given: ExperimentConfig, usual: ExperimentConfig) -> dict[str, Any]:
@@ -84,16 +174,4 @@ def _given(given: ExperimentConfig, usual: ExperimentConfig) -> dict[str, Any]:
 
 
 def _relevant(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in items if not key.startswith(FREE_KEYS)}
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns one line `key: then -> now` for every key whose value differs."""
-    keys = [*then, *(key for key in now if key not in then)]
-    return [
-        f"{key}: {_show(then, key)} -> {_show(now, key)}" for key in keys if then.get(key, ...) != now.get(key, ...)
-    ]
-
-
-def _show(values: Mapping[str, Any], key: str) -> str:
-    return show_value(values[key]) if key in values else "absent"
+    return {key: value for key, value in items if not is_free(key)}

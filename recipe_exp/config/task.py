@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recipe_exp.config.base import Section, Strings
+from recipe_exp.config.base import Section, Strings, Text
 
 
 class TrainTask(Section):
@@ -16,16 +16,23 @@ class TrainTask(Section):
     """Selects this task."""
 
 
+class PrepareTask(Section):
+    """Read, clean and tokenize the recipes into the cache that training opens, and stop."""
+
+    kind: Literal["prepare"] = "prepare"
+    """Selects this task."""
+
+
 class EvaluateTask(Section):
     """Score a run's model on held-out recipes."""
 
     kind: Literal["evaluate"] = "evaluate"
     """Selects this task."""
-    run: str = "latest"
+    run: Text = "latest"
     """A run folder, a run id or its start, a run name, or `latest`."""
     split: Literal["validation", "test"] = "validation"
     """Which held-out split is scored."""
-    output: str | None = None
+    output: Text | None = None
     """JSON file for metrics and predictions; null writes `evaluation-SPLIT.json` into the run folder."""
 
 
@@ -34,13 +41,13 @@ class GenerateTask(Section):
 
     kind: Literal["generate"] = "generate"
     """Selects this task."""
-    run: str = "latest"
+    run: Text = "latest"
     """A run folder, a run id or its start, a run name, or `latest`."""
     prompts: Strings = ()
     """Prompts: raw text, or `title=...; ingredients=..., ...`. Empty reads `prompts_file`."""
-    prompts_file: str | None = None
+    prompts_file: Text | None = None
     """A file with one prompt a line; `-` is standard input."""
-    output: str | None = None
+    output: Text | None = None
     """JSONL file with prompt and recipe; null prints them."""
 
 
@@ -49,9 +56,9 @@ class MergeTask(Section):
 
     kind: Literal["merge"] = "merge"
     """Selects this task."""
-    run: str = "latest"
+    run: Text = "latest"
     """A run folder, a run id or its start, a run name, or `latest`."""
-    output: str | None = None
+    output: Text | None = None
     """Folder of the merged model; null writes `merged/` into the run folder."""
 
 
@@ -60,7 +67,7 @@ class PlanTask(Section):
 
     kind: Literal["plan"] = "plan"
     """Selects this task."""
-    output: str | None = None
+    output: Text | None = None
     """JSON file for the plan; null only prints it."""
 
 
@@ -77,7 +84,32 @@ class SyncTask(Section):
     kind: Literal["sync"] = "sync"
     """Selects this task."""
     runs: Strings = ()
-    """Run folders, ids or names; empty takes every run under `output_dir`."""
+    """Run folders, ids or names; empty takes every run under `output_dir` that was to be tracked and has ended."""
+
+
+class CompareTask(Section):
+    """Show runs side by side: in what they differ, and what came of them."""
+
+    kind: Literal["compare"] = "compare"
+    """Selects this task."""
+    runs: Strings = ()
+    """Run folders, ids or names; a sweep stands for its trials; empty takes every run under `output_dir`."""
+    output: Text | None = None
+    """JSON file for everything that is shown; null only prints it."""
+
+
+class CleanTask(Section):
+    """Show what takes space under `output_dir`, and free some of it on request."""
+
+    kind: Literal["clean"] = "clean"
+    """Selects this task."""
+    runs: Strings = ()
+    """Run folders, ids or names, or folders of single checkpoints; empty takes every run that `what` may touch."""
+    what: Literal["checkpoints", "runs", "leftovers", "caches"] = "checkpoints"
+    """What is freed: `checkpoints` of finished runs but the best, whole `runs` that are named, `leftovers` of saves and
+    builds that were interrupted, token `caches` that no run under `output_dir` was trained on."""
+    delete: bool = False
+    """Delete it. False shows what would go."""
 
 
 class UiTask(Section):
@@ -92,6 +124,16 @@ class UiTask(Section):
 
 
 TaskConfig = Annotated[
-    TrainTask | EvaluateTask | GenerateTask | MergeTask | PlanTask | DoctorTask | SyncTask | UiTask,
+    TrainTask
+    | PrepareTask
+    | EvaluateTask
+    | GenerateTask
+    | MergeTask
+    | PlanTask
+    | DoctorTask
+    | SyncTask
+    | CompareTask
+    | CleanTask
+    | UiTask,
     Field(discriminator="kind"),
 ]

@@ -124,7 +124,7 @@ class TrainingConfig(Section):
     """Passes over the training split; `max_steps` may end the run earlier."""
     max_steps: Count | None = None
     """Steps after which the run ends; the smaller of this and `num_epochs` wins."""
-    stop_after_hours: Positive | None = None
+    stop_after_hours: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Save, mark the run as interrupted and stop with exit code 75 after this many hours; `resume=latest` goes on."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4
     """Peak learning rate, reached at the end of the warm-up."""

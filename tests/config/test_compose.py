@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.config.base import default_values
-from recipe_exp.config.compose import compose, compose_command, config_dir, group_options, user_config_dir
+from recipe_exp.config.compose import compose, compose_command, group_options
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.groups import GROUPS, SECTIONS, schemas
+from recipe_exp.config.option_files import config_dir, user_config_dir
 from recipe_exp.config.preflight import sections_in
 from recipe_exp.config.relevance import flatten
 from recipe_exp.config.training import LoraConfig
@@ -29,7 +30,12 @@ SHIPPED = [
     *sorted(path.relative_to(REPOSITORY) for path in (REPOSITORY / "sweeps").rglob("*.yaml")),
 ]
 # What an option cannot do without; the rest of each is complete by itself.
-NEEDS = {"data/jsonl": ["data.path=recipes.jsonl"], "sweeps/lora_rank": ["training=lora"]}
+NEEDS = {
+    "data/files": ["data.path=recipes"],
+    "data/huggingface": ["data.path=owner/name"],
+    "data/jsonl": ["data.path=recipes.jsonl"],
+    "sweeps/lora_rank": ["training=lora"],
+}
 HEADER = "# @package _global_\n"
 
 
@@ -65,7 +71,7 @@ def test_every_shipped_yaml_is_an_option_of_a_group() -> None:
 def test_groups_of_the_design_exist() -> None:
     wanted = {
         "model": {"t5_tiny", "flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "flan_t5_xxl"},
-        "data": {"sample", "jsonl"},
+        "data": {"sample", "files", "jsonl", "huggingface"},
         "training": {"full", "lora"},
         "training/optimizer": {"adamw", "adafactor"},
         "training/schedule": {"linear", "cosine", "cosine_with_restarts", "constant", "inverse_square_root"},
@@ -190,6 +196,9 @@ SPECIAL = {
     "training.callbacks": ["module:Class"],
     "tracking.uri": "http://localhost:5000",
     "evaluation.best_metric": "eval/bleu",
+    "data.format": "jsonl",
+    "data.language": "en",
+    "resume_allow": ["seed"],
 }
 
 
@@ -332,7 +341,7 @@ def test_folder_is_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.
 BROKEN_LOCAL_FILES = {
     "training:\n  learning_ratte: 1\n": "training.learning_ratte=1: no such key; did you mean training.learning_rate?",
     "use_lora: true\n": "use_lora=true: no such key; here it is training=lora",
-    "discord_webhook: https://discord.com/api/webhooks/1/abc\n": "discord_webhook=...: no such key",
+    "discord_webhook: https://discord.com/api/webhooks/1/abc\n": "discord_webhook=***: no such key",
     "data: 3\n": "data=3: must be a section of keys",
     "training:\n  batch_size: many\n": "training.batch_size=many: must be a whole number",
     "training:\n  optimizer:\n    kind: sgd\n": "its `kind` must be one of 'adamw', 'adafactor'",
@@ -361,7 +370,7 @@ def test_file_without_its_header_is_told_so(write_option: Any) -> None:
 
 def test_file_that_is_no_text_is_a_line(write_option: Any) -> None:
     write_option("local/default", "").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="the configuration's files cannot be composed"):
+    with pytest.raises(ConfigError, match=r"local/default.yaml: is not UTF-8; save it as UTF-8 text"):
         compose()
 
 

@@ -89,11 +89,11 @@ def test_every_text_is_shown_in_one_printable_line(text: str) -> None:
 )
 def test_secrets_are_hidden(shown: str) -> None:
     assert TOKEN not in shown
-    assert "..." in shown
+    assert "***" in shown
 
 
 def test_password_of_any_shape_is_hidden_by_its_name() -> None:
-    assert show_line("x.password=swordfish") == "x.password=..."
-    assert show_setting("webhook_url", "swordfish") == "webhook_url=..."
-    assert show_value({"secret": "swordfish", "max_source_tokens": 3}) == '{"secret": ..., "max_source_tokens": 3}'
+    assert show_line("x.password=swordfish") == "x.password=***"
+    assert show_setting("webhook_url", "swordfish") == "webhook_url=***"
+    assert show_value({"secret": "swordfish", "max_source_tokens": 3}) == '{"secret": "***", "max_source_tokens": 3}'
     assert show_line("data.max_source_tokens=3") == "data.max_source_tokens=3"

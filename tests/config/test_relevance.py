@@ -1,10 +1,26 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from recipe_exp.config.base import every_key
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.relevance import FREE_KEYS, differences, flatten, numbers_relevant
+from recipe_exp.config.relevance import (
+    FACTS,
+    FREE_KEYS,
+    LENGTH_KEYS,
+    Difference,
+    differences,
+    explain_name,
+    flatten,
+    is_free,
+    numbers_relevant,
+)
+
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "resume.md"
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +40,7 @@ def config() -> ExperimentConfig:
             "training/optimizer=adafactor",
             "training.precision=fp32",
         ),
-        *("training/schedule=cosine", "training.label_smoothing=0.1", "training.on_non_finite=skip_step"),
+        *("training/schedule=cosine", "training.label_smoothing=0.1"),
         "training.early_stopping_patience=3",
     ],
 )
@@ -46,6 +62,7 @@ def test_what_changes_the_numbers_is_relevant(config: ExperimentConfig, override
         ),
         *("training.log_every_n_steps=3", "training.checkpoint_every_n_steps=4", "training.keep_best_n_checkpoints=5"),
         *("training.stop_after_hours=1", "training.callbacks=[g:H]"),
+        *("training.on_non_finite=skip_step", "training.max_loss_increase=9"),
     ],
 )
 def test_what_leaves_the_numbers_alone_may_differ(config: ExperimentConfig, override: str) -> None:
@@ -54,22 +71,71 @@ def test_what_leaves_the_numbers_alone_may_differ(config: ExperimentConfig, over
     assert numbers_relevant(changed) == numbers_relevant(config)
 
 
-def test_every_free_key_exists(config: ExperimentConfig) -> None:
-    keys = [key for key, _ in flatten(config.model_dump(mode="json"))]
+def test_every_free_key_exists() -> None:
+    keys = every_key(ExperimentConfig)
+    assert [free for free in FREE_KEYS if not free.endswith(".") and free not in keys] == []
     assert [free for free in FREE_KEYS if not any(key.startswith(free) for key in keys)] == []
 
 
-def test_a_free_key_frees_no_other_by_its_start(config: ExperimentConfig) -> None:
-    keys = [key for key, _ in flatten(config.model_dump(mode="json"))]
-    names = [free for free in FREE_KEYS if not free.endswith(".")]
-    assert {key for key in keys if key.startswith(tuple(names))} == set(names)
+def test_a_free_key_frees_no_other_by_its_start() -> None:
+    assert is_free("resume")
+    assert not is_free("resumed")
+    assert is_free("hardware.device")
+    assert not is_free("hardware")
+
+
+def test_the_documentation_lists_what_may_differ_and_what_is_compared() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    free, compared = (
+        text.partition(f"## {title}")[2].partition("\n## ")[0] for title in ("What may", "What is compared")
+    )
+    assert set(named_first(free)) == {f"{key}*" if key.endswith(".") else key for key in FREE_KEYS}
+    assert tuple(named_first(compared)) == FACTS
+
+
+def named_first(section: str) -> list[str]:
+    """Every name in the first column of a section's tables."""
+    return [
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("training.learning_ratee", "did you mean training.learning_rate?"),
+        ("learning_rate", "did you mean training.learning_rate?"),
+        ("precison", "did you mean precision?"),
+        ("hardware.device", "did you mean device?"),
+        ("hardware.num_processes", "did you mean num_processes?"),
+        ("tags", "may differ anyway; leave it out"),
+        ("evaluation.every_n_steps", "may differ anyway; leave it out"),
+        ("training.optimizer", "a section; name its keys, such as training.optimizer.kind"),
+        ("training.max_steps", "resume_schedule=keep or resume_schedule=stretch"),
+        ("%%%", "nothing of that name is compared; name data, tokenizer"),
+    ],
+)
+def test_a_name_that_cannot_be_permitted_says_why(name: str, remedy: str) -> None:
+    assert remedy in (explain_name(name, every_key(ExperimentConfig)) or "")
+
+
+def test_every_relevant_key_and_every_fact_can_be_permitted() -> None:
+    keys = every_key(ExperimentConfig)
+    relevant = [key for key in keys if not is_free(key) and key not in LENGTH_KEYS]
+    assert {"training.adapter.rank", "training.optimizer.beta2_decay", "training.optimizer.beta1"} <= set(relevant)
+    assert [name for name in (*FACTS, *relevant) if explain_name(name, keys) is not None] == []
 
 
 def test_differences_name_key_then_and_now() -> None:
     then = {"a": 1, "b": None, "c": "x"}
-    assert differences(then, {"a": 2, "b": None, "d": [1]}) == ["a: 1 -> 2", "c: x -> absent", "d: absent -> [1]"]
+    found = differences(then, {"a": 2, "b": None, "d": [1]})
+    assert list(map(str, found)) == ["a: 1 -> 2", "c: x -> absent", "d: absent -> [1]"]
+    assert [each.to_dict() for each in found][1:] == [
+        {"key": "c", "then": "x", "now": None},
+        {"key": "d", "then": None, "now": [1]},
+    ]
     assert differences(then, dict(reversed(then.items()))) == []
-    assert differences({"a": None}, {}) == ["a: null -> absent"]
+    assert differences({"a": None}, {}) == [Difference("a", None, ...)]
 
 
 def test_flatten_gives_dotted_keys() -> None:
