@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from argparse import ArgumentError, Namespace
 from collections.abc import Sequence
@@ -10,12 +11,17 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-from recipe_exp.config.compose import compose_command, group_options
+from recipe_exp import signals
+from recipe_exp.config.compose import check_overrides, group_options, read_command
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.messages import show_line
-from recipe_exp.config.preflight import explain_flag
-from recipe_exp.errors import ConfigError, RecipeExpError
+from recipe_exp.config.messages import in_one_line, show_line, show_path
+from recipe_exp.config.preflight import explain_flag, find_secrets
+from recipe_exp.errors import ConfigError, ExitCode, RecipeExpError
+from recipe_exp.files import DISK_FAULTS, printing_on_full_disk, read_regular_file
 from recipe_exp.hardware.processes import is_main_process
+from recipe_exp.secrets import redact, redact_known, redact_traces
+from recipe_exp.signals import Interrupted
+from recipe_exp.sweeping.grid import plan_trials
 
 USAGE = """\
 Fine-tune T5 models on recipes.
@@ -36,8 +42,13 @@ Flags
   -m             sweep: keys with several values, separated by commas
   --hydra-help   Hydra's own flags
 
-A mistake in the configuration exits with 2, a failure of the run with 1, SIGINT with 130 and SIGTERM with 143.
+Exit codes: 0 done, 2 a mistake to mend, 1 a failure; worth repeating with resume=latest: 75 stopped by the time
+limit or the stall watchdog, 143 by SIGTERM or SIGUSR1, 137 killed; 130 stopped by Ctrl-C.
 """
+
+MAX_MISTAKES = 20
+MAX_MISTAKE_CHARACTERS = 600
+MAX_SECRETS_BYTES = 2**20
 
 IDLE_FLAGS = {
     "--config-dir": "options of one's own live in the folder that RECIPE_EXP_CONFIG_DIR names",
@@ -51,15 +62,29 @@ IDLE_FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; a mistake of the user's is printed as one line each."""
+    redact_traces()
+    with printing_on_full_disk():
+        return _in_one_line(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _in_one_line(arguments: list[str]) -> int:
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        with signals.raising():
+            return _run(arguments)
     except RecipeExpError as error:
         if is_main_process():
-            for line in str(error).split("\n"):
-                print(f"error: {line}", file=sys.stderr)
+            _print_mistakes(str(error).split("\n"))
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        place = show_path(str(error.filename or error.strerror))
+        print(f"error: {place}: {error.strerror}; make room on that disk, then repeat the command", file=sys.stderr)
+        return ExitCode.MISTAKE
+    except KeyboardInterrupt as interruption:
+        if is_main_process():
+            print("interrupted", file=sys.stderr)
+        return interruption.exit_code if isinstance(interruption, Interrupted) else ExitCode.SIGINT
 
 
 def _run(arguments: list[str]) -> int:
@@ -68,17 +93,22 @@ def _run(arguments: list[str]) -> int:
     if flags.help:
         print(USAGE.format(groups=_group_table()))
         return 0
-    if _is_for_hydra(flags):
-        return _hand_to_hydra(arguments)
-    if flags.multirun and flags.cfg is None:
-        return _hand_to_hydra(arguments)
-    composition = compose_command(flags.overrides, is_sweep=flags.multirun, check_files=flags.cfg is None)
-    if flags.cfg:
-        print(composition.config.to_yaml(), end="")
+    if flags.hydra_help:
+        print(_flag_table())
         return 0
+    if _is_for_hydra(flags) or (flags.multirun and flags.cfg is None):
+        if not flags.shell_completion:
+            check_overrides(flags.overrides)
+        return _hand_to_hydra(arguments)
+    composition = read_command(flags.overrides, is_sweep=flags.multirun, check_files=flags.cfg is None)
+    if flags.cfg:
+        trials = plan_trials(composition.trials, check_files=False) if composition.is_sweep else []
+        print((trials[0] if trials else composition).config.to_yaml(), end="")
+        return 0
+    config = composition.config
     if composition.is_sweep:
         return _hand_to_hydra(arguments)
-    return run_task(composition.config)
+    return run_task(config)
 
 
 def _parse_flags(arguments: list[str]) -> Namespace:
@@ -92,15 +122,35 @@ def _parse_flags(arguments: list[str]) -> Namespace:
     try:
         flags, unknown = parser.parse_known_args(arguments)
     except ArgumentError as error:
-        raise ConfigError([f"{error.argument_name}: {error.message}"]) from None
+        raise ConfigError([f"{error.argument_name}: {redact(error.message)}"]) from None
     names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
     mistakes = [f"{show_line(name)}: {explain_flag(name)}" for name in names]
-    if not _is_for_hydra(flags):
-        idle = [flag for flag in IDLE_FLAGS if getattr(flags, flag.strip("-").replace("-", "_"))]
-        mistakes += [f"{flag}: does nothing here; {IDLE_FLAGS[flag]}" for flag in idle]
+    for flag, remedy in IDLE_FLAGS.items():
+        is_for_hydra = flag in ("--package", "--resolve") and flags.cfg in ("hydra", "all")
+        if getattr(flags, flag.strip("-").replace("-", "_")) and not is_for_hydra:
+            mistakes.append(f"{flag}: does nothing here; {remedy}")
+    mistakes += _flags_that_exclude_each_other(flags)
     if mistakes:
         raise ConfigError(mistakes)
     return flags
+
+
+def _flags_that_exclude_each_other(flags: Namespace) -> list[str]:
+    is_cfg_of_sweep = flags.cfg == "job" and flags.multirun
+    chosen = {
+        "--run": flags.run,
+        "--multirun": flags.multirun and not is_cfg_of_sweep,
+        "--cfg": flags.cfg,
+        "--info": flags.info,
+        "--shell-completion": flags.shell_completion,
+    }
+    names = [name for name, value in chosen.items() if value]
+    if len(names) > 1:
+        return [f"{' '.join(names)}: each is a command of its own; give one of them"]
+    asked = [word.partition("=")[0] for word in flags.overrides]
+    if flags.shell_completion and asked not in (["install"], ["uninstall"], ["query"]):
+        return ["--shell-completion: write install=SHELL, uninstall=SHELL or query=SHELL after it"]
+    return []
 
 
 def run_task(config: ExperimentConfig) -> int:
@@ -118,23 +168,56 @@ def _is_for_hydra(flags: Namespace) -> bool:
 
 
 def _hand_to_hydra(arguments: list[str]) -> int:
-    """Lets Hydra split a sweep into trials; our launcher runs each as a process of its own."""
+    """Lets Hydra split a sweep into trials; our launcher runs each as a process of its own.
+
+    Raises:
+        ConfigError: a word holds a secret, which Hydra would repeat in its answers.
+    """
+    mistakes = find_secrets(arguments)
+    if mistakes:
+        raise ConfigError(mistakes)
     from recipe_exp.sweeping.launcher import run_sweep
 
     return run_sweep(arguments)
 
 
 def _load_secrets() -> None:
-    if Path(".env").is_file():
-        from dotenv import load_dotenv
+    path = Path(".env")
+    if not path.is_file():
+        return
+    from dotenv import load_dotenv
 
-        load_dotenv(".env")
+    try:
+        text = read_regular_file(path, MAX_SECRETS_BYTES).decode("utf-8-sig")
+        # Interpolated values would stand for each other without a bound.
+        load_dotenv(stream=io.StringIO(text), interpolate=False)
+    except (OSError, ValueError) as error:
+        reason = "is not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or str(error)
+        raise ConfigError([f".env: cannot be read: {reason}; write one NAME=value a line"]) from None
+
+
+def _print_mistakes(lines: Sequence[str]) -> None:
+    """Prints each mistake in one line of text, whatever a file name or a value in it would do to a terminal."""
+    for line in lines[:MAX_MISTAKES]:
+        print(f"error: {in_one_line(redact_known(line), MAX_MISTAKE_CHARACTERS)}", file=sys.stderr)
+    if len(lines) > MAX_MISTAKES:
+        print(f"error: and {len(lines) - MAX_MISTAKES:,} more mistakes", file=sys.stderr)
 
 
 def _group_table() -> str:
     options = group_options()
     width = max(map(len, options))
-    return "\n".join(f"  {group:<{width}}  {', '.join(names)}" for group, names in options.items() if names)
+    return "\n".join(
+        f"  {group:<{width}}  {', '.join(map(in_one_line, names))}" for group, names in options.items() if names
+    )
+
+
+def _flag_table() -> str:
+    actions = [action for action in get_args_parser()._actions if action.option_strings]
+    useful = [action for action in actions if action.option_strings[0] not in IDLE_FLAGS]
+    return "\n".join(
+        f"  {', '.join(action.option_strings):<24}  {str(action.help).partition(chr(10))[0]}" for action in useful
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from transformers import T5ForConditionalGeneration
 
 from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import ModelError
-from recipe_exp.models.load import load_pretrained, quiet_transformers
+from recipe_exp.models.base_weights import refuse_other_base
+from recipe_exp.models.load import load_pretrained, pickle_remedy, quiet_transformers
 
 TARGET_MODULES = {
     "attention_qv": ("q", "v"),
@@ -98,14 +99,17 @@ def load_with_adapter(folder: Path, *, dtype: torch.dtype, attention: str = "eag
     """Returns the base model that the adapter in `folder` names, with the adapter on it.
 
     Raises:
-        ModelError: if the base cannot be found, or the adapter is damaged or no LoRA.
+        ModelError: if the base cannot be found or is another than the adapter was trained on, or the adapter is damaged
+            or no LoRA.
     """
     try:
         adapter = PeftLoraConfig.from_pretrained(folder)
         state = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: holds no LoRA adapter that can be read ({' '.join(str(error).split())})") from None
+        reason = pickle_remedy(folder) or " ".join(str(error).split())
+        raise ModelError(f"{folder}: holds no LoRA adapter that can be read ({reason})") from None
     base = _base_of(str(adapter.base_model_name_or_path), folder)
+    refuse_other_base(folder, base, adapter.revision)
     network = load_pretrained(base, adapter.revision, dtype=dtype, attention=attention)
     adapter.base_model_name_or_path = base
     with quiet_transformers():
@@ -121,8 +125,12 @@ def merge_adapter(network: Any) -> T5ForConditionalGeneration:
 
 
 def _base_of(name: str, folder: Path) -> str:
-    """A base saved in the run folder is found again where the run lies now, from `model/` and from a checkpoint."""
-    if Path(name).exists():
+    """A base saved in the run folder is found again where the run lies now, from `model/` and from a checkpoint.
+
+    peft needs an absolute path, since it reads a relative one from wherever it is called; that of a copied or moved run
+    folder still names the place before.
+    """
+    if not Path(name).is_absolute():
         return name
     beside = (parent / Path(name).name for parent in folder.absolute().parents[:2])
     return next((str(path) for path in beside if path.is_dir()), name)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import T5ForConditionalGeneration
 
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import LoraConfig, TrainingConfig
 from recipe_exp.errors import ModelError
+from recipe_exp.files import flush_to_disk, reason_of
 from recipe_exp.models import load
+from recipe_exp.models.base_weights import write_base
 from recipe_exp.models.sequence_loss import t5_of
 
 FULL_WEIGHTS = "model.safetensors"
@@ -34,7 +39,10 @@ def build_trainable(
         training: whether it is tuned whole or through an adapter.
         precision: resolved, `fp32`, `tf32` or `bf16`.
         attention: resolved, `eager` or `sdpa`.
-        base_folder: where a random base is saved, so that its adapter can be loaded again.
+        base_folder: where a random base is saved, so that its adapter can be loaded again; one that is there is taken.
+
+    Raises:
+        ModelError: if the base cannot be found or read.
     """
     is_frozen = isinstance(training.adapter, LoraConfig)
     dtype = torch.bfloat16 if is_frozen and precision == "bf16" else torch.float32
@@ -46,10 +54,12 @@ def build_trainable(
     base = model.name
     if not model.pretrained:
         base = str(base_folder)
-        if not base_folder.is_dir() and os.environ.get("RANK", "0") == "0":
-            aside = base_folder.with_name(f"{base_folder.name}.partial")
-            load.export_model(network, aside)
-            aside.rename(base_folder)
+        if base_folder.is_dir():
+            # Built all the same, so that the random state is that of a run that was never interrupted.
+            load_tuned_state(network, load.read_weights(base_folder))
+        elif os.environ.get("RANK", "0") == "0":
+            with _folder_written_aside(base_folder) as aside:
+                load.export_model(network, aside)
     wrapped = adapters.add_lora(network, training.adapter, base=base, revision=model.revision)
     wrapped.train()
     return wrapped
@@ -95,13 +105,21 @@ def load_tuned_state(network: nn.Module, state: dict[str, torch.Tensor]) -> None
     network.load_state_dict(state, strict=False)
 
 
-def describe_model(network: nn.Module, folder: Path) -> None:
-    """Writes everything of a loadable model folder but its weights and tokenizer."""
+def describe_model(network: nn.Module, folder: Path, *, base: str | None = None) -> None:
+    """Writes everything of a loadable model folder but its weights and tokenizer.
+
+    Args:
+        network: bare or with an adapter.
+        folder: made if it is missing.
+        base: fingerprint of the weights under the adapter, which every loading compares; None compares nothing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if _has_adapter(network):
         from recipe_exp.models import adapters
 
         adapters.write_adapter_config(network, folder)
+        if base is not None:
+            write_base(folder, base)
     else:
         load.write_config(t5_of(network), folder)
 
@@ -131,7 +149,7 @@ def merge_to_folder(source: Path, target: Path) -> T5ForConditionalGeneration:
     """Merges the adapter in `source` into its base in fp32 and writes a plain transformers model to `target`.
 
     Raises:
-        ModelError: if `source` holds no adapter, or `target` exists and is not empty.
+        ModelError: if `source` holds no adapter, `target` exists and is not empty, or the disk refuses.
     """
     if not (source / "adapter_config.json").is_file():
         raise ModelError(f"{source}: not an adapter; its model is plain already and needs no merge")
@@ -141,11 +159,11 @@ def merge_to_folder(source: Path, target: Path) -> T5ForConditionalGeneration:
 
     merged = adapters.merge_adapter(load_model_folder(source))
     merged.eval()
-    target.mkdir(parents=True, exist_ok=True)
-    load.export_model(merged, target)
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (source / name).is_file():
-            shutil.copy2(source / name, target / name)
+    with _folder_written_aside(target.absolute()) as aside:
+        load.export_model(merged, aside)
+        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+            if (source / name).is_file():
+                shutil.copy2(source / name, aside / name)
     return merged
 
 
@@ -153,6 +171,31 @@ def count_parameters(network: nn.Module) -> tuple[int, int]:
     """Returns (trainable, all) parameters, shared ones counted once."""
     parameters = list(network.parameters())
     return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
+
+@contextmanager
+def _folder_written_aside(folder: Path) -> Iterator[Path]:
+    """Yields a folder to write into, which gets its name once everything in it is on the disk.
+
+    Raises:
+        ModelError: if the disk refuses; nothing is left behind.
+    """
+    aside = folder.with_name(f"{folder.name}.partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        yield aside
+        for file in aside.iterdir():
+            flush_to_disk(file)
+        aside.rename(folder)
+        flush_to_disk(folder.parent)
+    except BaseException as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
+        raise ModelError(
+            f"{folder}: cannot be written ({reason_of(error)}); make room on that disk, or choose another"
+        ) from None
 
 
 def _has_adapter(network: nn.Module) -> bool:

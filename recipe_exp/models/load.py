@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
@@ -22,6 +23,7 @@ from recipe_exp.errors import ModelError
 PAD_ID, EOS_ID = 0, 1
 _SHAPE_NAMES = ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "vocab_size")
 _MAX_LOGIT_DIFFERENCE = 1e-4
+_PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 
 
 def build_model(model: ModelConfig, *, dtype: torch.dtype, attention: str) -> T5ForConditionalGeneration:
@@ -81,6 +83,7 @@ def load_pretrained(
         ModelError: if it is neither in the cache nor reachable, is damaged, or is no whole T5.
     """
     source = str(Path(name).expanduser()) if name.startswith("~") else name
+    _refuse_listed_pickles(Path(source))
     try:
         network, report = _from_cache_or_hub(source, revision, dtype, attention)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -99,6 +102,8 @@ def _from_cache_or_hub(source: str, revision: str | None, dtype: torch.dtype, at
         "dtype": dtype,
         "attn_implementation": attention,
         "trust_remote_code": False,
+        # Without it, weights in a pickle would be taken where there are no others.
+        "use_safetensors": True,
         "output_loading_info": True,
     }
     with quiet_transformers():
@@ -112,7 +117,37 @@ def _from_cache_or_hub(source: str, revision: str | None, dtype: torch.dtype, at
             return T5ForConditionalGeneration.from_pretrained(source, revision=revision, **settings)
 
 
+def pickle_remedy(folder: Path) -> str | None:
+    """Returns what to do about weights that are only there as a pickle; None if there are none."""
+    found = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLE_SUFFIXES)
+    if not found or any(folder.glob("*.safetensors")):
+        return None
+    return (
+        f"{found[0]} is a pickle, which may execute anything when it is loaded, so it is not; where you trust it, "
+        "write it as safetensors with from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers or peft"
+    )
+
+
+def _refuse_listed_pickles(folder: Path) -> None:
+    """transformers takes the files that an index lists as they come.
+
+    Raises:
+        ModelError: if one of them is not in the safetensors format.
+    """
+    index = folder / "model.safetensors.index.json"
+    try:
+        listed = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
+        others = sorted(str(name) for name in listed if not str(name).endswith(".safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ModelError(f"{index}: damaged; copy the model again") from None
+    if others:
+        raise ModelError(f"{index}: lists {others[0]!r}, and only safetensors are loaded; copy the model again")
+
+
 def _remedy(source: str) -> str:
+    remedy = pickle_remedy(Path(source))
+    if remedy is not None:
+        return remedy
     if Path(source).is_dir():
         return "the folder holds no T5 that can be read; copy it again or name another with model.name=FOLDER"
     return "not found in the local cache and the hub cannot be reached; give a folder with model.name=FOLDER"
@@ -134,6 +169,19 @@ def set_dropout(network: nn.Module, probability: float) -> None:
             setattr(module, "dropout", probability)  # noqa: B010
     config: Any = network.config
     config.dropout_rate = probability
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns the weights that `export_model` wrote.
+
+    Raises:
+        ModelError: if they are missing or damaged.
+    """
+    try:
+        weights: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: its weights cannot be read ({' '.join(str(error).split())})") from None
+    return weights
 
 
 def export_model(network: T5ForConditionalGeneration, folder: Path) -> None:

@@ -7,6 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from recipe_exp.files import size_text
 from recipe_exp.planning.plan import Plan
 
 _BAR_CELLS = 28
@@ -36,12 +37,6 @@ def plan_table(plan: Plan, *, device_name: str | None = None, free_bytes: int | 
         Padding(_verdict(plan, free_bytes), (1, 0, 0, 0)),
     ]
     return Padding(Group(*sections), (1, 0, 1, 1))
-
-
-def size_text(num_bytes: float) -> str:
-    """Returns bytes as MiB below one GiB and as GiB above."""
-    gib = num_bytes / 1024**3
-    return f"{gib:,.1f} GiB" if gib >= 1 else f"{num_bytes / 1024**2:,.0f} MiB"
 
 
 def count_text(count: float) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 
 from recipe_exp.config.compose import compose_command
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.relevance import short_names
 from recipe_exp.errors import ConfigError
 
 # The parent run and its children are one record in one place.
@@ -46,11 +46,12 @@ class Trial:
         return () if self.config.run_name is not None or not safe_name else (f"run_name='{safe_name}'",)
 
 
-def plan_trials(grid: Sequence[Sequence[str]]) -> list[Trial]:
+def plan_trials(grid: Sequence[Sequence[str]], *, check_files: bool = True) -> list[Trial]:
     """Returns the trials of a grid, each with its validated configuration.
 
     Args:
         grid: every trial's overrides, `key=value` each.
+        check_files: whether files that the configurations name must exist on this machine.
 
     Raises:
         ConfigError: with the mistakes of all trials, one line each; a mistake that only some trials make says which.
@@ -62,7 +63,7 @@ def plan_trials(grid: Sequence[Sequence[str]]) -> list[Trial]:
     for overrides, by_key in zip(grid, values, strict=True):
         varying = {key: by_key.get(key, "") for key in varying_keys}
         try:
-            config = compose_command([*overrides, "hydra.mode=RUN"], check_files=True).config
+            config = compose_command([*overrides, "hydra.mode=RUN"], check_files=check_files).config
         except ConfigError as error:
             for line in error.mistakes:
                 mistakes.setdefault(line, []).append([f"{key}={value}" for key, value in varying.items()])
@@ -75,13 +76,6 @@ def plan_trials(grid: Sequence[Sequence[str]]) -> list[Trial]:
     if found:
         raise ConfigError(found)
     return trials
-
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Returns each key's last part, or the whole key where two would be called the same."""
-    last = {key: key.replace("/", ".").rpartition(".")[2] for key in keys}
-    count = Counter(last.values())
-    return {key: name if count[name] == 1 else key for key, name in last.items()}
 
 
 def swept_values(trials: Sequence[Trial]) -> dict[str, list[str]]:

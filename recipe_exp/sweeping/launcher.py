@@ -23,7 +23,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from recipe_exp.config.compose import compose_command, config_dir, register
+from recipe_exp.config.compose import compose_command
+from recipe_exp.config.compose_sources import register
+from recipe_exp.config.messages import show_setting
+from recipe_exp.config.option_files import config_dir
 from recipe_exp.errors import ConfigError
 from recipe_exp.sweeping.grid import plan_trials
 from recipe_exp.sweeping.sweep import run_trials
@@ -117,7 +120,8 @@ class ProcessLauncher(Launcher):
             SweepError: if a trial did not finish.
         """
         if not isinstance(self._slots, int) or isinstance(self._slots, bool) or self._slots < 1:
-            raise ConfigError([f"hydra.launcher.slots={self._slots}: must be a number of trials, 1 or more"])
+            shown = show_setting("hydra.launcher.slots", self._slots)
+            raise ConfigError([f"{shown}: must be a number of trials, 1 or more"])
         trials = plan_trials(job_overrides)
         outcomes = run_trials(trials, self._slots, ["python", "-m", "recipe_exp", *sys.argv[1:]])
         return [

@@ -17,15 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.errors import ConfigError
+from recipe_exp.config.relevance import short_names
+from recipe_exp.errors import ConfigError, ExitCode
 from recipe_exp.files import write_atomically
-from recipe_exp.sweeping.grid import Trial, short_names, swept_values
+from recipe_exp.secrets import redact
+from recipe_exp.signals import ENDING_SIGNALS
+from recipe_exp.sweeping.grid import Trial, swept_values
 from recipe_exp.sweeping.trials import Ended, log_path
-from recipe_exp.tracking import RunFolder, list_runs, redact
+from recipe_exp.tracking import RunFolder, list_runs
 
 TrialStatus = Literal["finished", "failed", "interrupted", "not started"]
 
-_STOPPED = frozenset({128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM})
+_STOPPED = frozenset({*ENDING_SIGNALS.values(), *(-number for number in ENDING_SIGNALS), ExitCode.UNFINISHED})
 _LOG_TAIL_BYTES = 65_536
 _MAX_ERROR_LENGTH = 500
 _ERROR_LINE = re.compile(r"error: .+|[\w.]*(?:Error|Exception|Exit|Interrupt)\b.*")
@@ -196,7 +199,7 @@ def _error(exit_code: int, log: Path) -> str:
         name = signal.Signals(-exit_code).name
         cause = "; by the system, if its memory was full" if -exit_code == signal.SIGKILL else ""
         return f"killed by {name}{cause}"
-    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()]
+    lines = [line.strip() for line in _tail(log).splitlines() if line.strip()] if log.is_file() else []
     errors = [line for line in lines if _ERROR_LINE.fullmatch(line)]
     last = (errors or lines or [f"exit code {exit_code}"])[-1]
     return redact(last.removeprefix("error: "))[:_MAX_ERROR_LENGTH]

@@ -93,6 +93,7 @@ def describe_data(cache: TokenCache) -> dict[str, Any]:
         "rejected": dict(cache.report.rejected),
         "num_duplicates": cache.report.num_duplicates,
         "num_low_quality": cache.report.num_low_quality,
+        "num_other_language": cache.report.num_other_language,
         "truncated_target_fraction": cache.card.splits["train"].truncated_target_fraction,
         "truncated_source_fraction": cache.card.splits["train"].truncated_source_fraction,
         "unknown_token_fraction": cache.card.splits["train"].unknown_token_fraction,

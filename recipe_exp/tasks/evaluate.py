@@ -21,7 +21,7 @@ from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks.building import open_data, resolve_machinery
-from recipe_exp.tasks.loading import StoredRun, open_run, prepare_output, run_config
+from recipe_exp.tasks.loading import StoredRun, open_run, prepare_output, run_config, warn_of_unknown_base, write_output
 from recipe_exp.tasks.summary import metrics_table
 
 
@@ -30,6 +30,7 @@ def run(config: ExperimentConfig) -> int:
     task = config.task
     assert isinstance(task, EvaluateTask)
     stored = open_run(config.output_dir, task.run)
+    warn_of_unknown_base(stored.model)
     config = run_config(stored, config)
     output = Path(task.output) if task.output else stored.folder.path / f"evaluation-{task.split}.json"
     prepare_output(output)
@@ -42,8 +43,8 @@ def run(config: ExperimentConfig) -> int:
         "metrics": result.metrics,
         "predictions": [asdict(sample) for sample in result.predictions],
     }
-    output.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     console.print(metrics_table(result.metrics))
+    write_output(output, json.dumps(content, indent=1, ensure_ascii=False))
     console.print(f"saved {output}", highlight=False)
     return 0
 
@@ -70,7 +71,7 @@ def evaluate(
     if evaluation is not None:
         config = config.model_copy(update={"evaluation": evaluation})
     if data_path is not None:
-        data = config.data.model_copy(update={"format": "jsonl", "path": data_path, "max_examples": None})
+        data = config.data.model_copy(update={"format": "auto", "path": data_path, "max_examples": None})
         config = config.model_copy(update={"data": data})
     return _evaluate(config, stored, split, Console(quiet=True))
 

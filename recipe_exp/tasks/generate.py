@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.console import Console
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import GenerateTask
 from recipe_exp.errors import ConfigError, DataError
-from recipe_exp.tasks.loading import open_run, prepare_output, run_config, writer_of
+from recipe_exp.tasks.loading import open_run, prepare_output, run_config, warn_of_unknown_base, write_output, writer_of
 
 
 def run(config: ExperimentConfig) -> int:
@@ -22,16 +23,24 @@ def run(config: ExperimentConfig) -> int:
     if task.output is not None:
         prepare_output(Path(task.output))
     stored = open_run(config.output_dir, task.run)
+    warn_of_unknown_base(stored.model)
     config = run_config(stored, config)
     writer = writer_of(stored.model, config, config.hardware.device)
     recipes = writer.generate(prompts)
-    if task.output is not None:
-        lines = [
-            json.dumps({"prompt": p, "recipe": r}, ensure_ascii=False) for p, r in zip(prompts, recipes, strict=True)
-        ]
-        Path(task.output).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"{len(recipes)} recipes in {task.output}")
+    if task.output is None:
+        _print(prompts, recipes)
         return 0
+    lines = [json.dumps({"prompt": p, "recipe": r}, ensure_ascii=False) for p, r in zip(prompts, recipes, strict=True)]
+    try:
+        write_output(Path(task.output), "\n".join(lines) + "\n")
+    except DataError:
+        _print(prompts, recipes)
+        raise
+    print(f"{len(recipes)} recipes in {task.output}")
+    return 0
+
+
+def _print(prompts: Sequence[str], recipes: Sequence[str]) -> None:
     console = Console(soft_wrap=True)
     for position, (prompt, recipe) in enumerate(zip(prompts, recipes, strict=True)):
         if position:
@@ -39,7 +48,6 @@ def run(config: ExperimentConfig) -> int:
         if len(prompts) > 1:
             console.print(f"> {prompt}", style="dim", markup=False, highlight=False)
         console.print(recipe, markup=False, highlight=False)
-    return 0
 
 
 def _prompts(task: GenerateTask) -> list[str]:

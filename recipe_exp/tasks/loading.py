@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,11 +19,17 @@ from recipe_exp.config.relevance import overlay
 from recipe_exp.data.prompts import find_template
 from recipe_exp.errors import CheckpointError, DataError
 from recipe_exp.evaluation.writer import RecipeWriter
+from recipe_exp.files import write_result
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
+from recipe_exp.models.base_weights import BASE_FILE
 from recipe_exp.tracking import RunFolder, find_run, list_runs
 from recipe_exp.training.checkpoint import newest_sound
+from recipe_exp.training.model_folder import verify_model
 
 Device = Literal["auto", "cpu", "cuda"]
+
+# How a run came to its model is nothing that using the model repeats.
+_NOT_RESUMED = {"resume": None, "resume_strict": False, "resume_allow": (), "resume_schedule": None}
 
 
 @dataclass(frozen=True)
@@ -45,16 +55,27 @@ def open_run(output_dir: str | Path, reference: str) -> StoredRun:
         reference: a run folder, a run id or its start, a run name, or `latest`.
 
     Raises:
-        CheckpointError: if there is no such run or it has no model yet.
+        CheckpointError: if there is no such run, it has no model yet, or its model is damaged.
     """
     folder = _newest_with_model(Path(output_dir)) if reference == "latest" else find_run(Path(output_dir), reference)
     config = ExperimentConfig.from_yaml(folder.config_path)
     if folder.model_path.is_dir():
+        _refuse_damaged(folder.model_path)
         return StoredRun(folder, config, folder.model_path)
-    newest, _ = newest_sound(folder.checkpoints_path)
+    newest, damages = newest_sound(folder.checkpoints_path)
     if newest is None:
-        raise CheckpointError(f"{folder.path}: no model and no checkpoint yet; continue it with resume={folder.run_id}")
+        found = f"{damages[0]}; no model and no whole checkpoint" if damages else "no model and no checkpoint yet"
+        raise CheckpointError(f"{folder.path}: {found}; continue it with resume={folder.run_id}")
+    for damage in damages:
+        print(f"warning: {damage}; falling back to {newest.name}", file=sys.stderr)
     return StoredRun(folder, config, newest)
+
+
+def _refuse_damaged(model: Path) -> None:
+    try:
+        verify_model(model)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; put the file back from a copy, or train again") from None
 
 
 def _newest_with_model(output_dir: Path) -> RunFolder:
@@ -64,9 +85,16 @@ def _newest_with_model(output_dir: Path) -> RunFolder:
     return next(usable, None) or find_run(output_dir, "latest")
 
 
+def warn_of_unknown_base(model: Path) -> None:
+    """Says on standard error that nothing is stored of the base that a folder's adapter was trained on."""
+    if (model / "adapter_config.json").is_file() and not (model / BASE_FILE).is_file():
+        print(f"note: {model}: stores no fingerprint of its base, so the base is taken as it is", file=sys.stderr)
+
+
 def run_config(stored: StoredRun, given: ExperimentConfig) -> ExperimentConfig:
     """Returns the run's configuration with the keys that a command gave beside it, and this machine's hardware."""
-    config = overlay(stored.config.model_copy(update={"hardware": HardwareConfig()}), given, compose())
+    own = stored.config.model_copy(update={"hardware": HardwareConfig(), **_NOT_RESUMED})
+    config = overlay(own, given, compose())
     places = {"output_dir": given.output_dir, "task": given.task, "model": stored.config.model}
     return config.model_copy(update=places)
 
@@ -87,6 +115,7 @@ def load(reference: str | Path, output_dir: str | Path = "outputs", *, device: D
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         stored = open_run(output_dir, str(reference))
         return writer_of(stored.model, stored.config, device)
+    _refuse_damaged(folder)
     beside = folder.absolute().parent / "config.yaml"
     return writer_of(folder, ExperimentConfig.from_yaml(beside) if beside.is_file() else None, device)
 
@@ -111,10 +140,29 @@ def prepare_output(path: Path) -> None:
     """Makes the folder of a file that will be written at the end of a long computation.
 
     Raises:
-        DataError: if it cannot be made or written.
+        DataError: if the file cannot be written.
     """
-    try:
+    is_there = os.path.lexists(path)
+    with _write_errors_in_one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("a", encoding="utf-8").close()
+        if not is_there:
+            path.unlink()
+
+
+def write_output(path: Path, text: str) -> None:
+    """Writes that file; what was there before stays until it is replaced by the whole of this.
+
+    Raises:
+        DataError: if the disk refuses.
+    """
+    with _write_errors_in_one_line(path):
+        write_result(path, text.encode())
+
+
+@contextmanager
+def _write_errors_in_one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise DataError(f"task.output={path}: cannot be written ({error.strerror}); choose another file") from None

@@ -11,6 +11,7 @@ from recipe_exp.config.data import DataConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import PlanTask
 from recipe_exp.errors import ConfigError
+from recipe_exp.files import write_result
 from recipe_exp.planning.device import PlannedDevice, planned_device
 from recipe_exp.planning.plan import Plan, build_plan
 from recipe_exp.planning.table import plan_table
@@ -55,6 +56,6 @@ def _num_train_examples(data: DataConfig) -> int | None:
 def _write(plan: Plan, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(plan.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_result(path, (json.dumps(plan.to_dict(), indent=2) + "\n").encode())
     except OSError as error:
         raise ConfigError([f"task.output={path}: {error.strerror}; name a file that can be written"]) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,10 +15,12 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.corpus import REJECTS_FILE
 from recipe_exp.hardware.detect import Machinery
+from recipe_exp.tasks.numbers import show_number
 from recipe_exp.tasks.session import RunSession, resume_command
 
 _SAMPLE_WIDTH = 52
 _NUM_SAMPLES = 3
+_MAX_CHANGES = 5
 
 
 def print_begin(console: Console, config: ExperimentConfig, session: RunSession | None) -> None:
@@ -33,8 +35,8 @@ def print_begin(console: Console, config: ExperimentConfig, session: RunSession 
         console.print(f"run   {session.folder.path}", highlight=False)
 
 
-def print_data(console: Console, cache: TokenCache, total_steps: int, machinery: Machinery) -> None:
-    """Says what the run learns from and on what machine."""
+def print_data(console: Console, cache: TokenCache) -> None:
+    """Says what there is to learn from."""
     report, train = cache.report, cache.card.splits["train"]
     counts = report.num_examples
     parts = [
@@ -42,6 +44,7 @@ def print_data(console: Console, cache: TokenCache, total_steps: int, machinery:
         *([f"{report.num_rejected:,} rejected (in {cache.folder / REJECTS_FILE})"] if report.num_rejected else []),
         *([f"{report.num_duplicates:,} duplicates"] if report.num_duplicates else []),
         *([f"{report.num_low_quality:,} of low quality"] if report.num_low_quality else []),
+        *([f"{report.num_other_language:,} in other languages"] if report.num_other_language else []),
     ]
     console.print(", ".join(parts), highlight=False)
     rates = {
@@ -52,11 +55,29 @@ def print_data(console: Console, cache: TokenCache, total_steps: int, machinery:
     shown = [f"{share:.2%} {name}" for name, share in rates.items() if share > 0]
     if shown:
         console.print("      " + ", ".join(shown), highlight=False)
+
+
+def print_machinery(console: Console, total_steps: int, machinery: Machinery) -> None:
+    """Says on what machine the run learns, and for how long."""
     console.print(
         f"on    {machinery.device_name}, {machinery.precision}, {_processes(machinery)}"
         f"micro-batches of {machinery.micro_batch_tokens:,} tokens, {total_steps:,} steps",
         highlight=False,
     )
+
+
+def print_notes(console: Console, notes: Sequence[str], changes: Sequence[str]) -> None:
+    """Says what is different from the run's last execution, and that packages and machine may change last digits."""
+    for note in notes:
+        console.print(note, style="yellow", highlight=False)
+    if changes:
+        more = f" and {len(changes) - _MAX_CHANGES} more" if len(changes) > _MAX_CHANGES else ""
+        console.print(
+            f"note: since the last execution: {'; '.join(changes[:_MAX_CHANGES])}{more}; "
+            "numbers may differ in the last digits",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def print_results(console: Console, session: RunSession, metrics: Mapping[str, float]) -> None:
@@ -84,8 +105,8 @@ def print_end(console: Console, config: ExperimentConfig, session: RunSession) -
     if session.is_synced is False:
         server = f" tracking.uri={config.tracking.uri}" if config.tracking.uri else ""
         console.print(
-            f"note: the tracker is behind; it is tried for ten more minutes, then send the rest with "
-            f"python -m recipe_exp task=sync{server}{place}",
+            f"note: the tracker is behind; it is tried for ten more minutes, and python -m recipe_exp task=sync"
+            f"{server}{place} sends the rest",
             style="yellow",
         )
     elif config.tracking.enabled and config.tracking.uri is None and session.status == "finished":
@@ -101,14 +122,8 @@ def metrics_table(metrics: Mapping[str, float]) -> Table:
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name in sorted(metrics):
-        table.add_row(name, _number(metrics[name]))
+        table.add_row(name, show_number(metrics[name]))
     return table
-
-
-def _number(value: float) -> str:
-    return (
-        f"{value:.2e}" if value != 0 and abs(value) < 1e-3 else f"{value:,.4f}" if abs(value) < 100 else f"{value:,.1f}"
-    )
 
 
 def _last_samples(session: RunSession) -> list[dict[str, Any]]:

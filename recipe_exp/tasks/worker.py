@@ -7,9 +7,12 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from recipe_exp import signals
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import RecipeExpError
+from recipe_exp.files import printing_on_full_disk
 from recipe_exp.hardware.processes import is_main_process
+from recipe_exp.secrets import redact_known, redact_traces
 from recipe_exp.tasks.train import train
 
 
@@ -18,14 +21,23 @@ def main() -> int:
 
     The main process leaves what the run came to in the second argument's file.
     """
+    redact_traces()
+    with printing_on_full_disk():
+        return _train(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+def _train(config_path: Path, result_path: Path) -> int:
     try:
-        result = train(ExperimentConfig.from_yaml(sys.argv[1]))
+        with signals.raising():
+            result = train(ExperimentConfig.from_yaml(config_path))
     except RecipeExpError as error:
         if is_main_process():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {redact_known(str(error))}", file=sys.stderr)
         return error.exit_code
+    except signals.Interrupted as interruption:
+        return interruption.exit_code
     if result.folder is not None:
-        Path(sys.argv[2]).write_text(json.dumps(asdict(result) | {"folder": str(result.folder)}), encoding="utf-8")
+        result_path.write_text(json.dumps(asdict(result) | {"folder": str(result.folder)}), encoding="utf-8")
     return result.exit_code
 
 

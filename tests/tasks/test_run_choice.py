@@ -6,9 +6,9 @@ import pytest
 
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.errors import CheckpointError, ResumeError
+from recipe_exp.errors import CheckpointError, ConfigError, ResumeError
 from recipe_exp.tasks.run_choice import RunChoice, choose_run
-from recipe_exp.tracking import RunFolder
+from recipe_exp.tracking import PARENT_RUN_ID_VARIABLE, RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def choose(config: ExperimentConfig, *overrides: str) -> RunChoice:
 
 def differences_of(caught: pytest.ExceptionInfo[ResumeError]) -> list[str]:
     assert caught.value.exit_code == 2
-    first, *lines = str(caught.value).split("\n")
+    first, *lines, remedy = str(caught.value).split("\n")
     assert first.startswith("resume: ")
-    assert "leave out resume=" in first
+    assert "leave out resume=" in remedy
     return [line.strip() for line in lines]
 
 
@@ -207,3 +207,168 @@ def test_choosing_writes_nothing(base: ExperimentConfig, output_dir: Path) -> No
     new = {path.name for path in set(after) - set(before)}
     assert new <= {"run.lock"}
     assert all(after[path] == stamp for path, stamp in before.items() if path.is_file())
+
+
+# resume_allow
+
+BOTH_WAYS = pytest.mark.parametrize("by_id", [False, True], ids=["latest", "id"])
+
+
+def way(folder: RunFolder, *, by_id: bool) -> str:
+    return f"resume={folder.run_id if by_id else 'latest'}"
+
+
+@BOTH_WAYS
+def test_what_is_permitted_by_name_may_differ(base: ExperimentConfig, by_id: bool) -> None:
+    folder = make_run(base)
+    changed = [way(folder, by_id=by_id), "training.learning_rate=2e-3", "seed=1"]
+    with pytest.raises(ResumeError) as caught:
+        choose(base, *changed, "resume_allow=[seed]")
+    assert differences_of(caught) == ["training.learning_rate: 0.001 -> 0.002"]
+    assert "resume_allow=[seed,training.learning_rate]" in str(caught.value)
+    choice = choose(base, *changed, "resume_allow=[seed,training.learning_rate]")
+    assert choice.folder == folder.path
+    assert (choice.config.seed, choice.config.training.learning_rate) == (1, 2e-3)
+    assert list(map(str, choice.differences)) == ["seed: 0 -> 1", "training.learning_rate: 0.001 -> 0.002"]
+
+
+def test_the_same_configuration_comes_before_a_newer_permitted_one(base: ExperimentConfig) -> None:
+    same = make_run(base, "finished", age=100.0)
+    make_run(base.with_overrides(["seed=1"]))
+    choice = choose(base, "resume=latest", "resume_allow=[seed]")
+    assert (choice.folder, choice.is_finished) == (same.path, True)
+
+
+def test_a_finished_run_does_not_go_on_for_a_permitted_difference(base: ExperimentConfig) -> None:
+    folder = make_run(base.with_overrides(["seed=1"]), "finished")
+    assert choose(base, "resume=latest", "resume_allow=[seed]").folder is None
+    assert choose(base, f"resume={folder.run_id}", "seed=2", "resume_allow=[seed]").is_finished
+
+
+def test_a_permission_is_for_one_command(base: ExperimentConfig) -> None:
+    folder = make_run(base.with_overrides(["resume=latest", "resume_allow=[seed]"]))
+    with pytest.raises(ResumeError, match="seed: 0 -> 1"):
+        choose_run(compose([f"output_dir={base.output_dir}", f"resume={folder.run_id}", "seed=1"]))
+
+
+# Another length
+
+SHORT = ("training.max_steps=20", "training.warmup_steps=2")
+
+
+def make_long_run(config: ExperimentConfig, status: str, *, step: int = 20) -> RunFolder:
+    folder = make_run(config, status)
+    folder.update_record(total_steps=20, schedule_steps=20, step=step, data={"num_examples": {"train": 4000}})
+    return folder
+
+
+@BOTH_WAYS
+def test_more_steps_of_a_decay_need_a_decision(base: ExperimentConfig, by_id: bool) -> None:
+    short = base.with_overrides([*SHORT, "training/schedule=cosine"])
+    folder = make_long_run(short, "interrupted", step=7)
+    longer = [way(folder, by_id=by_id), "training.max_steps=30"]
+    with pytest.raises(ResumeError) as caught:
+        choose(short, *longer)
+    table, reason = differences_of(caught)
+    assert table == "training.max_steps: 20 -> 30"
+    assert "resume_schedule=stretch lays it over 30 steps" in reason
+    with pytest.raises(ResumeError, match="further steps would learn nothing"):
+        choose(short, *longer, "resume_schedule=keep")
+    choice = choose(short, *longer, "resume_schedule=stretch")
+    assert (choice.folder, choice.is_finished) == (folder.path, False)
+    assert (choice.config.training.max_steps, choice.config.resume_schedule) == (30, "stretch")
+
+
+@BOTH_WAYS
+def test_a_finished_run_goes_on_to_more_steps(base: ExperimentConfig, by_id: bool) -> None:
+    short = base.with_overrides(SHORT)
+    folder = make_long_run(short, "finished")
+    longer = [way(folder, by_id=by_id), "training.max_steps=30", "resume_schedule=stretch"]
+    choice = choose(short, *longer)
+    assert (choice.folder, choice.is_finished) == (folder.path, False)
+    constant = short.with_overrides(["training/schedule=constant"])
+    folder = make_long_run(constant, "finished")
+    choice = choose(constant, way(folder, by_id=by_id), "training.max_steps=30")
+    assert (choice.folder, choice.is_finished) == (folder.path, False)
+
+
+def test_more_epochs_than_max_steps_lets_happen_are_no_more_steps(base: ExperimentConfig) -> None:
+    short = base.with_overrides(SHORT)
+    folder = make_long_run(short, "finished")
+    choice = choose(short, f"resume={folder.run_id}", "training.num_epochs=500")
+    assert (choice.folder, choice.is_finished) == (folder.path, True)
+
+
+def test_fewer_steps_than_are_done_are_refused(base: ExperimentConfig) -> None:
+    short = base.with_overrides(SHORT)
+    folder = make_long_run(short, "finished")
+    with pytest.raises(ResumeError, match="has done 20 steps already, more than the 10"):
+        choose(short, f"resume={folder.run_id}", "training.max_steps=10", "resume_schedule=stretch")
+
+
+def test_latest_says_which_finished_run_is_shorter(base: ExperimentConfig) -> None:
+    short = base.with_overrides(SHORT)
+    folder = make_long_run(short, "finished")
+    choice = choose(short, "resume=latest", "training.max_steps=30")
+    assert choice.folder is None
+    assert choice.note is not None
+    assert f"resume_schedule=stretch would continue {folder.run_id}" in choice.note
+    unlike = choose(short, "resume=latest", "training.max_steps=30", "seed=1")
+    assert unlike.note == "note: no unfinished run of this configuration; starting a new one"
+
+
+def test_a_granted_wish_stays_with_the_run_and_a_further_one_is_expressed(base: ExperimentConfig) -> None:
+    stretched = base.with_overrides([*SHORT, "resume=latest", "resume_schedule=stretch"])
+    folder = make_long_run(stretched, "interrupted", step=3)
+    again = [f"output_dir={base.output_dir}", f"resume={folder.run_id}"]
+    assert choose_run(compose(again)).config.resume_schedule == "stretch"
+    assert choose(base.with_overrides(SHORT), "resume=latest").config.resume_schedule == "stretch"
+    with pytest.raises(ResumeError, match="resume_schedule=stretch lays it over 30"):
+        choose_run(compose([*again, "training.max_steps=30"]))
+
+
+def test_more_patience_lets_a_finished_run_go_on(base: ExperimentConfig) -> None:
+    patient = base.with_overrides(["training.early_stopping_patience=2"])
+    folder = make_run(patient, "finished")
+    choice = choose(
+        patient,
+        f"resume={folder.run_id}",
+        "training.early_stopping_patience=5",
+        "resume_allow=[training.early_stopping_patience]",
+    )
+    assert (choice.folder, choice.is_finished) == (folder.path, False)
+
+
+def test_keys_beside_an_id_go_together_with_the_runs_own(base: ExperimentConfig) -> None:
+    folder = make_run(base.with_overrides([*SHORT, "training/schedule=constant"]))
+    longer = [f"output_dir={base.output_dir}", f"resume={folder.run_id}", "training.max_steps=30"]
+    assert compose([]).training.warmup_steps > 30, "alone they contradict each other"
+    assert choose_run(compose(longer)).config.training.max_steps == 30
+    with pytest.raises(ConfigError, match=r"training.warmup_steps=2: the run ends at training.max_steps=2"):
+        choose_run(compose([*longer, "training.max_steps=2"]))
+
+
+# Trials of a sweep
+
+
+def test_a_trial_never_continues_another_trial(base: ExperimentConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PARENT_RUN_ID_VARIABLE, "SWEEP")
+    constant = base.with_overrides([*SHORT, "training/schedule=constant"])
+    sibling = make_long_run(constant, "finished")
+    sibling.update_record(parent_run_id="SWEEP")
+    longer = ["resume=latest", "training.max_steps=30"]
+    assert choose(constant, *longer).folder is None
+    assert choose(constant, *longer, "resume_schedule=stretch").folder is None
+    assert choose(constant, "resume=latest").folder == sibling.path
+
+
+def test_a_trial_continues_its_like_of_an_earlier_sweep_if_told_how(
+    base: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PARENT_RUN_ID_VARIABLE, "SWEEP")
+    constant = base.with_overrides([*SHORT, "training/schedule=constant"])
+    earlier = make_long_run(constant, "finished")
+    earlier.update_record(parent_run_id="EARLIER")
+    longer = ["resume=latest", "training.max_steps=30"]
+    assert choose(constant, *longer).folder is None
+    assert choose(constant, *longer, "resume_schedule=stretch").folder == earlier.path

@@ -1,0 +1,98 @@
+"""Python and the installed packages, against what the package declares."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from recipe_exp.tasks.doctor.findings import Finding
+
+_PACKAGE = "recipe-exp"
+_EXTRAS = {
+    "gpu": "records the GPU's use and memory",
+    "notify": "sends notifications",
+    "dev": "runs the tests and checks",
+}
+
+
+def declared_requirements() -> tuple[str, list[str]]:
+    """Returns the range of Python and the requirements of the package, extras as markers.
+
+    A checkout's pyproject.toml counts more than the metadata of an installation, which may be older.
+    """
+    path = Path(__file__).resolve().parents[3] / "pyproject.toml"
+    if not path.is_file():
+        metadata = importlib.metadata.metadata(_PACKAGE)
+        return str(metadata["Requires-Python"]), importlib.metadata.requires(_PACKAGE) or []
+    project: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    extras = [
+        f'{requirement}; extra == "{extra}"'
+        for extra, requirements in project["optional-dependencies"].items()
+        for requirement in requirements
+    ]
+    return str(project["requires-python"]), [*project["dependencies"], *extras]
+
+
+def check_packages(python_range: str, requirements: list[str]) -> Iterator[Finding]:
+    """Yields a row for Python, one for all packages that are right, one for each that is not, and one for each extra.
+
+    Args:
+        python_range: such as `>=3.11`.
+        requirements: as in a wheel's metadata; `extra == "NAME"` marks an optional one.
+    """
+    is_right = SpecifierSet(python_range).contains(platform.python_version())
+    yield Finding(
+        "python",
+        "ok" if is_right else "fail",
+        f"{platform.python_version()} (needs {python_range})",
+        "" if is_right else "make a virtual environment with another Python",
+    )
+    parsed = [Requirement(line) for line in requirements]
+    core = [item for item in parsed if item.marker is None or item.marker.evaluate({"extra": ""})]
+    wrong = [(item, problem) for item in core if (problem := _problem(item)) is not None]
+    if len(wrong) < len(core):
+        yield Finding("packages", "ok", f"{len(core) - len(wrong)} of {len(core)} are within their ranges")
+    for item, problem in wrong:
+        yield Finding("packages", "fail", f"{item.name}: {problem}", f"pip install '{item.name}{item.specifier}'")
+    for extra, purpose in _EXTRAS.items():
+        yield from _check_extra(extra, purpose, [item for item in parsed if item not in core])
+
+
+def check_bitsandbytes() -> Finding:
+    """Returns whether the 8-bit library, which no configuration needs, would at least load."""
+    try:
+        version = importlib.metadata.version("bitsandbytes")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("bitsandbytes", "ok", "not installed; no configuration needs it")
+    try:
+        importlib.import_module("bitsandbytes")
+    except Exception as error:  # whatever a library raises that does not find its own CUDA
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        fix = "pip uninstall bitsandbytes; no configuration needs it, but other libraries load it by themselves"
+        return Finding("bitsandbytes", "warn", f"{version} is installed and cannot be loaded ({reason[:120]})", fix)
+    return Finding("bitsandbytes", "ok", f"{version} can be loaded; no configuration needs it")
+
+
+def _problem(requirement: Requirement) -> str | None:
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+    return None if requirement.specifier.contains(version, prereleases=True) else f"{version} is installed"
+
+
+def _check_extra(extra: str, purpose: str, optional: list[Requirement]) -> Iterator[Finding]:
+    items = [item for item in optional if item.marker is not None and item.marker.evaluate({"extra": extra})]
+    missing = [item.name for item in items if _problem(item) is not None]
+    if items and not missing:
+        yield Finding(f"extra {extra}", "ok", f"installed; {purpose}")
+    elif items:
+        yield Finding(f"extra {extra}", "ok", f"not installed ({', '.join(missing)}); {purpose}")
