@@ -76,15 +76,25 @@ def _in_one_line(arguments: list[str]) -> int:
             _print_mistakes(str(error).split("\n"))
         return error.exit_code
     except OSError as error:
-        if error.errno not in DISK_FAULTS:
+        line = _line_of_disk_fault(error)
+        if line is None:
             raise
-        place = show_path(str(error.filename or error.strerror))
-        print(f"error: {place}: {error.strerror}; make room on that disk, then repeat the command", file=sys.stderr)
+        print(f"error: {line}, then repeat the command", file=sys.stderr)
         return ExitCode.MISTAKE
     except KeyboardInterrupt as interruption:
         if is_main_process():
             print("interrupted", file=sys.stderr)
         return interruption.exit_code if isinstance(interruption, Interrupted) else ExitCode.SIGINT
+
+
+def _line_of_disk_fault(error: OSError) -> str | None:
+    """What the disk refused and what to do about it; None if the error speaks of something else."""
+    if error.errno in DISK_FAULTS:
+        place = show_path(str(error.filename or "a file"))
+        return f"{place}: {error.strerror}; make room on that disk"
+    if "No usable temporary directory" in str(error):
+        return "no folder for temporary files can be written; make room in it, or name another with TMPDIR"
+    return None
 
 
 def _run(arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import TextIO
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -172,6 +173,7 @@ def find_secret(text: str) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)  # the environment's names are asked for again with every text
 def is_secret_name(key: str) -> bool:
     """Returns whether what has this name is a secret: `hub_token` and `API_KEY` are, `max_source_tokens` is not."""
     match = _SECRET_NAME.search(key)
@@ -263,7 +265,7 @@ def _secrets_of_the_environment() -> Iterator[tuple[str, str]]:
     A short value or a plain word could stand in any text, so it counts only where its name stands beside it.
     """
     for name, content in os.environ.items():
-        password = _PASSWORD_IN_VARIABLE.search(content)
+        password = _PASSWORD_IN_VARIABLE.search(content) if "://" in content else None
         is_secret = name.endswith("_PASS") or (is_secret_name(name) and name not in ("PWD", "OLDPWD"))
         value = content if is_secret else password[1] if password else ""
         if len(value) >= 8 and not (value.isalpha() and value.islower() and len(value) < 12):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import string
+import subprocess
+import sys
 import time
 
 import pytest
@@ -10,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe_exp.secrets import (
+    RedactedStream,
     find_secret,
     is_secret_name,
     redact,
@@ -284,3 +288,39 @@ def test_time_grows_with_the_length_only(piece: str) -> None:
     redact(text)
     find_secret(text)
     assert time.process_time() - started < 5.0
+
+
+# What a process prints
+
+BROKEN = """
+import sys, threading
+from recipe_exp.secrets import redact_traces
+redact_traces()
+def fail():
+    try:
+        raise ValueError("it was " + sys.argv[1])
+    except ValueError as error:
+        raise RuntimeError("password=" + sys.argv[1]) from error
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+
+
+def test_traces_are_whole_but_for_their_secrets() -> None:
+    token = "hf_" + "aB3d" * 8
+    done = subprocess.run([sys.executable, "-c", BROKEN, token], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback (most recent call last)") == 4
+    assert done.stderr.count("ValueError: it was ***\n") == 2
+    assert done.stderr.count("RuntimeError: password=***\n") == 2
+    assert token not in done.stderr
+
+
+def test_a_log_gets_whole_lines_without_secrets() -> None:
+    log = io.StringIO()
+    stream = RedactedStream(log)
+    for part in ("the password: swo", "rdfish\nnext", " line\nand hf_", "aB3d" * 8, "\n"):
+        print(part, end="", file=stream)
+    assert log.getvalue() == "the password: ***\nnext line\nand ***\n"

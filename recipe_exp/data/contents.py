@@ -25,6 +25,7 @@ from recipe_exp.files import write_atomically
 SAMPLE_VERSION = 1
 DEFAULT_SAMPLE_SIZE = 10_000
 UNKNOWN_FORMAT = "in no known format of recipes"
+NO_RECIPE = "no recipe in the file"
 
 _HASHES_FILE = "file_hashes.json"
 # A file that was just written may be written again within one tick of its clock, unseen.
@@ -59,10 +60,12 @@ class Contents:
         for number, recipe in zip(range(1, self.sample_size + 1), sample_recipes(), strict=False):
             yield Record("sample", number, recipe)
         for file, known, state in zip(self.files, self.formats, self.states, strict=True):
-            if known is not None:
-                yield from known.read(file)
-            elif state[0]:
-                yield Rejection(str(file), 1, UNKNOWN_FORMAT)
+            has_rows = False
+            for row in known.read(file) if known else ():
+                has_rows = True
+                yield row
+            if state[0] and not has_rows:
+                yield Rejection(str(file), 1, NO_RECIPE if known else UNKNOWN_FORMAT)
             if not file.exists() or _state(file) != state:
                 raise DataError(f"{file}: was changed while it was read; start again when nothing writes to it")
 

@@ -59,7 +59,11 @@ def _tracked_runs(output_dir: Path) -> list[RunFolder]:
 
 
 def _print_report(folder: RunFolder, report: SyncReport) -> None:
-    status = f", recorded as {report.status}"
-    print(f"{folder.path.name}: {report.num_metrics} metric values, {report.num_artifacts} files sent{status}")
+    sent = f"{_count(report.num_metrics, 'metric value')}, {_count(report.num_artifacts, 'file')} sent"
+    print(f"{folder.path.name}: {sent}, recorded as {report.status}")
     for reason in report.refusals:
         print(f"  refused: {reason}")
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}" + ("s" if number != 1 else "")

@@ -76,10 +76,12 @@ class Endpoint:
                 self._deliver(message)
 
     def _deliver(self, message: dict[str, Any]) -> bool:
+        # Services refuse a message without a text.
+        title, body = (message["title"], message["body"]) if message["body"] else ("", message["title"])
         try:
             sent = self._services.notify(
-                title=message["title"],
-                body=message["body"],
+                title=title,
+                body=body,
                 notify_type=message["kind"],
                 body_format=apprise.NotifyFormat.TEXT,
             )

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from recipe_exp.config.migrations import SCHEMA_VERSION, migrate_record
+from recipe_exp.config.messages import show_path, show_value
+from recipe_exp.config.migrations import SCHEMA_VERSION
 from recipe_exp.errors import CheckpointError
 from recipe_exp.files import LockedError, file_lock, is_locked, write_atomically
 from recipe_exp.secrets import redact_command
+from recipe_exp.tracking.record_file import RECORD_NAME, read_record
 
 RunKind = Literal["run", "sweep"]
 
@@ -31,11 +33,9 @@ PARENT_RUN_ID_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
 TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
 
 _FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps"}
-_RECORD_NAME = "run.json"
 _LOCK_NAME = "run.lock"
 _LOCK_TIMEOUT_SECONDS = 2.0
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-_RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}")
 _MAX_SLUG_LENGTH = 64
 _MAX_NAME_LENGTH = 250
 _MAX_LISTED = 5
@@ -93,9 +93,9 @@ class RunFolder:
             CheckpointError: `path` is not a run folder or its `run.json` cannot be read.
         """
         path = path.absolute()
-        record = _read_record(path)
+        record = read_record(path)
         if record is None:
-            raise CheckpointError(f"{path}: not a run folder (it has no {_RECORD_NAME})")
+            raise CheckpointError(f"{path}: not a run folder (it has no {RECORD_NAME})")
         return cls(path=path, run_id=str(record.get("run_id") or path.name))
 
     @property
@@ -111,7 +111,7 @@ class RunFolder:
     @property
     def record_path(self) -> Path:
         """`run.json`."""
-        return self.path / _RECORD_NAME
+        return self.path / RECORD_NAME
 
     @property
     def metrics_path(self) -> Path:
@@ -174,7 +174,7 @@ class RunFolder:
         Raises:
             CheckpointError: it is missing or damaged.
         """
-        record = _read_record(self.path)
+        record = read_record(self.path)
         if record is None:
             raise CheckpointError(f"{self.record_path}: missing; the folder is not that of a run")
         return record
@@ -187,8 +187,8 @@ class RunFolder:
     @contextlib.contextmanager
     def edit_record(self) -> Iterator[dict[str, Any]]:
         """Read `run.json`, let the caller change it, and replace it, as one transaction between processes."""
-        with file_lock(self.path / f".{_RECORD_NAME}.lock"):
-            record = _read_record(self.path) or {}
+        with file_lock(self.path / f".{RECORD_NAME}.lock"):
+            record = read_record(self.path) or {}
             yield record
             record["updated"] = round(time.time(), 3)
             write_atomically(self.record_path, json.dumps(record, indent=2, ensure_ascii=False).encode())
@@ -225,7 +225,8 @@ def find_run(output_dir: Path, reference: str) -> RunFolder:
     Raises:
         CheckpointError: no run or more than one answers to it; the message lists the nearest ones.
     """
-    if reference and (Path(reference) / _RECORD_NAME).is_file():
+    # `os.path` answers where pathlib raises: for a name that is too long.
+    if reference and os.path.isfile(Path(reference) / RECORD_NAME):  # noqa: PTH113
         return RunFolder.open(Path(reference))
     runs = list_runs(output_dir)
     if reference == "latest":
@@ -257,16 +258,17 @@ def _matches(runs: list[RunFolder], reference: str) -> list[RunFolder]:
 
 
 def _explain_reference(output_dir: Path, reference: str, runs: list[RunFolder], matches: list[RunFolder]) -> str:
+    shown, place = show_value(reference), show_path(output_dir)
     if matches:
         listed = ", ".join(folder.run_id for folder in matches[:_MAX_LISTED])
-        return f"run {reference}: {len(matches)} runs answer to it ({listed}); give one run id"
+        return f"run {shown}: {len(matches)} runs answer to it ({listed}); give one run id"
     if not runs:
-        return f"run {reference}: there are no runs under {output_dir}; train one, or set output_dir"
+        return f"run {shown}: there are no runs under {place}; train one, or set output_dir"
     names = {str(name): folder for folder in runs for name in _names(folder)}
-    near = difflib.get_close_matches(reference, names, n=_MAX_LISTED, cutoff=0.5)
+    near = difflib.get_close_matches(reference[:_MAX_NAME_LENGTH], names, n=_MAX_LISTED, cutoff=0.5)
     listed = ", ".join(near or [folder.path.name for folder in runs[:_MAX_LISTED]])
     kind = "nearest" if near else "newest"
-    return f"run {reference}: no such run under {output_dir}; {kind}: {listed}"
+    return f"run {shown}: no such run under {place}; {kind}: {listed}"
 
 
 def _names(folder: RunFolder) -> list[str]:
@@ -324,18 +326,6 @@ def _user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
         return str(os.getuid())
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    try:
-        record = json.loads((path / _RECORD_NAME).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path / _RECORD_NAME}: cannot be read ({error})") from error
-    if not isinstance(record, dict):
-        raise CheckpointError(f"{path / _RECORD_NAME}: is not a JSON object")
-    return migrate_record(record, str(path / _RECORD_NAME))
 
 
 def _describe_holder(lock_path: Path) -> str:

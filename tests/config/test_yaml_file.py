@@ -72,12 +72,18 @@ def test_what_is_refused_is_named_with_its_line(text: str, expected: str) -> Non
     assert mistake_of(text).startswith(expected)
 
 
+def repeating(template: str, first: str) -> str:
+    """Each line stands for ten of the line before it."""
+    lines = [first]
+    for inner, name in zip("abcdefgh", "bcdefghi", strict=True):
+        lines.append(f"{name}: &{name} {template.format(', '.join([f'*{inner}'] * 10))}")
+    return "\n".join(lines)
+
+
 def test_aliases_are_counted_as_often_as_they_repeat() -> None:
     assert yaml_file.parse("a: &a [1, 2]\nb: [*a, *a]\n", HERE)["b"] == [[1, 2], [1, 2]]
-    levels = [f"{name}: &{name} [{', '.join([f'*{inner}'] * 10)}]" for inner, name in zip("abcdefgh", "bcdefghi")]
-    assert "over 20,000 values, aliases counted" in mistake_of("\n".join(["a: &a [x]", *levels]))
-    merges = [f"{name}: &{name} {{<<: [{', '.join([f'*{inner}'] * 10)}]}}" for inner, name in zip("abcdefg", "bcdefgh")]
-    assert "over 20,000 values, aliases counted" in mistake_of("\n".join(["a: &a {x: 1}", *merges]))
+    assert "over 20,000 values, aliases counted" in mistake_of(repeating("[{}]", "a: &a [x]"))
+    assert "over 20,000 values, aliases counted" in mistake_of(repeating("{{<<: [{}]}}", "a: &a {x: 1}"))
     assert "over 20,000 values" in mistake_of(f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 100)}]\n")
 
 

@@ -16,8 +16,8 @@ RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 NEVER_EQUAL = ("train/target_tokens_per_second", "train/recipes_per_second")
 
-# What the tracker keeps is looked at by itself; PyTorch leaves an empty folder behind where several processes compute.
-_NOT_COMPARED = re.compile(r"mlflow|mlartifacts|uploader|system\.jsonl|torchinductor")
+# What the tracker keeps is looked at by itself; PyTorch and torchrun leave folders of their own behind.
+_NOT_COMPARED = re.compile(r"mlflow|mlartifacts|uploader|system\.jsonl|torchinductor|torchelastic")
 
 
 @dataclass(frozen=True)

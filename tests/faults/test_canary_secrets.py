@@ -278,6 +278,7 @@ def machine(tmp_path: Path) -> Machine:
         "RECIPE_EXP_CONFIG_DIR": str(tmp_path / "config"),
         "MLFLOW_TRACKING_USERNAME": "me",
         "MLFLOW_TRACKING_PASSWORD": f"{CORE}!/9",
+        "MLFLOW_TRACKING_URI": f"http://me:{CORE}-uri@tracker:5000",
         "DISCORD_WEBHOOK": WEBHOOK,
         "DATABASE_URL": f"postgresql://me:{CORE}-db@host/db",
         "AWS_SECRET_ACCESS_KEY": f"{CORE}/aws",

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -199,9 +199,14 @@ def fill_and_free(case: Case, server: ForkServer, command: list[str], expected: 
     again = server.attempt(command, folder)
     assert again.code == FINISHED, again.shown
     assert told(again.shown) == []
-    outcome = read_outcome(folder)
     there = tuple(path for path in expected.tree if path not in case.may_miss or (folder / path).exists())
-    assert_same(outcome, Outcome(**{**vars(expected), "tree": there}))
+    assert_same(comparable(read_outcome(folder)), comparable(replace(expected, tree=there)))
+
+
+def comparable(outcome: Outcome) -> Outcome:
+    """Without what names the place of the run."""
+    files = {name: digest for name, digest in outcome.tensors.items() if not name.endswith("adapter_config.json")}
+    return replace(outcome, tensors=files)
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVE)
@@ -352,7 +357,7 @@ def test_a_limit_of_file_sizes_loses_nothing(
     assert started.returncode == MISTAKE, shown
     assert "Traceback" not in shown, shown
     assert told(shown)
-    assert all(re.match(LARGE, line) for line in told(shown)), shown
+    assert all(re.match(LARGE, line) or "TMPDIR" in line for line in told(shown)), shown
     assert sum(line.startswith("error: ") for line in told(shown)) == 1
     assert_intact(tmp_path)
     again = fork_server.attempt(command, tmp_path)

@@ -361,6 +361,18 @@ def test_torchrun_of_which_one_is_killed_ends_and_goes_on(
 
 
 @pytest.mark.faults_full
+def test_processes_whose_launcher_was_killed_save_and_stop(command: list[str], tmp_path: Path) -> None:
+    line = launched("ours", [*command, "training.max_steps=1000"])
+    fall = strike(line, tmp_path, Blow("launcher", 9, 0.1))
+    record = json.loads((the_run(tmp_path) / "run.json").read_text())
+    saved = sorted((the_run(tmp_path) / "checkpoints").iterdir())[-1]
+    assert fall.seconds_to_end < MAX_SECONDS_TO_END
+    assert (record["status"], saved.name) == ("interrupted", f"step-{record['step']:08d}")
+    assert record["step"] < 1000
+    assert half_done(tmp_path) == []
+
+
+@pytest.mark.faults_full
 @pytest.mark.parametrize("number", EXIT_CODES)
 def test_a_signal_to_every_process_also_reaches_the_uploader_which_ends_its_work(
     command: list[str], whole: Whole, tmp_path: Path, number: signal.Signals

@@ -138,13 +138,13 @@ def _count_up(path: Path, name: str) -> None:
 
 def test_fields_of_several_writers_are_all_kept(folder: RunFolder) -> None:
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_count_up, args=(folder.path, name)) for name in ("best", "step")]
+    writers = [context.Process(target=_count_up, args=(folder.path, name)) for name in ("total_steps", "step")]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
     record = folder.read_record()
-    assert (record["best"], record["step"], record["run_name"]) == (19, 19, "small")
+    assert (record["total_steps"], record["step"], record["run_name"]) == (19, 19, "small")
 
 
 def test_a_damaged_record_is_one_line(folder: RunFolder) -> None:

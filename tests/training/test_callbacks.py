@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -18,6 +19,7 @@ from recipe_exp.errors import CheckpointError, ConfigError, ExitCode, TrainingEr
 from recipe_exp.tracking import Journal, RunFolder
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import EVENTS, Callback, CallbackList, import_callbacks
+from recipe_exp.training.callbacks import checkpoint as callbacks_of_checkpoints
 from recipe_exp.training.callbacks.checkpoint import Best, CheckpointCallback
 from recipe_exp.training.callbacks.console import ConsoleCallback
 from recipe_exp.training.callbacks.evaluation import (
@@ -571,16 +573,32 @@ def test_without_an_evaluation_the_newest_is_the_model(build_trainer: TrainerBui
     assert saver.steps == [5]
 
 
+class StopAt(Callback):
+    """Ends the run after a step."""
+
+    def __init__(self, step: int, reason: StopReason) -> None:
+        self.step, self.reason = step, reason
+
+    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+        if result.step == self.step:
+            trainer.stop(self.reason)
+
+
 @pytest.mark.parametrize("reason", [StopReason.SIGTERM, StopReason.TIME_LIMIT, StopReason.EARLY_STOPPING])
 def test_an_early_end_is_saved_once(build_trainer: TrainerBuilder, tmp_path: Path, reason: StopReason) -> None:
-    class Stop(Callback):
-        def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-            if result.step == 2:
-                trainer.stop(reason)
-
     saver = Saver(tmp_path)
-    assert build_trainer(saver.callback, Stop()).fit() is reason
+    assert build_trainer(saver.callback, StopAt(2, reason)).fit() is reason
     assert saver.steps == [2]
+
+
+def test_a_run_that_is_stopped_after_a_fault_saves_nothing_and_goes_back_when_it_continues(
+    build_trainer: TrainerBuilder, tmp_path: Path
+) -> None:
+    saver = Saver(tmp_path, every_n_steps=2)
+    callbacks = (metrics_every(100, "rollback"), saver.callback, StopAt(3, StopReason.SIGTERM))
+    assert build_trainer(*callbacks, outcomes={3: {"is_finite": False}}).fit() is StopReason.SIGTERM
+    assert saver.steps == [2]
+    assert [line.partition(":")[2].partition(";")[0] for line in saver.lines] == [" step 3: its gradient is not finite"]
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
@@ -595,10 +613,14 @@ def test_what_an_error_left_behind_is_not_saved(
 
 
 def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
-    saver = Saver(tmp_path, every_n_steps=2)
-    saver.fails_at = {4}
+    saver = Saver(tmp_path, every_n_steps=1)
+    saver.fails_at = {2, 3, 5}
     assert build_trainer(saver.callback).fit() is StopReason.FINISHED
-    assert saver.lines == ["warning: disk full; training goes on"]
+    assert saver.lines == [
+        "warning: disk full; training goes on",
+        "warning: step-00000003 could not be saved either",
+        "warning: disk full; training goes on",
+    ]
     assert saver.steps == [6]
 
 
@@ -610,13 +632,82 @@ def test_a_best_that_could_not_be_saved_does_not_push_the_best_one_out(
     build_trainer(saver.callback, evaluation_of(2.0, 1.0, 5.0, every_n_steps=2)).fit()
     assert [best.step for best in saver.callback.ranking] == [2]
     assert (saver.steps, saver.model_step) == ([2, 6], 2)
+    assert saver.lines == [
+        "warning: disk full; this step is the best so far, and model/ stays as it was; training goes on"
+    ]
 
 
 def test_a_last_save_that_fails_fails_the_run(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
     saver = Saver(tmp_path)
     saver.fails_at = {6}
-    with pytest.raises(CheckpointError, match="disk full"):
+    with pytest.raises(CheckpointError) as caught:
         build_trainer(saver.callback).fit()
+    assert str(caught.value) == "disk full; free some space, then continue with python -m recipe_exp resume=RUN"
+
+
+@pytest.mark.parametrize("reason", [StopReason.SIGINT, StopReason.SIGTERM, StopReason.TIME_LIMIT])
+def test_an_interrupted_run_that_cannot_be_saved_says_where_it_goes_on(
+    build_trainer: TrainerBuilder, tmp_path: Path, reason: StopReason
+) -> None:
+    saver = Saver(tmp_path, every_n_steps=2)
+    saver.fails_at = {3}
+    assert build_trainer(saver.callback, StopAt(3, reason)).fit() is reason
+    assert saver.lines == ["warning: disk full; the run will go on from step-00000002"]
+
+
+def test_an_early_end_that_cannot_be_saved_fails_the_run(build_trainer: TrainerBuilder, tmp_path: Path) -> None:
+    saver = Saver(tmp_path)
+    saver.fails_at = {3}
+    with pytest.raises(CheckpointError, match="disk full; free some space"):
+        build_trainer(saver.callback, StopAt(3, StopReason.EARLY_STOPPING)).fit()
+
+
+def test_a_model_that_could_not_be_published_is_with_the_next_checkpoint(
+    build_trainer: TrainerBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = callbacks_of_checkpoints.publish_model
+    failures = iter([True, False])
+
+    def refuse_once(source: Path, model: Path) -> None:
+        if next(failures):
+            raise OSError(28, "No space left on device")
+        publish(source, model)
+
+    monkeypatch.setattr(callbacks_of_checkpoints, "publish_model", refuse_once)
+    saver = Saver(tmp_path, every_n_steps=2)
+    build_trainer(saver.callback, evaluation_of(1.0, 2.0, 3.0, every_n_steps=2)).fit()
+    assert saver.lines == [
+        f"warning: {tmp_path / 'model'}: cannot be written (No space left on device) and stays as it was; training "
+        "goes on"
+    ]
+    assert (saver.steps, saver.model_step, saver.bests) == ([2, 6], 2, [Best(2, 1.0)])
+
+
+def test_a_continued_run_reads_no_weights_again(
+    build_trainer: TrainerBuilder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_trainer(Saver(tmp_path).callback, evaluation_of(1.0, 2.0, 3.0), total_steps=3).fit()
+    saver = Saver(tmp_path)
+    assert saver.steps == [1, 3]
+
+    def restore(trainer: Trainer) -> None:
+        saver.restore(trainer)
+        monkeypatch.setattr(hashlib, "file_digest", None)
+
+    build_trainer(saver.callback, total_steps=3, restore=restore).fit()
+    assert saver.bests == [Best(1, 1.0)]
+
+
+def test_what_a_kill_kept_from_being_pruned_goes_with_the_next_start(
+    build_trainer: TrainerBuilder, tmp_path: Path
+) -> None:
+    saver = Saver(tmp_path, every_n_steps=1, keep_best=9)
+    build_trainer(saver.callback, evaluation_of(1.0, 2.0, 3.0, 4.0), total_steps=4).fit()
+    assert saver.steps == [1, 2, 3, 4]
+    (tmp_path / "checkpoints" / "step-00000004" / "manifest.json").write_text("damaged")
+    again = Saver(tmp_path, keep_best=1)
+    build_trainer(again.callback, total_steps=3, restore=again.restore).fit()
+    assert again.steps == [1, 3, 4], "the best, the present one, and the damaged one, which somebody may look at"
 
 
 def test_a_checkpoint_holds_what_every_callback_has_heard(build_trainer: TrainerBuilder, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import msgspec
 
 _R_VECTOR = re.compile(r"c\((.*)\)", re.DOTALL)
 _R_EMPTY = re.compile(r"character\(0\)|NULL|NA", re.IGNORECASE)
+_R_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_WHOLE = re.compile(r"(.*)", re.DOTALL)
 _BRACKETS = re.compile(r"\[(.*)\]", re.DOTALL)
 # Arrays of numpy are printed without commas, so whitespace separates as well. Possessive, so that no cell takes long.
 _ITEM = re.compile(
@@ -17,7 +19,7 @@ _ITEM = re.compile(
 )
 _DIGIT = re.compile(r"[0-9¼½¾⅐-⅞]")
 _SEPARATOR = re.compile(r"\s*,\s+")
-_BEFORE_QUANTITY = re.compile(r"\s*,\s+(?=[0-9¼½¾⅐-⅞])")
+_BEFORE_QUANTITY = re.compile(r"\s*[,;]\s+(?=[0-9¼½¾⅐-⅞])")
 _PARENTHESES = re.compile(r"\([^()]*\)")
 
 
@@ -31,14 +33,16 @@ def list_in(text: str) -> list[str] | None:
         return _json_list(text) or _quoted_items(_BRACKETS, text)
     if text.startswith("c("):
         return _quoted_items(_R_VECTOR, text)
+    if _R_TEXT.fullmatch(text):
+        return _quoted_items(_WHOLE, text)
     return [] if _R_EMPTY.fullmatch(text) else None
 
 
 def split_ingredients(line: str) -> list[str]:
-    """Returns the ingredients of a line in which commas may join several.
+    """Returns the ingredients of a line in which commas or semicolons may join several.
 
-    A comma also stands inside one ingredient (`1 onion, chopped`), so of a line with quantities only the commas in
-    front of one separate; of a line without any, all do. Commas in parentheses never do.
+    A comma also stands inside one ingredient (`1 onion, chopped`), so of a line with quantities only the marks in front
+    of one separate; of a line without any, all commas do. Commas in parentheses never do.
     """
     hidden = _PARENTHESES.sub(lambda match: match[0].replace(",", "\0"), line)
     separator = _BEFORE_QUANTITY if _DIGIT.search(line) else _SEPARATOR

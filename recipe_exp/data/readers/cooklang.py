@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe_exp.data.readers.files import LONG_LINE, read_text
 from recipe_exp.data.readers.format import Format, Head
 from recipe_exp.data.readers.markdown import FRONT_MATTER, parse_matter, title_of
-from recipe_exp.data.readers.rows import Record, Rejection, Row
+from recipe_exp.data.readers.rows import Row
+from recipe_exp.data.readers.text_block import rows_of_document
 from recipe_exp.recipes.recipe import Recipe
 
 SUFFIXES = (".cook",)
@@ -32,17 +32,7 @@ def read_cooklang(path: Path) -> Iterator[Row]:
     Raises:
         DataError: the file is UTF-16, a Git LFS pointer or a damaged archive, or reading it failed.
     """
-    try:
-        text = read_text(path)
-    except UnicodeDecodeError:
-        yield Rejection(str(path), 1, "not UTF-8")
-        return
-    if text is None:
-        yield Rejection(str(path), 1, LONG_LINE.replace("line", "file"))
-    elif "\0" in text:
-        yield Rejection(str(path), 1, "NUL bytes")
-    elif text.strip():
-        yield Record(str(path), 1, parse(text, title_of(path)))
+    yield from rows_of_document(path, lambda text: parse(text, title_of(path)))
 
 
 def parse(text: str, default_title: str) -> Recipe:

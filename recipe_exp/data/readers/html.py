@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe_exp.data.readers.files import LONG_LINE, MAX_LINE_BYTES, errors_in_one_line, open_file
+from recipe_exp.data.readers.files import MAX_LINE_BYTES, errors_in_one_line, open_file
 from recipe_exp.data.readers.format import Format, Head
-from recipe_exp.data.readers.json import NO_RECIPE_IN_FILE
 from recipe_exp.data.readers.json_record import rows_of_json
 from recipe_exp.data.readers.rows import Rejection, Row
+from recipe_exp.data.readers.text_block import LONG_FILE
 
 SUFFIXES = (".html", ".htm")
 
 _SCRIPT = re.compile(rb"<script\b[^<>]*application/ld\+json[^<>]*>", re.IGNORECASE)
 _SCRIPT_END = re.compile(rb"</script\s*>", re.IGNORECASE)
 # Scripts are hidden from old browsers and parsers in several ways.
-_WRAPPING = re.compile(rb"\s*(?://|/\*)?\s*(?:<!--|<!\[CDATA\[|-->|\]\]>)\s*(?:\*/)?\s*")
-_LONG_FILE = LONG_LINE.replace("line", "file")
+_OPENING = re.compile(rb"\s*+(?://|/\*)?\s*+(?:<!--|<!\[CDATA\[)\s*+(?:\*/)?")
+_CLOSING = re.compile(rb"(?://|/\*)?\s*+(?:-->|\]\]>)\s*+(?:\*/)?\Z")
 
 
 def read_html(path: Path) -> Iterator[Row]:
@@ -31,15 +31,10 @@ def read_html(path: Path) -> Iterator[Row]:
     with errors_in_one_line(path), open_file(path) as stream:
         page = stream.read(MAX_LINE_BYTES + 1)
     if len(page) > MAX_LINE_BYTES:
-        yield Rejection(file, 1, _LONG_FILE)
+        yield Rejection(file, 1, LONG_FILE)
         return
-    has_rows = False
     for line_number, script in _scripts(page):
-        for row in rows_of_json(file, line_number, script, lenient=True):
-            has_rows = True
-            yield row
-    if not has_rows:
-        yield Rejection(file, 1, NO_RECIPE_IN_FILE)
+        yield from rows_of_json(file, line_number, script, lenient=True)
 
 
 def _scripts(page: bytes) -> Iterator[tuple[int, bytes]]:
@@ -53,10 +48,8 @@ def _scripts(page: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _unwrapped(script: bytes) -> bytes:
-    opening = _WRAPPING.match(script)
-    script = script[opening.end() :] if opening else script
-    closing = max(script.rfind(b"}"), script.rfind(b"]")) + 1
-    return script[:closing] if _WRAPPING.fullmatch(script[closing:]) else script
+    opening = _OPENING.match(script)
+    return _CLOSING.sub(b"", script[opening.end() :].rstrip()) if opening else script
 
 
 def _recognises(head: Head) -> bool:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from recipe_exp.data.readers.files import MAX_LINE_BYTES, UTF8_MARK, errors_in_one_line, open_file
 from recipe_exp.data.readers.format import HEAD_BYTES, Format, Head
-from recipe_exp.data.readers.json_record import NOT_JSON, rows_of_json
+from recipe_exp.data.readers.json_record import NO_OBJECT, NOT_JSON, rows_of_json
 from recipe_exp.data.readers.json_scan import Piece, inner_objects, top_level_objects
 from recipe_exp.data.readers.rows import Rejection, Row
 
 SUFFIXES = (".json", ".jsonld")
 LONG_RECORD = f"record over {MAX_LINE_BYTES // 2**20} MiB"
-NO_RECIPE_IN_FILE = "no recipe in the file"
 
 
 def read_json(path: Path) -> Iterator[Row]:
@@ -26,15 +25,9 @@ def read_json(path: Path) -> Iterator[Row]:
     Raises:
         DataError: the file is UTF-16, a Git LFS pointer or a damaged archive, or reading it failed.
     """
-    file = str(path)
-    has_rows = False
     with errors_in_one_line(path):
         for piece in _pieces(path):
-            for row in _rows(file, piece):
-                has_rows = True
-                yield row
-    if not has_rows:
-        yield Rejection(file, 1, NO_RECIPE_IN_FILE)
+            yield from _rows(str(path), piece)
 
 
 def _pieces(path: Path) -> Iterator[Piece]:
@@ -48,7 +41,7 @@ def _pieces(path: Path) -> Iterator[Piece]:
         if not is_list:
             pieces = top_level_objects(stream, MAX_LINE_BYTES)
             first = next(pieces, None)
-            if first is None or not first.is_too_long:
+            if first is None or first.fault != "too long":
                 yield from () if first is None else (first,)
                 yield from pieces
                 return
@@ -57,12 +50,15 @@ def _pieces(path: Path) -> Iterator[Piece]:
 
 
 def _rows(file: str, piece: Piece) -> Iterator[Row]:
-    if piece.is_too_long:
-        yield Rejection(file, piece.line_number, LONG_RECORD)
-    elif piece.text is None:
-        yield Rejection(file, piece.line_number, NOT_JSON)
-    else:
-        yield from rows_of_json(file, piece.line_number, piece.text, lenient=True)
+    match piece.fault:
+        case None:
+            yield from rows_of_json(file, piece.line_number, piece.text, lenient=True)
+        case "too long":
+            yield Rejection(file, piece.line_number, LONG_RECORD)
+        case "no object":
+            yield Rejection(file, piece.line_number, NO_OBJECT)
+        case "no end":
+            yield Rejection(file, piece.line_number, NOT_JSON)
 
 
 def _recognises(head: Head) -> bool:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import msgspec
 
-from recipe_exp.data.readers.records import NESTED_TOO_DEEPLY, NO_RECORD, contents_in, lines_of_text
+from recipe_exp.data.readers.records import NESTED_TOO_DEEPLY, NO_RECORD, contents_in, ingredients_in, steps_in
 from recipe_exp.data.readers.rows import Pair, Record, Rejection, Row, row_of
 from recipe_exp.data.readers.schema_org import is_linked_data
 from recipe_exp.recipes.recipe import Recipe
 
 NOT_JSON = "not valid JSON"
+NO_OBJECT = "not a JSON object"
 NO_RECIPE = "no schema.org Recipe"
 
 _PLACE = re.compile(r"(.*) - at `\$\.([^`]*)`")
@@ -71,7 +72,7 @@ def rows_of_json(file: str, line_number: int, text: bytes, *, lenient: bool = Fa
 
 def _contents(value: object, fault: str) -> list[Recipe | Pair | str]:
     if not isinstance(value, dict | list):
-        return ["not a JSON object"]
+        return [NO_OBJECT]
     contents = list(contents_in(value))
     # What the usual shape finds wrong is said in its words, unless another shape finds a whole recipe.
     is_usual = isinstance(value, dict) and not is_linked_data(value)
@@ -89,17 +90,15 @@ def _is_whole(content: Recipe | Pair | str) -> bool:
 def _recipe(record: _UsualRecord) -> Recipe:
     return Recipe(
         title=record.title or "",
-        ingredients=_texts(record.ingredients),
-        instructions=_texts(record.instructions),
+        ingredients=_texts(record.ingredients, ingredients_in),
+        instructions=_texts(record.instructions, steps_in),
         quality_score=record.quality_score,
         source=record.source,
     )
 
 
-def _texts(value: list[str] | str | None) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    return tuple(lines_of_text(value) if isinstance(value, str) else value)
+def _texts(value: list[str] | str | None, read: Callable[[str], list[str]]) -> tuple[str, ...]:
+    return tuple(read(value) if isinstance(value, str) else value or ())
 
 
 def _decode_leniently(text: bytes) -> object:
@@ -124,5 +123,5 @@ def _reason(error: msgspec.ValidationError) -> str:
     """Returns the fault without the line's own numbers, so that equal faults are counted together."""
     place = _PLACE.fullmatch(str(error))
     if place is None:
-        return "not a JSON object"
+        return NO_OBJECT
     return f"{_INDEX.sub('[]', place[2])}: {place[1][:1].lower()}{place[1][1:]}".replace("`", "").replace(" | null", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -28,14 +28,13 @@ class Piece(NamedTuple):
 
     Attributes:
         line_number: where it begins, counted from 1.
-        text: an object from brace to brace; what is left of one at the end of the text; or None for one that is too
-            long, and for something else where an object should stand.
-        is_too_long: whether the text is None because of its length.
+        text: an object from brace to brace, or what is left of one at the end of the text; empty if there is a fault.
+        fault: an object is too long, something else stands where an object should, or the list never ends.
     """
 
     line_number: int
-    text: bytes | None
-    is_too_long: bool = False
+    text: bytes = b""
+    fault: Literal["too long", "no object", "no end"] | None = None
 
 
 def top_level_objects(stream: BinaryIO, max_bytes: int) -> Iterator[Piece]:
@@ -77,12 +76,12 @@ class _Scan:
             yield from self._scan()
             if self._opened_at is not None and len(self._buffer) - self._start > self._max_bytes:
                 if not self._is_dropping:
-                    yield Piece(self._line_of(self._start), None, is_too_long=True)
+                    yield Piece(self._line_of(self._start), fault="too long")
                 self._is_dropping = True
         if self._opened_at is not None and not self._is_dropping:
             yield Piece(self._line_of(self._start), self._buffer[self._start :])
         elif self._depth and self._floor:
-            yield Piece(self._line_of(len(self._buffer)), None)
+            yield Piece(self._line_of(len(self._buffer)), fault="no end")
 
     def _fill(self) -> bool:
         """Reads on; of what was looked at, only the open object is kept."""
@@ -115,7 +114,7 @@ class _Scan:
                     self._position = stray
                     return
                 if stray < end:
-                    yield Piece(self._line_of(stray), None)
+                    yield Piece(self._line_of(stray), fault="no object")
             self._position = end
             if end == len(buffer):
                 return

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import BinaryIO
 from xml.parsers import expat
 
-from recipe_exp.data.readers.files import LONG_LINE, UTF8_MARK, errors_in_one_line, lines_of, open_file
+from recipe_exp.data.readers.files import UTF8_MARK, errors_in_one_line, lines_of, open_file
 from recipe_exp.data.readers.format import HEAD_BYTES, Format, Head
 from recipe_exp.data.readers.rows import Record, Rejection, Row
+from recipe_exp.data.readers.text_block import LONG_RECIPE, MAX_CHARACTERS, TextBlock, decoded
 from recipe_exp.recipes.recipe import Recipe
 
 SUFFIXES = (".mx2", ".mxp")
-LONG_RECIPE = "recipe over 1 MiB"
+LONG_ELEMENT = "XML element over 1 MiB"
 NOT_XML = "not valid XML"
 
 _DECLARATION = re.compile(rb"\s*<\?xml[^>]*\?>")
@@ -30,7 +31,6 @@ _CLOSING_FIELD = re.compile(r"(?:Source|Copyright|Yield|Description|[ST]\([^()]*
 # Columns of the amount, the measure and the ingredient.
 _AMOUNT, _MEASURE, _FOOD = slice(0, 10), slice(10, 24), slice(24, None)
 _PREPARATION = re.compile(r"\s+(?:-\s+)?--\s+")
-_MAX_CHARACTERS = 2**20
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -55,6 +55,7 @@ def _read_xml(file: str, stream: BinaryIO) -> Iterator[Row]:
     encoding = _ENCODING.search(declaration[0]) if declaration else None
     elements = _Elements(file, encoding[1].decode("ascii", "replace") if encoding else None)
     chunk = chunk[declaration.end() :] if declaration else chunk
+    num_bytes = 0
     while True:
         try:
             elements.parser.Parse(chunk, not chunk)
@@ -64,6 +65,11 @@ def _read_xml(file: str, stream: BinaryIO) -> Iterator[Row]:
             return
         yield from elements.take()
         if not chunk:
+            return
+        num_bytes += len(chunk)
+        # Of a name or an attribute the parser looks at the beginning again with every piece.
+        if num_bytes - elements.parser.CurrentByteIndex > MAX_CHARACTERS:
+            yield Rejection(file, elements.parser.CurrentLineNumber, LONG_ELEMENT)
             return
         chunk = stream.read(_CHUNK_BYTES)
 
@@ -96,7 +102,7 @@ class _Elements:
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
         if name == "RcpE":
             self._line_number, self._title = self.parser.CurrentLineNumber, attributes.get("name", "")
-            self._ingredients, self._steps, self._num_characters = [], [], 0
+            self._ingredients, self._steps, self._num_characters = [], [], len(self._title)
         elif name == "IngR":
             words = [" ".join(attributes.get(key, "").split()) for key in ("qty", "unit", "name")]
             _add_ingredient(self._ingredients, words)
@@ -105,7 +111,7 @@ class _Elements:
             self._text = []
 
     def _add(self, text: str) -> None:
-        if self._text is not None and self._num_characters <= _MAX_CHARACTERS:
+        if self._text is not None and self._num_characters <= MAX_CHARACTERS:
             self._text.append(text)
             self._num_characters += len(text)
 
@@ -121,55 +127,27 @@ class _Elements:
             self._text = None
 
     def _row(self) -> Row:
-        if self._num_characters > _MAX_CHARACTERS:
+        if self._num_characters > MAX_CHARACTERS:
             return Rejection(self._file, self._line_number, LONG_RECIPE)
         recipe = Recipe(self._title, tuple(self._ingredients), tuple(_without_closing_fields(self._steps)))
         return Record(self._file, self._line_number, recipe)
 
 
 def _read_text(file: str, stream: BinaryIO) -> Iterator[Row]:
-    recipe: _Lines | None = None
+    recipe: TextBlock | None = None
     for number, line in enumerate(lines_of(stream), start=1):
-        text = (line or b"").decode(errors="replace").rstrip().expandtabs()
+        text = decoded(line)
         if _START.fullmatch(text):
             if recipe is not None:
-                yield recipe.row(file)
-            recipe = _Lines(number)
+                yield recipe.row(file, _parse)
+            recipe = TextBlock(number)
         elif recipe is not None and _END.fullmatch(text):
-            yield recipe.row(file)
+            yield recipe.row(file, _parse)
             recipe = None
         elif recipe is not None:
             recipe.add(line, text)
     if recipe is not None:
-        yield recipe.row(file)
-
-
-class _Lines:
-    """The lines of one recipe, and what is wrong with them."""
-
-    def __init__(self, line_number: int) -> None:
-        self._line_number = line_number
-        self._texts: list[str] = []
-        self._num_characters = 0
-        self._fault: str | None = None
-
-    def add(self, line: bytes | None, text: str) -> None:
-        if line is None:
-            self._fault = LONG_LINE
-        elif b"\0" in line:
-            self._fault = "NUL bytes"
-        elif "\ufffd" in text:
-            self._fault = "not UTF-8"
-        self._num_characters += len(text) + 1
-        if self._num_characters > _MAX_CHARACTERS:
-            self._fault = self._fault or LONG_RECIPE
-        else:
-            self._texts.append(text)
-
-    def row(self, file: str) -> Row:
-        if self._fault is not None:
-            return Rejection(file, self._line_number, self._fault)
-        return Record(file, self._line_number, _parse(self._texts))
+        yield recipe.row(file, _parse)
 
 
 def _parse(lines: list[str]) -> Recipe:

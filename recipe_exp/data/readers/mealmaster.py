@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe_exp.data.readers.files import LONG_LINE, errors_in_one_line, lines_of, open_file
+from recipe_exp.data.readers.files import errors_in_one_line, lines_of, open_file
 from recipe_exp.data.readers.format import Format, Head
-from recipe_exp.data.readers.rows import Record, Rejection, Row
+from recipe_exp.data.readers.rows import Row
+from recipe_exp.data.readers.text_block import TextBlock, decoded
 from recipe_exp.recipes.recipe import Recipe
 
 SUFFIXES = (".mmf", ".mm")
-LONG_RECIPE = "recipe over 5000 lines"
 
 _START = re.compile(r"(?:M{5}|-{5}).*meal-?master", re.IGNORECASE)
 _END = re.compile(r"M{5}-*\s*|-{5}\s*")
@@ -24,7 +24,6 @@ _INGREDIENT = re.compile(r"( {0,7}[0-9 ./-]{0,7}) ([A-Za-z ]{2}) (\S.*)")
 _SECOND_COLUMN = re.compile(r"(.{36,41}?) ?((?: |[0-9 ./-]){7} (?:[A-Za-z]{1,2} ?|  ) ?\S.*)")
 _CONTINUATION = re.compile(r"-+\s*")
 _RULER = re.compile(r"[~:]?[-=*~]{4,}")
-_MAX_LINES = 5000
 
 _CODES = """
     x= ea= sm=small md=medium lg=large cn=can pk=package pn=pinch dr=drop ds=dash ct=carton bn=bunch sl=slice
@@ -43,47 +42,21 @@ def read_mealmaster(path: Path) -> Iterator[Row]:
         DataError: the file is UTF-16, a Git LFS pointer or a damaged archive, or reading it failed.
     """
     file = str(path)
-    recipe: _Lines | None = None
+    recipe: TextBlock | None = None
     with errors_in_one_line(path), open_file(path) as stream:
         for number, line in enumerate(lines_of(stream), start=1):
-            text = (line or b"").decode(errors="replace").rstrip().expandtabs()
+            text = decoded(line)
             if recipe is None:
-                recipe = _Lines(number) if _START.match(text) else None
+                recipe = TextBlock(number) if _START.match(text) else None
                 continue
             is_end = _END.fullmatch(text) is not None
             if is_end or _START.match(text):
-                yield recipe.row(file)
-                recipe = None if is_end else _Lines(number)
+                yield recipe.row(file, _parse)
+                recipe = None if is_end else TextBlock(number)
             else:
                 recipe.add(line, text)
     if recipe is not None:
-        yield recipe.row(file)
-
-
-class _Lines:
-    """The lines of one recipe, and what is wrong with them."""
-
-    def __init__(self, line_number: int) -> None:
-        self._line_number = line_number
-        self._texts: list[str] = []
-        self._fault: str | None = None
-
-    def add(self, line: bytes | None, text: str) -> None:
-        if line is None:
-            self._fault = LONG_LINE
-        elif b"\0" in line:
-            self._fault = "NUL bytes"
-        elif "\ufffd" in text:
-            self._fault = "not UTF-8"
-        if len(self._texts) < _MAX_LINES:
-            self._texts.append(text)
-        else:
-            self._fault = LONG_RECIPE
-
-    def row(self, file: str) -> Row:
-        if self._fault is not None:
-            return Rejection(file, self._line_number, self._fault)
-        return Record(file, self._line_number, _parse(self._texts))
+        yield recipe.row(file, _parse)
 
 
 def _parse(lines: list[str]) -> Recipe:

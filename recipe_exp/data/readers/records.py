@@ -54,10 +54,16 @@ def key_of(name: str) -> str:
     return _key_of(name) if len(name) <= _MAX_NAME_CHARACTERS else name
 
 
-def lines_of_text(text: str) -> list[str]:
+def steps_in(text: str) -> list[str]:
     """Returns the lines of a text, or the items of a list that it holds."""
     items = list_in(text)
     return text.splitlines() if items is None else items
+
+
+def ingredients_in(text: str) -> list[str]:
+    """Returns the lines of a text, the items of a list that it holds, or the ingredients that share its only line."""
+    lines = steps_in(text)
+    return split_ingredients(lines[0]) if len(lines) == 1 and "<" not in text else lines
 
 
 _MAX_NAME_CHARACTERS = 64
@@ -162,9 +168,7 @@ def _part(
     for name in names:
         value = fields.get(name)
         if isinstance(value, str):
-            found = lines_of_text(value)
-            if len(found) == 1 and part == "ingredients" and "<" not in value:
-                found = split_ingredients(found[0])
+            found = ingredients_in(value) if part == "ingredients" else steps_in(value)
         elif isinstance(value, list | dict):
             found = [line for item in (value if isinstance(value, list) else [value]) for line in read(part, item)]
         elif value is None:

@@ -13,6 +13,7 @@ from recipe_exp.hardware.processes import is_main_process
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.callbacks.evaluation import BestMetric
+from recipe_exp.training.guard import RollbackError
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.model_folder import is_published, publish_model, remove_leftovers
 from recipe_exp.training.state import StepResult
@@ -126,7 +127,10 @@ class CheckpointCallback(Callback):
         """Saves the position of a run that was interrupted or ended early."""
         # After an error, be it a KeyboardInterrupt, the weights may be those of half a step.
         if trainer.lifecycle.error is None and trainer.lifecycle.reason is not StopReason.FINISHED:
-            trainer.save()
+            try:
+                trainer.save()
+            except RollbackError as fault:
+                self.report(f"warning: {fault}; nothing is saved, and the run will go on from that checkpoint")
 
     def on_checkpoint(self, trainer: Trainer) -> None:
         """Writes the present state once, and prunes only after it is complete."""

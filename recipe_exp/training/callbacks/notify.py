@@ -77,12 +77,13 @@ class NotifyCallback(Callback):
 
     def on_checkpoint(self, trainer: Trainer) -> None:
         """Says that there is a better checkpoint, now that it is saved."""
-        progress, best = self._take_note(trainer), self.best()
+        total_steps, best = self._take_note(trainer).total_steps, self.best()
         if best is None or best == self._known_best or self.now() - self._best_sent_at < SECONDS_BETWEEN_BESTS:
             return
         before = self._known_best.value if self._known_best is not None else None
         self._known_best, self._best_sent_at = best, self.now()
-        self.send(notices.new_best(self.run_name, progress, self.metric, best.value, before, self.sample()))
+        place = Progress(best.step, total_steps)
+        self.send(notices.new_best(self.run_name, place, self.metric, best.value, before, self.sample()))
 
     def on_train_end(self, trainer: Trainer) -> None:
         """Notes where the run stopped."""

@@ -143,8 +143,9 @@ def _listing(sandbox: Path) -> dict[str, tuple[int, int, int]]:
         for name in (*folders, *names):
             path = Path(folder, name)
             status = path.lstat()
-            seen = (status.st_mode, 0, 0) if stat.S_ISDIR(status.st_mode) else status[0:1] + (status.st_size,)
-            found[str(path.relative_to(sandbox))] = (*seen, status.st_mtime_ns)[:3] if len(seen) == 2 else seen
+            is_folder = stat.S_ISDIR(status.st_mode)
+            seen = (0, 0) if is_folder else (status.st_size, status.st_mtime_ns)
+            found[str(path.relative_to(sandbox))] = (status.st_mode, *seen)
     return found
 
 
@@ -222,9 +223,9 @@ def _enter(sandbox: Path, case: dict[str, Any], streams: dict[str, Any]) -> None
     given.seek(0)
     for descriptor, stream in enumerate((given, streams["output"], streams["errors"])):
         os.dup2(stream.fileno(), descriptor)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: PTH123, SIM115
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(sandbox / "cwd")
     for name in ("RANK", "WORLD_SIZE", "XDG_CONFIG_HOME", "RECIPE_EXP_PARENT_RUN_ID"):
         os.environ.pop(name, None)
