@@ -15,7 +15,7 @@ from recipe_exp.config import interpolation, preflight
 from recipe_exp.config.compose_overrides import Line, read_override, read_overrides, trials_of
 from recipe_exp.config.compose_sources import OptionFiles, hydra_initialized, options_of_groups
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.groups import GLOBAL_GROUPS
+from recipe_exp.config.groups import GLOBAL_GROUPS, SECTIONS
 from recipe_exp.config.messages import in_one_line, show_line, show_path
 from recipe_exp.config.option_files import OptionFile, name_files
 from recipe_exp.config.preflight import Change
@@ -130,7 +130,8 @@ def override(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentCo
             fresh, _ = _resolve(_compose_groups(lines))
             for group in chosen:
                 _copy_section(fresh, data, group.split("/"))
-        return _finish(OmegaConf.create(_escaped(data)), lines, options, check_files=False)
+        changed = _finish(OmegaConf.create(_escaped(data)), lines, options, check_files=False)
+        return changed.with_typed_keys(config.typed_keys)
 
 
 def group_options() -> dict[str, list[str]]:
@@ -223,7 +224,8 @@ def _finish(
     typed = [line.change.key for line in lines if line.change]
     if mistakes or found:
         raise ConfigError([*mistakes, *name_files(found, data, OptionFiles.read, typed)])
-    return config
+    # A chosen section is a bundle of which only what is unusual was meant; an option of a union is meant as a whole.
+    return config.with_typed_keys(key.replace("/", ".") for key in typed if key not in (*SECTIONS, *GLOBAL_GROUPS))
 
 
 def _unresolved(composed: DictConfig) -> dict[Any, Any]:

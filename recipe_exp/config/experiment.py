@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from recipe_exp.config import yaml_file
@@ -25,6 +25,15 @@ from recipe_exp.errors import ConfigError
 from recipe_exp.files import write_atomically
 
 CONTRADICTION = "contradiction"
+
+
+class _TypedKeys(frozenset[str]):
+    """Keys that a command names; configurations are equal whatever named their values."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _TypedKeys)
+
+    __hash__ = frozenset.__hash__
 
 
 class ExperimentConfig(Section):
@@ -67,6 +76,19 @@ class ExperimentConfig(Section):
     """Chosen with `evaluation=NAME`."""
     tracking: TrackingConfig
     """Chosen with `tracking=NAME`."""
+
+    _typed_keys: _TypedKeys = PrivateAttr(default=_TypedKeys())
+
+    @property
+    def typed_keys(self) -> frozenset[str]:
+        """Keys and sections that the command named itself, be it with their usual values."""
+        return frozenset(self._typed_keys)
+
+    def with_typed_keys(self, keys: Iterable[str]) -> ExperimentConfig:
+        """Returns a copy for a command that named these keys too."""
+        copy = self.model_copy()
+        copy._typed_keys = _TypedKeys([*self._typed_keys, *keys])
+        return copy
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> ExperimentConfig:

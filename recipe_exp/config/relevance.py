@@ -99,7 +99,7 @@ def numbers_relevant(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def overlay(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> ExperimentConfig:
-    """Returns a stored configuration with what a command says beside it: the keys that differ from the usual ones.
+    """Returns a stored configuration with what a command says beside it: the keys that it names, or that are unusual.
 
     Args:
         stored: of a run.
@@ -168,9 +168,15 @@ def explain_name(name: str, keys: Sequence[str]) -> str | None:
 
 
 def _given(given: ExperimentConfig, usual: ExperimentConfig) -> dict[str, Any]:
+    """Returns the keys that a command sets: those with another value than usual, and those that it names itself."""
     before = dict(flatten(usual.model_dump(mode="json")))
     after = flatten(given.model_dump(mode="json"))
-    return {key: value for key, value in after if key not in before or before[key] != value}
+    sections = tuple(f"{key}." for key in given.typed_keys)
+    return {
+        key: value
+        for key, value in after
+        if before.get(key, ...) != value or key in given.typed_keys or key.startswith(sections)
+    }
 
 
 def _relevant(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class TrackingConfig(Section):
     A hard link on the same disk is no upload."""
     flush_timeout_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 60.0
     """Longest wait for the upload at the end of a run, in seconds. A tracker that does not answer, or answers with
-    errors, is waited for three seconds, and Ctrl-C ends the wait. The upload goes on without the run for ten minutes;
+    errors, is waited for five seconds, and Ctrl-C ends the wait. The upload goes on without the run for ten minutes;
     `task=sync` sends what is left."""
     notify: Strings = ()
     """Names of environment variables that hold where to send start, end, failure, interruption, better checkpoints (one

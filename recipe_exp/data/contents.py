@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from recipe_exp.config.data import FILE_FORMATS, DataConfig
-from recipe_exp.data.readers.files import find_files
+from recipe_exp.config.messages import show_path
+from recipe_exp.data.readers.files import find_files, find_first_files
 from recipe_exp.data.readers.format import Format
 from recipe_exp.data.readers.huggingface import find_dataset
 from recipe_exp.data.readers.registry import choose_format, find_format, suffixes_of
@@ -67,7 +68,8 @@ class Contents:
             if state[0] and not has_rows:
                 yield Rejection(str(file), 1, NO_RECIPE if known else UNKNOWN_FORMAT)
             if not file.exists() or _state(file) != state:
-                raise DataError(f"{file}: was changed while it was read; start again when nothing writes to it")
+                place = show_path(file)
+                raise DataError(f"{place}: was changed while it was read; start again when nothing writes to it")
 
 
 def open_contents(config: DataConfig, cache_dir: Path) -> Contents:
@@ -90,17 +92,41 @@ def open_contents(config: DataConfig, cache_dir: Path) -> Contents:
         states = tuple(_state(file) for file in files)
         hashes = _file_hashes(files, states, cache_dir / _HASHES_FILE)
     except OSError as error:
-        raise DataError(f"data.path={config.path}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"data.path={show_path(config.path)}: cannot be read: {error.strerror or error}") from error
     return Contents(_fingerprint(files, formats, hashes), files, formats, states)
 
 
-def _find(path: str, name: str) -> tuple[tuple[Path, ...], tuple[Format | None, ...]]:
+def first_contents(config: DataConfig, max_files: int) -> Contents | None:
+    """Returns some of the files on this machine that a `data` section stands for; None where it stands for others.
+
+    Nothing is hashed, so the contents have no fingerprint.
+
+    Raises:
+        DataError: as `open_contents` does.
+    """
+    if config.format == "huggingface" or ":" in config.format or config.format == "sample" or config.path is None:
+        return None
+    files, formats = _find(config.path, config.format, max_files)
+    try:
+        states = tuple(_state(file) for file in files)
+    except OSError as error:
+        raise DataError(f"data.path={show_path(config.path)}: cannot be read: {error.strerror or error}") from error
+    return Contents("", files, formats, states)
+
+
+def _find(path: str, name: str, max_files: int | None = None) -> tuple[tuple[Path, ...], tuple[Format | None, ...]]:
     chosen = None if name == "auto" else find_format(name)
-    files = tuple(find_dataset(path) if name == "huggingface" else find_files(path, suffixes_of(chosen)))
+    if name == "huggingface":
+        files = tuple(find_dataset(path))
+    elif max_files is not None:
+        files = tuple(find_first_files(path, suffixes_of(chosen), max_files))
+    else:
+        files = tuple(find_files(path, suffixes_of(chosen)))
     formats = tuple(chosen or choose_format(file) for file in files)
-    if not any(formats):
+    if not any(formats) and len(files) != max_files:
         known = ", ".join(FILE_FORMATS)
-        raise DataError(f"data.path={path}: {UNKNOWN_FORMAT}; if you know it, name it with data.format ({known})")
+        place = show_path(path)
+        raise DataError(f"data.path={place}: {UNKNOWN_FORMAT}; if you know it, name it with data.format ({known})")
     return files, formats
 
 

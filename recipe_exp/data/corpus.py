@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from recipe_exp.config.data import DataConfig
+from recipe_exp.config.messages import in_one_line, show_path
 from recipe_exp.data.example import Example
 from recipe_exp.data.language import LanguageFilter
 from recipe_exp.data.prompts import find_template, make_example
@@ -28,6 +29,8 @@ from recipe_exp.secrets import redact
 # Part of every cache's address: raise it when the same rows would become other examples.
 CORPUS_VERSION = 2
 
+MAX_TEXT_CHARACTERS = 100_000
+MAX_WORD_CHARACTERS = 2_000
 MAX_KEPT_REJECTIONS = 1000
 REJECTS_FILE = "rejects.jsonl"
 
@@ -99,9 +102,12 @@ class CorpusReport:
 
     def _reasons(self) -> str:
         most = sorted(self.rejected.items(), key=lambda item: (-item[1], item[0]))
-        shown = [f"{reason} ({count}, first {self.first_rejection[reason]})" for reason, count in most]
-        rest = len(shown) - _NUM_REASONS_SHOWN
-        return ", ".join(shown[:_NUM_REASONS_SHOWN]) + (f" and {rest} more reasons" if rest > 0 else "")
+        shown = [
+            f"{in_one_line(reason)} ({count}, first {show_path(self.first_rejection[reason])})"
+            for reason, count in most[:_NUM_REASONS_SHOWN]
+        ]
+        rest = len(most) - _NUM_REASONS_SHOWN
+        return ", ".join(shown) + (f" and {rest} more reasons" if rest > 0 else "")
 
 
 class Corpus:
@@ -161,6 +167,9 @@ class Corpus:
         if score is not None and score < self._config.min_quality_score:
             self._num_low_quality += 1
             return None
+        excess = _excess(row.content)
+        if excess:
+            return Rejection(row.file, row.line_number, excess)
         content = _clean(row.content)
         missing = _missing_part(content)
         return Rejection(row.file, row.line_number, f"no {missing}") if missing else content
@@ -204,6 +213,19 @@ def split_of(title: str, validation_fraction: float, test_fraction: float) -> Sp
     if _HASH_RANGE - 1 - point < validation_fraction * _HASH_RANGE:
         return "validation"
     return "train"
+
+
+def _excess(content: Recipe | Pair) -> str:
+    """Returns in what a text is more than any recipe, and tokenizing it would take minutes; empty if in nothing."""
+    if isinstance(content, Pair):
+        texts = [content.source_text, content.target_text]
+    else:
+        texts = [content.title, *content.ingredients, *content.instructions]
+    if sum(map(len, texts)) + len(texts) > MAX_TEXT_CHARACTERS:
+        return f"text over {MAX_TEXT_CHARACTERS:,} characters"
+    if any(len(word) > MAX_WORD_CHARACTERS for text in texts for word in text.split()):
+        return f"word over {MAX_WORD_CHARACTERS:,} characters"
+    return ""
 
 
 def _clean(content: Recipe | Pair) -> Recipe | Pair:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -115,7 +116,8 @@ class RecipeTokenizer:
         file = Path(name_or_folder) / "tokenizer.json"
         try:
             # Read as it is: AutoTokenizer would rebuild it by the rules of the class that its config names.
-            tokenizer = _read_file(file) if file.is_file() else _load_auto(str(name_or_folder), revision)
+            is_local = os.path.isfile(file)  # noqa: PTH113 - pathlib raises for a name that is too long
+            tokenizer = _read_file(file) if is_local else _load_auto(str(name_or_folder), revision)
             return cls.from_tokenizer(tokenizer)
         except ModelError as error:
             raise ModelError(f"model.name={name_or_folder}: {error}") from error
@@ -186,7 +188,7 @@ def _read_file(file: Path) -> Tokenizer:
 def _load_auto(name: str, revision: str | None) -> Tokenizer:
     """Returns the tokenizer that transformers finds: in the folder or the hub's cache, else on the hub."""
     folder = Path(name)
-    if folder.is_dir() and not (folder / "spiece.model").is_file():
+    if os.path.isdir(folder) and not (folder / "spiece.model").is_file():  # noqa: PTH112 - as above
         # transformers would make up an empty tokenizer.
         raise ModelError("holds no tokenizer; it needs a tokenizer.json or a spiece.model")
     # Takes seconds to import, and a folder with a tokenizer.json never needs it.
@@ -198,14 +200,17 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
         if not local_files_only and not hub_is_reachable():
             break
         try:
-            found: Any = AutoTokenizer.from_pretrained(name, revision=revision, local_files_only=local_files_only)
+            # Told so, transformers does not ask at the terminal whether it may execute the folder's code.
+            found: Any = AutoTokenizer.from_pretrained(
+                name, revision=revision, local_files_only=local_files_only, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             failure = error
-            if Path(name).exists():
+            if os.path.exists(name):  # noqa: PTH110 - as above
                 break
         else:
             return _backend_of(found)
-    if Path(name).exists():
+    if os.path.exists(name):  # noqa: PTH110 - as above
         raise ModelError("holds no tokenizer; it needs a tokenizer.json or a spiece.model") from failure
     raise ModelError(
         "not a local folder, not in the hub's cache, and the hub does not know it or cannot be reached;"

@@ -18,6 +18,7 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import ModelError
 from recipe_exp.models.base_weights import refuse_other_base
 from recipe_exp.models.load import load_pretrained, pickle_remedy, quiet_transformers
+from recipe_exp.models.stored_files import check_adapter_folder
 
 TARGET_MODULES = {
     "attention_qv": ("q", "v"),
@@ -102,8 +103,10 @@ def load_with_adapter(folder: Path, *, dtype: torch.dtype, attention: str = "eag
         ModelError: if the base cannot be found or is another than the adapter was trained on, or the adapter is damaged
             or no LoRA.
     """
+    check_adapter_folder(folder)
     try:
-        adapter = PeftLoraConfig.from_pretrained(folder)
+        with quiet_transformers():
+            adapter = PeftLoraConfig.from_pretrained(folder)
         state = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         reason = pickle_remedy(folder) or " ".join(str(error).split())

@@ -19,9 +19,9 @@ from transformers.utils import logging
 from recipe_exp.config.model import ModelConfig, ModelShape
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
+from recipe_exp.models.stored_files import SHAPE_NAMES, check_model_folder, refuse_other_shape, stored_shape
 
 PAD_ID, EOS_ID = 0, 1
-_SHAPE_NAMES = ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "vocab_size")
 _MAX_LOGIT_DIFFERENCE = 1e-4
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 
@@ -39,7 +39,7 @@ def build_model(model: ModelConfig, *, dtype: torch.dtype, attention: str) -> T5
     """
     if model.pretrained:
         network = load_pretrained(model.name, model.revision, dtype=dtype, attention=attention)
-        _check_shape(network.config, model)
+        refuse_other_shape(model.name, stored_shape(network.config.to_dict()), model.shape)
     else:
         network = from_shape(model.shape, dtype=dtype, attention=attention)
     if model.dropout is not None:
@@ -57,7 +57,7 @@ def from_shape(shape: ModelShape, *, dtype: torch.dtype, attention: str = "eager
     The output projection starts at 1/sqrt(d_model), so that the first loss is close to ln(vocab_size).
     """
     config = T5Config(
-        **{name: getattr(shape, name) for name in _SHAPE_NAMES},
+        **{name: getattr(shape, name) for name in SHAPE_NAMES},
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=shape.tie_word_embeddings,
         pad_token_id=PAD_ID,
@@ -83,7 +83,8 @@ def load_pretrained(
         ModelError: if it is neither in the cache nor reachable, is damaged, or is no whole T5.
     """
     source = str(Path(name).expanduser()) if name.startswith("~") else name
-    _refuse_listed_pickles(Path(source))
+    if Path(source).is_dir():
+        check_model_folder(Path(source))
     try:
         network, report = _from_cache_or_hub(source, revision, dtype, attention)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -126,22 +127,6 @@ def pickle_remedy(folder: Path) -> str | None:
         f"{found[0]} is a pickle, which may execute anything when it is loaded, so it is not; where you trust it, "
         "write it as safetensors with from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers or peft"
     )
-
-
-def _refuse_listed_pickles(folder: Path) -> None:
-    """transformers takes the files that an index lists as they come.
-
-    Raises:
-        ModelError: if one of them is not in the safetensors format.
-    """
-    index = folder / "model.safetensors.index.json"
-    try:
-        listed = json.loads(index.read_bytes())["weight_map"].values() if index.is_file() else ()
-        others = sorted(str(name) for name in listed if not str(name).endswith(".safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ModelError(f"{index}: damaged; copy the model again") from None
-    if others:
-        raise ModelError(f"{index}: lists {others[0]!r}, and only safetensors are loaded; copy the model again")
 
 
 def _remedy(source: str) -> str:
@@ -231,19 +216,6 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if had_progress_bars:
             logging.enable_progress_bar()
-
-
-def _check_shape(config: T5Config, model: ModelConfig) -> None:
-    differences = [
-        f"{name} {getattr(config, name)} instead of {getattr(model.shape, name)}"
-        for name in _SHAPE_NAMES
-        if getattr(config, name) != getattr(model.shape, name)
-    ]
-    if differences:
-        raise ModelError(
-            f"model.name={model.name}: the checkpoint has {', '.join(differences)}; "
-            "choose the matching model=... or set model.shape"
-        )
 
 
 def _check_reload(network: T5ForConditionalGeneration, folder: Path) -> None:

@@ -163,16 +163,12 @@ def _is_cache(path: Path) -> bool:
 
 def _remove_folder(path: Path, aside: Path) -> None:
     if aside != path:
-        aside.parent.mkdir(exist_ok=True)
-        number = 0
-        while (place := aside.with_name(f"{number or ''}{aside.name}")).exists():
-            number += 1
-        path.rename(place)
+        if aside.exists():  # left by an earlier removal of the same name
+            shutil.rmtree(aside)
+        path.rename(aside)
         flush_to_disk(path.parent)
-        path = place
+        path = aside
     shutil.rmtree(path)
-    if path.parent.name == REMOVED and not any(path.parent.iterdir()):
-        path.parent.rmdir()
 
 
 def _aside_in_place(path: Path) -> Path:
@@ -181,8 +177,8 @@ def _aside_in_place(path: Path) -> Path:
 
 
 def _aside_under_output_dir(path: Path) -> Path:
-    """Beside `runs/` and `sweeps/`, where nobody takes it for a run."""
-    return path.parent.parent / REMOVED / path.name
+    """Beside `runs/` and `sweeps/`, where nobody takes it for a run; a folder for it might find no room on the disk."""
+    return path.parent.parent / f"{REMOVED}-{path.name}"
 
 
 def inventory_view(inventory: Inventory, width: int) -> Padding:

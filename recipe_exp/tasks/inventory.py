@@ -17,7 +17,7 @@ from recipe_exp.tracking import RunFolder, is_alive, list_runs
 from recipe_exp.tracking.sender import uploader_lock_path
 
 REMOVED = ".removed"
-"""Where whole runs are put aside under `output_dir`, and the ending of what is put aside elsewhere."""
+"""Part of the name of what is put aside to be removed."""
 _PARTIAL = ".partial"
 
 
@@ -236,7 +236,7 @@ class Inventory:
             caches=tuple(sorted(caches, key=lambda cache: -cache.space.num_bytes)),
             leftovers=(
                 *(path for run in runs for path in run.leftovers()),
-                *_folders_in(output_dir / REMOVED, "*"),
+                *_folders_in(output_dir, f"{REMOVED}-*"),
                 *_folders_in(cache_dir, f"*{REMOVED}"),
                 *(path for path in _folders_in(cache_dir, "*.building") if not is_locked(path.with_suffix(".lock"))),
             ),

@@ -78,7 +78,7 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     device = resolve_device(hardware.device)
     num_processes = resolve_num_processes(hardware, device)
     if num_processes > 1 and not is_worker():
-        return _train_in_processes(config, num_processes, callbacks)
+        return _train_in_processes(chosen.config if chosen else config, num_processes, callbacks)
     choice: RunChoice = chosen or processes.from_main_process(lambda: _choose(config), device=device)
     console = Console(quiet=not is_main_process(), soft_wrap=True, markup=False)
     if choice.is_finished and choice.folder is not None:

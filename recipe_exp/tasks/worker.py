@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recipe_exp import signals
+from recipe_exp.config.base import every_key
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import RecipeExpError
 from recipe_exp.files import printing_on_full_disk
@@ -29,7 +30,9 @@ def main() -> int:
 def _train(config_path: Path, result_path: Path) -> int:
     try:
         with signals.raising():
-            result = train(ExperimentConfig.from_yaml(config_path))
+            # The process that started this one has laid the command's keys over a run's own already.
+            config = ExperimentConfig.from_yaml(config_path).with_typed_keys(every_key(ExperimentConfig))
+            result = train(config)
     except RecipeExpError as error:
         if is_main_process():
             print(f"error: {redact_known(str(error))}", file=sys.stderr)

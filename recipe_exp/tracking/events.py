@@ -39,7 +39,7 @@ class Metrics(msgspec.Struct, tag="metrics", tag_field="event", frozen=True):
 
 
 class Artifact(msgspec.Struct, tag="artifact", tag_field="event", frozen=True):
-    """A file or folder to keep; a path inside the run folder is stored relative to it.
+    """A file or folder to keep, by its path in the run folder.
 
     What is larger than `max_upload_bytes` and cannot be hard-linked is not kept but pointed to.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
@@ -87,17 +86,15 @@ class Journal:
         """Record a file or folder to be kept by the tracker.
 
         Args:
-            path: it must stay as it is until it is sent.
+            path: in the run folder, so that it travels with it; it must stay as it is until it is sent.
             artifact_path: folder in the tracker's store; None puts a file at the root and a folder's content
                 under the folder's name.
             max_upload_bytes: a larger one stays where it is and the tracker only learns where that is, unless a
                 hard link puts it into the store; None sends any size.
         """
-        path = path.absolute()
-        with contextlib.suppress(ValueError):
-            path = path.relative_to(self._folder.path)
+        inner = path.absolute().relative_to(self._folder.path)
         event = Artifact(
-            time=_now(), path=path.as_posix(), artifact_path=artifact_path, max_upload_bytes=max_upload_bytes
+            time=_now(), path=inner.as_posix(), artifact_path=artifact_path, max_upload_bytes=max_upload_bytes
         )
         self._append(event)
 

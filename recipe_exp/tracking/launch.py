@@ -27,7 +27,7 @@ SENDING, WAITING, SENT = b"s", b"w", b"d"
 UNSENT_EXIT_CODE = 3
 
 _RESTART_DELAYS_SECONDS = (1.0, 30.0, 60.0, 300.0, 600.0)
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 
 Start = Callable[[int], "subprocess.Popen[bytes]"]

@@ -12,8 +12,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import yaml
-
+from recipe_exp.config import yaml_file
 from recipe_exp.errors import RecipeExpError
 from recipe_exp.files import LockedError, file_lock
 from recipe_exp.secrets import redact, strip_credentials
@@ -38,9 +37,9 @@ _log = logging.getLogger("recipe_exp.uploader")
 def is_tracked(folder: RunFolder) -> bool:
     """Whether the run was to be sent to a tracker."""
     try:
-        config = yaml.safe_load(folder.config_path.read_text(encoding="utf-8"))
+        config = yaml_file.parse(yaml_file.read_text(folder.config_path), folder.config_path)
         return bool(config["tracking"]["enabled"])
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (RecipeExpError, TypeError, KeyError):
         # A sweep has no configuration of its own; only an uploader leaves a log.
         return uploader_log_path(folder).exists()
 
@@ -78,7 +77,8 @@ def send_leftovers(folders: Iterable[RunFolder], uri: str, stop: Callable[[], bo
 
 def _leftovers(folders: Iterable[RunFolder]) -> Iterator[tuple[RunFolder, dict[str, Any]]]:
     for folder in folders:
-        with contextlib.suppress(RecipeExpError, OSError, KeyError):
+        # A damaged record must not cost the run that goes on anything.
+        with contextlib.suppress(RecipeExpError, OSError, ValueError, TypeError, KeyError):
             record = folder.read_record()
             place = record.get("mlflow") or {}
             has_ended = record.get("status") in TERMINAL_STATUSES and record.get("host") == socket.gethostname()

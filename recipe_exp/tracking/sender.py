@@ -182,6 +182,8 @@ class Sender:
                 yield partial(self._send_dataset, event)
             case StatusChange():
                 yield lambda run: run.set_status(event.status, event.time)
+            case Artifact() if not self._is_inside(event):
+                yield partial(self._refuse, f"{event.path}: lies outside of the run folder")
             case Artifact() if self._is_large(event):
                 yield partial(self._send_large, event)
             case Artifact():
@@ -233,6 +235,14 @@ class Sender:
     def _send_dataset(self, event: DatasetUse, run: MlflowRun) -> None:
         run.log_dataset(event)
         self.counts.num_datasets += 1
+
+    def _is_inside(self, event: Artifact) -> bool:
+        """A folder that somebody else made has no business with the other files of this machine."""
+        path = (self._folder.path / event.path).resolve()
+        return path.is_relative_to(self._folder.path.resolve())
+
+    def _refuse(self, reason: str, run: MlflowRun) -> None:
+        raise ValueError(reason)
 
     def _is_large(self, event: Artifact) -> bool:
         if event.max_upload_bytes is None:

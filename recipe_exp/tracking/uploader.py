@@ -39,7 +39,7 @@ from recipe_exp.tracking.launch import (
 )
 from recipe_exp.tracking.leftovers import send_leftovers
 from recipe_exp.tracking.locations import default_uri
-from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_missing
+from recipe_exp.tracking.mlflow_store import MlflowStore, is_missing
 from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_alive, list_runs
 from recipe_exp.tracking.sender import (
     Backlog,
@@ -144,14 +144,14 @@ class Uploader:
     def _open(self) -> None:
         if self._uri.startswith(("http://", "https://")):
             self._report(WAITING)
-        self._store, self._run = self._persist(self._open_run)
+        self._store = self._persist(self._open_store)
         self._report(SENDING)
+        self._run = self._persist(partial(open_run, self._store, self._folder))
         target = target_of(self._store.public_uri, self._store.experiment_id, self._run.run_id)
         self._backlog = Backlog(self._folder, target, self._journal_start)
 
-    def _open_run(self) -> tuple[MlflowStore, MlflowRun]:
-        store = MlflowStore.open(self._uri, self._experiment, self._folder.output_dir)
-        return store, open_run(store, self._folder)
+    def _open_store(self) -> MlflowStore:
+        return MlflowStore.open(self._uri, self._experiment, self._folder.output_dir)
 
     def _send_until_end(self) -> None:
         while True:

@@ -504,3 +504,12 @@ def test_the_path_of_this_machine_only_counts_for_files(tmp_path: Path, monkeypa
     assert compose(["data=jsonl"]).data.path == "/data/recipes"
     with pytest.raises(ConfigError, match="generated recipes have no path"):
         compose(["data.path=/elsewhere"])
+
+
+def test_a_configuration_knows_the_keys_that_its_command_named() -> None:
+    config = compose(["seed=0", "training=full", "training/optimizer=adamw", "debug=smoke"])
+    assert config.typed_keys == frozenset({"seed", "training.optimizer"})
+    changed = config.with_overrides(["training.batch_size=3"])
+    assert changed.typed_keys == frozenset({"seed", "training.optimizer", "training.batch_size"})
+    assert config == compose(["training=full", "debug=smoke"])
+    assert ExperimentConfig.from_data(config.model_dump(mode="json")) == config

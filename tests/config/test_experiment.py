@@ -12,11 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recipe_exp.config.base import Section
+from recipe_exp.config.base import Section, sections_in
 from recipe_exp.config.compose import compose
 from recipe_exp.config.evaluation import LOWER_IS_BETTER
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.preflight import sections_in
 from recipe_exp.errors import ConfigError
 
 
@@ -302,3 +301,34 @@ def test_reading_a_config_needs_neither_hydra_nor_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# How a run is continued
+
+
+@pytest.mark.parametrize("key", ["resume_strict=true", "resume_allow=[seed]", "resume_schedule=keep"])
+def test_a_word_on_how_to_continue_needs_a_run_to_continue(key: str) -> None:
+    (line,) = mistakes(key)
+    assert line.startswith(key.partition("=")[0])
+    assert "no run is continued; add resume=latest or resume=RUN_ID" in line
+    assert default_config().with_overrides([key, "resume=latest"]) != default_config()
+
+
+def test_only_training_continues_a_run() -> None:
+    assert mistakes("resume=latest", "task=evaluate") == [
+        "resume=latest: only training continues a run; name it with task.run"
+    ]
+
+
+def test_every_name_that_cannot_be_permitted_is_reported_with_the_nearest() -> None:
+    assert mistakes("resume=latest", "resume_allow=[seed,training.learning_ratee,divice,data]") == [
+        "resume_allow=[training.learning_ratee]: nothing of that name is compared; did you mean "
+        "training.learning_rate?",
+        "resume_allow=[divice]: nothing of that name is compared; did you mean device?",
+    ]
+
+
+def test_keys_beside_a_named_run_are_looked_at_together_with_its_own() -> None:
+    alone = ["training.max_steps=10", "training.warmup_steps=20"]
+    assert len(mistakes(*alone, "resume=latest")) == 1
+    default_config().with_overrides([*alone, "resume=some-run"])

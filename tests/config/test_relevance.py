@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recipe_exp.config.base import every_key
 from recipe_exp.config.compose import compose
@@ -18,6 +20,7 @@ from recipe_exp.config.relevance import (
     flatten,
     is_free,
     numbers_relevant,
+    short_names,
 )
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "resume.md"
@@ -136,6 +139,13 @@ def test_differences_name_key_then_and_now() -> None:
     ]
     assert differences(then, dict(reversed(then.items()))) == []
     assert differences({"a": None}, {}) == [Difference("a", None, ...)]
+
+
+@given(st.lists(st.from_regex(r"[a-c]{1,2}([./][a-c]{1,2}){0,2}", fullmatch=True), unique=True))
+def test_short_names_tell_keys_apart(keys: list[str]) -> None:
+    names = short_names(keys)
+    assert list(names) == keys
+    assert len(set(names.values())) == len(keys)
 
 
 def test_flatten_gives_dotted_keys() -> None:

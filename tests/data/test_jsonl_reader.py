@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.data.readers import jsonl
+from recipe_exp.data.readers import files
 from recipe_exp.data.readers.files import find_files
 from recipe_exp.data.readers.jsonl import read_jsonl
 from recipe_exp.data.readers.rows import Pair, Record, Rejection, Row
@@ -57,6 +57,32 @@ def test_a_pair_is_read_as_a_pair(tmp_path: Path) -> None:
     assert content_of(tmp_path, {"input": "Soup?", "output": "Boil.", "quality_score": 1}) == Pair(
         "Soup?", "Boil.", 1.0
     )
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"name": "Leek Soup", "recipeIngredient": ["3 leeks", "water"], "recipeInstructions": "Simmer."},
+        {"Title": "Leek Soup", "Ingredients": "3 leeks\nwater", "Directions": ["Simmer."]},
+        {"title": "Leek Soup", "ingredients": '["3 leeks", "water"]', "steps": [{"text": "Simmer."}]},
+        {"title": "Leek Soup", "ingredients": "3 leeks, 1 l water", "instructions": None, "method": "Simmer."},
+        {
+            "@type": "Recipe",
+            "name": "Leek Soup",
+            "ingredients": [{"text": "3 leeks"}],
+            "recipeInstructions": ["Simmer."],
+        },
+    ],
+    ids=lambda record: next(iter(record)),
+)
+def test_a_line_may_have_any_shape_that_a_record_has(tmp_path: Path, record: dict[str, Any]) -> None:
+    content = content_of(tmp_path, record)
+    assert isinstance(content, Recipe)
+    assert (content.title, content.ingredients[0], content.instructions) == ("Leek Soup", "3 leeks", ("Simmer.",))
+
+
+def test_a_line_of_linked_data_without_a_recipe_is_rejected(tmp_path: Path) -> None:
+    assert reason_of(tmp_path, b'{"@type": "Person", "name": "A cook"}') == "no schema.org Recipe"
 
 
 def test_a_missing_part_is_left_to_the_corpus(tmp_path: Path) -> None:
@@ -113,7 +139,7 @@ def test_byte_order_marks_are_skipped_also_between_joined_files(tmp_path: Path) 
 
 
 def test_an_endless_line_is_rejected_without_holding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 2**16)
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 2**16)
     path = tmp_path / "recipes.jsonl"
     path.write_bytes(b'{"title": "' + b"x" * 2**23 + b'"}\n' + GOOD_LINE)
     tracemalloc.start()
@@ -128,7 +154,7 @@ def test_an_endless_line_is_rejected_without_holding_it(tmp_path: Path, monkeypa
 
 
 def test_a_line_of_exactly_the_limit_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", len(GOOD_LINE) + 1)
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", len(GOOD_LINE) + 1)
     assert [type(row) for row in rows_of(tmp_path, GOOD_LINE + b"\n" + GOOD_LINE + b"\n")] == [Record, Record]
 
 
@@ -136,8 +162,8 @@ def test_a_line_of_exactly_the_limit_is_read(tmp_path: Path, monkeypatch: pytest
     ("content", "remedy"),
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
-        (b"[" + GOOD_LINE + b"]", "jq -c"),
-        (b"\xef\xbb\xbf\n [\n", "jq -c"),
+        (b"[" + GOOD_LINE + b"]", "data.format=json"),
+        (b"\xef\xbb\xbf\n [\n", "data.format=json"),
         (GOOD_LINE.decode().encode("utf-16"), "iconv -f UTF-16"),
         (GOOD_LINE.decode().encode("utf-16-le"), "iconv -f UTF-16"),
         (GOOD_LINE.decode().encode("utf-16-be"), "iconv -f UTF-16"),

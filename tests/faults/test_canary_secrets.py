@@ -97,7 +97,6 @@ COMMANDS = [
     ["--cfg", TOKEN],
     ["--info", TOKEN],
     ["--info", "config", f"hydra.job.name={TOKEN}"],
-    ["--hydra-help", f"+x={TOKEN}"],
     ["--package", TOKEN],
     [f"--config-dir={TOKEN}"],
     ["--config-name", TOKEN],
@@ -380,10 +379,12 @@ def test_a_server_that_repeats_what_it_was_sent_leaks_nothing(
     machine: Machine, echoing_server: http.server.ThreadingHTTPServer
 ) -> None:
     uri = f"tracking.uri=http://127.0.0.1:{echoing_server.server_port}"
-    assert machine.run(*SMALL, uri, "tracking.flush_timeout_seconds=5") == 0
+    machine.environment["DISCORD_WEBHOOK"] = f"json://me:{CORE}-n@127.0.0.1:{echoing_server.server_port}/"
+    told = "tracking.notify=[DISCORD_WEBHOOK]"
+    assert machine.run(*SMALL, uri, told, "tracking.flush_timeout_seconds=5") == 0
     assert machine.run("task=sync", uri) == 2
     assert machine.run("task=doctor", uri, "hardware=cpu") == 0
-    assert f"me:{CORE}!/9" in echoing_server.heard  # type: ignore[attr-defined]
+    assert {f"me:{CORE}!/9", f"me:{CORE}-n"} <= set(echoing_server.heard)  # type: ignore[attr-defined]
     (log,) = machine.output_dir.glob("runs/*/uploader.log")
     assert "who are you?" in log.read_text()
     assert machine.leaks() == []

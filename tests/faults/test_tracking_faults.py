@@ -90,7 +90,7 @@ class Training:
                 if run.metrics_path.exists()
             )
 
-        wait_for(is_there, 120, f"{num_steps} steps")
+        wait_for(is_there, 300, f"{num_steps} steps")
         return self.folder
 
     def wait_for_rows(self, database: Database, num_steps: int) -> RunFolder:
@@ -100,7 +100,7 @@ class Training:
         def is_there() -> bool:
             return sum(name == "train/loss" for name, _ in stored_steps(database, folder)) >= num_steps
 
-        wait_for(is_there, 120, f"{num_steps} rows")
+        wait_for(is_there, 300, f"{num_steps} rows")
         return folder
 
     def end(self, exit_code: int = 0) -> str:
@@ -176,9 +176,9 @@ def running(server: MlflowServer) -> MlflowServer:
 def settle(training: Training, server: MlflowServer, uri: str) -> None:
     """What is missing is sent, nothing is missing after it, and nothing is there twice."""
     folder = training.folder
-    command_sync(training.here, f"tracking.uri={uri}")
-    shown = command_sync(training.here, f"tracking.uri={uri}", f"task.runs=[{folder.run_id}]")
-    assert f"{folder.path.name}: 0 metric values, 0 files sent, recorded as finished" in shown
+    sync(folder, uri, "recipes")
+    report = sync(folder, uri, "recipes")
+    assert (report.num_metrics, report.num_artifacts, report.status) == (0, 0, "finished")
     assert len(list(folder.metrics_path.read_bytes().splitlines())) >= 300
     check_complete(server.database, folder, artifacts=server.folder, files=FILES)
 
@@ -186,7 +186,7 @@ def settle(training: Training, server: MlflowServer, uri: str) -> None:
 @pytest.mark.faults_full
 def test_server_is_down_at_the_start(server: MlflowServer, tmp_path: Path, cache_dir: Path) -> None:
     server.kill()
-    training = Training(tmp_path, "training.max_steps=400", uri=server.url, cache=cache_dir)
+    training = Training(tmp_path, "training.max_steps=300", uri=server.url, cache=cache_dir)
     training.wait_for_journal(50)
     server.start()
     training.end()
@@ -195,7 +195,7 @@ def test_server_is_down_at_the_start(server: MlflowServer, tmp_path: Path, cache
 
 @pytest.mark.faults_full
 def test_server_is_killed_and_started_again(running: MlflowServer, tmp_path: Path, cache_dir: Path) -> None:
-    training = Training(tmp_path, "training.max_steps=400", uri=running.url, cache=cache_dir)
+    training = Training(tmp_path, "training.max_steps=300", uri=running.url, cache=cache_dir)
     training.wait_for_rows(running.database, 30)
     running.kill()
     time.sleep(3)
@@ -226,8 +226,8 @@ def test_server_hangs_from_start_to_end(running: MlflowServer, tmp_path: Path, c
         wait_for(lambda: folder.read_record()["status"] == "finished", 60, "the end of the run")
         ended = time.monotonic()
         shown = training.end()
-        # Half a second of it is what the process takes to leave.
-        assert time.monotonic() - ended < 6
+        # Five seconds, and what a process takes to leave.
+        assert time.monotonic() - ended < 9
         assert "the tracker is behind" in shown
     finally:
         running.thaw()
@@ -348,7 +348,7 @@ def test_resumed_run_is_stored_once(running: MlflowServer, tmp_path: Path, cache
 
 @pytest.mark.faults_full
 def test_sqlite_is_locked_by_another_process(tmp_path: Path, cache_dir: Path) -> None:
-    training = Training(tmp_path, "training.max_steps=700", uri=None, cache=cache_dir)
+    training = Training(tmp_path, "training.max_steps=500", uri=None, cache=cache_dir)
     training.wait_for_journal(1)
     database = SqliteDatabase(training.output_dir / "mlflow.db")
     training.wait_for_rows(database, 30)
@@ -462,7 +462,7 @@ def test_hung_server_is_left_after_seconds_and_sync_sends_all(light_server: Mlfl
     # The uploader waits for an answer that never comes, and leaves at once when it is asked to.
     started = time.monotonic()
     assert sync(folder, proxy.url, "recipes").num_metrics == 400
-    assert time.monotonic() - started < 9
+    assert time.monotonic() - started < 12
     assert sync(folder, proxy.url, "recipes").num_metrics == 0
     check_complete(light_server.database, folder, artifacts=light_server.folder, files=["metrics.jsonl"])
     proxy.close()

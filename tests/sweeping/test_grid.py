@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import ConfigError
-from recipe_exp.sweeping.grid import Trial, plan_trials, short_names, swept_values
+from recipe_exp.sweeping.grid import Trial, plan_trials, swept_values
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,6 @@ def test_trials_are_recorded_in_one_place() -> None:
 def test_an_empty_grid_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="no trials"):
         plan_trials([])
-
-
-@given(st.lists(st.from_regex(r"[a-c]{1,2}([./][a-c]{1,2}){0,2}", fullmatch=True), unique=True))
-def test_short_names_tell_keys_apart(keys: list[str]) -> None:
-    names = short_names(keys)
-    assert list(names) == keys
-    assert len(set(names.values())) == len(keys)
 
 
 @given(st.text(st.characters(min_codepoint=32, exclude_categories=["C", "Z"]), min_size=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -361,6 +362,19 @@ def test_what_a_kill_leaves_is_no_run_and_no_checkpoint_and_is_cleaned(house: Ho
     assert not house.inventory().leftovers
     assert not [path for path in house.output_dir.rglob("*") if "removed" in path.name]
     assert folder.path.exists() == (what != "runs")
+
+
+@pytest.mark.parametrize("request_", [["task.what=runs", "task.runs=[old]"], ["task.what=checkpoints"]])
+def test_it_works_where_not_a_byte_is_free(house: House, monkeypatch: pytest.MonkeyPatch, request_: list[str]) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = house.run("old")
+    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(os, "write", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert house.clean(*request_, "task.delete=true") == 0
+    assert house.steps(folder) == ([] if "task.what=runs" in request_ else [4])
 
 
 # Leftovers and caches

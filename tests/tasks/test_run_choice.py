@@ -177,6 +177,20 @@ def test_far_run_is_refused_too_if_it_was_named(base: ExperimentConfig) -> None:
     assert len(differences_of(caught)) == len(far)
 
 
+def test_a_usual_value_that_is_typed_beside_an_id_counts(base: ExperimentConfig) -> None:
+    usual = compose([])
+    own = ["seed=3", "training.max_steps=700", "training/schedule=constant", "training.stop_after_hours=2"]
+    folder = make_run(base.with_overrides([*own, "hardware.num_threads=1"]))
+    again = [f"output_dir={base.output_dir}", f"resume={folder.run_id}"]
+    with pytest.raises(ResumeError) as caught:
+        choose_run(compose([*again, f"seed={usual.seed}", "training/schedule=linear", "hardware=cpu"]))
+    assert differences_of(caught) == ["seed: 3 -> 0", "training.schedule.kind: constant -> linear"]
+    free = ["training.stop_after_hours=null", "training.max_steps=null", "hardware=cpu"]
+    continued = choose_run(compose([*again, *free])).config
+    assert (continued.training.stop_after_hours, continued.training.max_steps) == (None, None)
+    assert (continued.hardware.device, continued.hardware.num_threads) == ("cpu", 1), "the rest of a section stays"
+
+
 def test_data_may_have_moved(output_dir: Path) -> None:
     there = compose([f"output_dir={output_dir}", "data=jsonl", "data.path=old/recipes.jsonl"])
     folder = make_run(there)

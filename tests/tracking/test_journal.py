@@ -26,14 +26,15 @@ def test_every_call_is_on_disk_when_it_returns(folder: RunFolder) -> None:
     journal.params({"training.batch_size": 8, "model.name": "small"})
     journal.tags({"who": "me"})
     journal.artifact(folder.path / "model", "model")
-    journal.artifact(Path("/elsewhere/file"))
     journal.dataset("recipes", "abc", {"num_recipes": 3}, "training", source="/data")
     journal.status("finished")
-    kinds = [Params, Tags, Artifact, Artifact, DatasetUse, StatusChange]
+    with pytest.raises(ValueError, match="elsewhere"):
+        journal.artifact(Path("/elsewhere/file"))
+    kinds = [Params, Tags, Artifact, DatasetUse, StatusChange]
     events = list(read_events(folder.journal_path))
     assert [type(event) for event in events] == kinds
     assert events[0].params == {"training.batch_size": "8", "model.name": "small"}  # type: ignore[union-attr]
-    assert [e.path for e in events if isinstance(e, Artifact)] == ["model", "/elsewhere/file"]
+    assert [e.path for e in events if isinstance(e, Artifact)] == ["model"]
     assert folder.read_record()["status"] == "finished"
 
 

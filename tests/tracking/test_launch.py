@@ -83,12 +83,12 @@ def test_a_process_that_cannot_be_started_is_no_error_of_training(quick_restarts
     assert not UploaderHandle(refuse).finish(30)
 
 
-def test_a_tracker_that_does_not_answer_is_left_after_three_seconds() -> None:
+def test_a_tracker_that_does_not_answer_is_left_after_five_seconds() -> None:
     handle = start("report(b'w')\ntime.sleep(60)")
     time.sleep(0.5)
     started = time.monotonic()
     assert not handle.finish(60)
-    assert 2.5 < time.monotonic() - started < 10
+    assert 4.5 < time.monotonic() - started < 12
     assert handle.process_id is not None
     os.kill(handle.process_id, signal.SIGKILL)
 

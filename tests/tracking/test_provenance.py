@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipe_exp.tracking import provenance
-from recipe_exp.tracking.provenance import collect_provenance
+from recipe_exp.tracking.provenance import collect_provenance, provenance_changes
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -103,3 +103,33 @@ def test_gpus_are_read_from_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     assert provenance._describe_gpus() == [
         {"name": "NVIDIA GeForce RTX 4090", "memory_bytes": 24564 * 2**20, "driver": "550.54"}
     ]
+
+
+def test_changes_name_what_may_change_the_last_digits() -> None:
+    then = {
+        "packages": {"torch": "2.12.0", "peft": "0.20.0", "numpy": "2.4.6"},
+        "python": "3.11.7",
+        "cpu": "CPU A",
+        "num_cpus": 2,
+        "memory_bytes": 1,
+        "gpus": [{"name": "GPU A", "driver": "1"}] * 2,
+        "git": {"commit": "a" * 40},
+    }
+    assert provenance_changes(then, then) == []
+    assert provenance_changes(None, then) == []
+    now = {
+        **then,
+        "packages": {"torch": "2.13.0", "numpy": "2.4.6"},
+        "num_cpus": 4,
+        "memory_bytes": 2,
+        "gpus": [{"name": "GPU B", "driver": "1"}],
+        "git": {"commit": "b" * 40},
+    }
+    assert provenance_changes(then, now) == [
+        "torch 2.12.0 -> 2.13.0",
+        "peft 0.20.0 -> none",
+        "GPU 2 x GPU A -> GPU B",
+        "commit aaaaaaaaaa -> bbbbbbbbbb",
+    ]
+    assert provenance_changes(then, {**then, "git": None}) == [], "not in a repository is no other code"
+    assert provenance_changes({**then, "gpus": []}, then) == ["GPU none -> 2 x GPU A", "GPU driver none -> 1"]

@@ -204,3 +204,27 @@ def test_an_unclear_reference_is_one_line(
 def test_without_any_run_the_error_says_so(output_dir: Path) -> None:
     with pytest.raises(CheckpointError, match="there are no runs under"):
         find_run(output_dir, "latest")
+
+
+def test_a_run_that_cannot_be_read_is_in_no_list_and_says_why_when_it_is_named(output_dir: Path) -> None:
+    later, broken, sound = create(output_dir), create(output_dir), create(output_dir)
+    later.record_path.write_text(json.dumps(later.read_record() | {"schema_version": 99}))
+    broken.record_path.write_text("{")
+    assert list_runs(output_dir) == [sound]
+    with pytest.raises(CheckpointError, match="of schema version 99"):
+        find_run(output_dir, later.run_id)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        find_run(output_dir, broken.path.name)
+    with pytest.raises(CheckpointError, match="of schema version 99"):
+        RunFolder.open(later.path)
+
+
+def test_an_earlier_run_is_stored_as_a_present_one_once_it_is_written_to(output_dir: Path) -> None:
+    folder = create(output_dir)
+    earlier = {**folder.read_record(), "schema_version": 1, "total_steps": 7}
+    folder.record_path.write_text(json.dumps(earlier))
+    assert folder.read_record()["schedule_steps"] == 7
+    assert json.loads(folder.record_path.read_text()) == earlier, "reading writes nothing"
+    folder.update_record(step=3)
+    stored = json.loads(folder.record_path.read_text())
+    assert (stored["schema_version"], stored["schedule_steps"], stored["step"]) == (2, 7, 3)

@@ -17,7 +17,7 @@ import pytest
 from recipe_exp.errors import TrackingError
 from recipe_exp.files import file_lock
 from recipe_exp.tracking import Journal, RunFolder, start_uploader, sync
-from recipe_exp.tracking.events import Metrics, encode_event
+from recipe_exp.tracking.events import Artifact, Metrics, encode_event
 from recipe_exp.tracking.locations import default_uri
 from recipe_exp.tracking.mlflow_store import MlflowRun
 from recipe_exp.tracking.sender import uploader_lock_path
@@ -121,6 +121,17 @@ def test_a_file_that_is_gone_is_reported_and_costs_nothing_else(finished: RunFol
     report = sync(finished, None, "recipes")
     assert (report.num_metrics, report.num_artifacts, report.num_refused) == (7, 3, 1)
     assert "record.txt" in report.refusals[0]
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../../../elsewhere", "link"])
+def test_no_file_outside_of_the_folder_is_sent(path: str, finished: RunFolder) -> None:
+    (finished.path.parents[2] / "elsewhere").write_text("not yours")
+    (finished.path / "link").symlink_to("/etc/hostname")
+    with finished.journal_path.open("ab") as stream:
+        stream.write(encode_event(Artifact(time.time(), path)))
+    report = sync(finished, None, "recipes")
+    assert (report.num_artifacts, report.num_refused) == (3, 1)
+    assert report.refusals == (f"{path}: lies outside of the run folder",)
 
 
 def test_a_run_that_goes_on_and_another_sender_are_not_disturbed(finished: RunFolder) -> None:

@@ -1,0 +1,193 @@
+"""Model folders as somebody else may have made them: looked at before transformers or peft is, and without PyTorch.
+
+What is checked here is what those libraries take on trust: an architecture that is not T5, dimensions that fit into no
+memory, weights that are cut off or lie elsewhere, settings of an adapter that would run something.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from recipe_exp.config.messages import show_path, show_value
+from recipe_exp.config.model import ModelShape
+from recipe_exp.data.readers.files import LFS_POINTER
+from recipe_exp.errors import ModelError
+from recipe_exp.files import read_regular_file, reason_of
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+SHAPE_NAMES = ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "vocab_size")
+
+_MAX_CONFIG_BYTES = 4 * 2**20
+_MAX_HEADER_BYTES = 64 * 2**20
+_MAX_DIMENSION = 10_000_000
+_MAX_LAYERS = 1_000
+_MAX_RANK = 65_536
+_ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "gated-relu", "gated-gelu", "gated-gelu_new", "gated-silu")
+_PRECISIONS = (None, "float32", "float16", "bfloat16")
+_INITIALISATIONS = (True, False, None, "gaussian")
+_PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
+_BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
+
+
+def check_model_folder(folder: Path, shape: ModelShape | None = None) -> None:
+    """Refuses a folder that holds no whole T5 in safetensors.
+
+    Args:
+        folder: of `config.json` and the weights.
+        shape: the dimensions that it is expected to have; None for any.
+
+    Raises:
+        ModelError: with the first thing that is wrong, the file it is in and the remedy.
+    """
+    config = _read_json(folder / CONFIG)
+    _check_config(folder / CONFIG, config)
+    if shape is not None:
+        refuse_other_shape(show_path(folder), stored_shape(config), shape)
+    files = _weight_files(folder)
+    if not files:
+        return  # there are none, or only a pickle: loading says what to do about it
+    tensors = [name for file in files for name in _tensor_names(file)]
+    blocks = {int(match[1]) for match in map(_BLOCK.match, tensors) if match}
+    if len(blocks) != config["num_layers"]:
+        raise ModelError(
+            f"{show_path(folder)}: {CONFIG} tells of {config['num_layers']} encoder blocks and the weights hold "
+            f"{len(blocks)}; copy the model again"
+        )
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Refuses a folder whose adapter is no plain LoRA in safetensors.
+
+    Raises:
+        ModelError: with the first thing that is wrong, the file it is in and the remedy.
+    """
+    path = folder / ADAPTER_CONFIG
+    config = _read_json(path)
+    rank, targets = config.get("r"), config.get("target_modules")
+    names = targets if isinstance(targets, list) else [targets]
+    wrong = {
+        "peft_type": config.get("peft_type") != "LORA",
+        "r": not _is_count(rank, _MAX_RANK),
+        "lora_alpha": not isinstance(config.get("lora_alpha"), int | float),
+        "target_modules": not all(isinstance(name, str) and _PLAIN_NAME.fullmatch(name) for name in names),
+        "base_model_name_or_path": not isinstance(config.get("base_model_name_or_path"), str),
+        "revision": not isinstance(config.get("revision"), str | None),
+        "init_lora_weights": config.get("init_lora_weights", True) not in _INITIALISATIONS,
+        "megatron_config": config.get("megatron_config") is not None,
+        "layer_replication": config.get("layer_replication") is not None,
+    }
+    _refuse_first(path, config, wrong, "no plain LoRA adapter of a T5")
+    if os.path.lexists(folder / ADAPTER_WEIGHTS):
+        _tensor_names(folder / ADAPTER_WEIGHTS)
+
+
+def stored_shape(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the dimensions that a `config.json` tells of, by the names of `model.shape`."""
+    return {name: config[name] for name in SHAPE_NAMES}
+
+
+def refuse_other_shape(place: str, stored: Mapping[str, Any], shape: ModelShape) -> None:
+    """Refuses a checkpoint of other dimensions than those that are configured.
+
+    Raises:
+        ModelError: with every dimension that differs.
+    """
+    differences = [
+        f"{name} {stored[name]} instead of {getattr(shape, name)}"
+        for name in SHAPE_NAMES
+        if stored[name] != getattr(shape, name)
+    ]
+    if differences:
+        raise ModelError(
+            f"model.name={place}: the checkpoint has {', '.join(differences)}; "
+            "choose the matching model=... or set model.shape"
+        )
+
+
+def _check_config(path: Path, config: dict[str, Any]) -> None:
+    if config.get("num_decoder_layers") is None:
+        config["num_decoder_layers"] = config.get("num_layers")
+    limits = {name: _MAX_LAYERS if "layers" in name else _MAX_DIMENSION for name in SHAPE_NAMES}
+    wrong = {
+        "model_type": config.get("model_type") != "t5",
+        **{name: not _is_count(config.get(name), limit) for name, limit in limits.items()},
+        "feed_forward_proj": config.get("feed_forward_proj", "relu") not in _ACTIVATIONS,
+        "dtype": config.get("dtype") not in _PRECISIONS,
+        "torch_dtype": config.get("torch_dtype") not in _PRECISIONS,
+        "quantization_config": config.get("quantization_config") is not None,
+    }
+    _refuse_first(path, config, wrong, "no T5 that can be tuned here")
+
+
+def _refuse_first(path: Path, config: Mapping[str, Any], wrong: Mapping[str, bool], what: str) -> None:
+    name = next((name for name, is_wrong in wrong.items() if is_wrong), None)
+    if name is not None:
+        value = show_value(config[name]) if name in config else "absent"
+        raise ModelError(f"{show_path(path)}: {name}={value}: {what}; name another folder, or copy this one again")
+
+
+def _is_count(value: Any, limit: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_regular_file(path, _MAX_CONFIG_BYTES).decode())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "no JSON in UTF-8"
+        raise ModelError(f"{show_path(path)}: cannot be read ({reason}); copy the model again") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{show_path(path)}: is not a JSON object; copy the model again")
+    return content
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if os.path.lexists(folder / WEIGHTS):
+        return [folder / WEIGHTS]
+    if not os.path.lexists(folder / INDEX):
+        return []
+    listed = _read_json(folder / INDEX).get("weight_map")
+    names: Iterable[Any] = dict.fromkeys(map(str, listed.values())) if isinstance(listed, dict) else [None]
+    for name in names:
+        if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name) or not name.endswith(".safetensors"):
+            raise ModelError(
+                f"{show_path(folder / INDEX)}: lists {show_value(name)}, which is no safetensors file beside it; "
+                "copy the model again"
+            )
+    return [folder / str(name) for name in names]
+
+
+def _tensor_names(path: Path) -> list[str]:
+    """Returns the names in a safetensors file's header, which also tells how long the file has to be."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ValueError
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
+                raise ValueError
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+        if end != size - 8 - length:
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else _explain(path)
+        raise ModelError(f"{show_path(path)}: {reason}; copy the model again") from None
+    return list(header)
+
+
+def _explain(path: Path) -> str:
+    if path.is_file() and path.stat().st_size < 1_000 and path.read_bytes().startswith(LFS_POINTER):
+        return "is a Git LFS pointer, not the weights; run `git lfs pull` where it was cloned"
+    return "cut off, or no safetensors file"
