@@ -123,7 +123,7 @@ def write_result(path: Path, content: bytes) -> None:
 
 
 def append_whole(path: Path, content: bytes) -> None:
-    """Append `content` to `path`, made when absent; a write that fails leaves the file as it was."""
+    """Append `content` to `path`, made when absent, and to the disk; what fails leaves the file as it was."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         size = os.fstat(descriptor).st_size
@@ -131,6 +131,7 @@ def append_whole(path: Path, content: bytes) -> None:
         try:
             while remaining:
                 remaining = remaining[os.write(descriptor, remaining) :]
+            os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, size)
             raise

@@ -291,6 +291,7 @@ def test_secrets_come_from_a_file_that_the_environment_wins_over(
         (["data.prompt=nope"], "data.prompt=nope: no such template"),
         (["resume=nope"], "run nope: there are no runs under"),
         (["training.callbacks=[nope_module:Nope]"], "no module nope_module here"),
+        (["data=files", "data.path=.", "data.format=nope_module:read"], "data.format=nope_module:read: no module"),
         (['evaluation.validation_prompts=["title=Toast"]'], "gives no ingredients"),
     ],
 )

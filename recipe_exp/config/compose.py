@@ -220,7 +220,9 @@ def _finish(
         config = ExperimentConfig.model_validate(data)
     except ValidationError:
         found += preflight.find_invalid_values(data, base, options, with_contradictions=are_groups_known)
-    found += preflight.find_missing_files(data) if check_files else []
+    if check_files:
+        known = {line.partition(":")[0] for line in found}
+        found += [line for line in preflight.find_missing_files(data) if line.partition(":")[0] not in known]
     typed = [line.change.key for line in lines if line.change]
     if mistakes or found:
         raise ConfigError([*mistakes, *name_files(found, data, OptionFiles.read, typed)])

@@ -21,7 +21,7 @@ from recipe_exp.config.preflight import Change, Operation
 from recipe_exp.errors import ConfigError
 
 MAX_SWEPT_VALUES = 10_000
-MAX_LISTED_TRIALS = 64
+MAX_LISTED_TRIALS = 32
 _OPERATIONS = {
     OverrideType.CHANGE: Operation.CHANGE,
     OverrideType.ADD: Operation.ADD,
@@ -124,7 +124,9 @@ def _values(item: Override) -> tuple[list[str], str]:
     # Counted before it is expanded: a shuffled range would be built whole.
     if isinstance(sweep, RangeSweep) and not _length(sweep) < MAX_SWEPT_VALUES:
         return [], f"more than {MAX_SWEPT_VALUES:,} values; each would be a trial"
-    values = list(islice(item.sweep_string_iterator(), MAX_SWEPT_VALUES))
+    values = list(islice(item.sweep_string_iterator(), MAX_SWEPT_VALUES + 1))
+    if len(values) > MAX_SWEPT_VALUES:
+        return [], f"more than {MAX_SWEPT_VALUES:,} values; each would be a trial"
     if item.key_or_group in GROUPS:
         values = [value for value in values if not value.endswith("schema")]
     return values, "" if values else "there is no such value; a sweep needs one or more"

@@ -190,7 +190,9 @@ TRANSFORMERS: dict[str, Answer] = {
     "model_revision": Answer("model.revision"),
     "tokenizer_name": Answer(None, "the tokenizer is the one of model.name"),
     "use_fast_tokenizer": Answer(None, "the tokenizer is the one of model.name"),
-    "trust_remote_code": Answer(None, "the network is a T5 of transformers itself"),
+    "trust_remote_code": Answer(
+        None, "it is always off: no code of a model is ever run, and the network is a T5 of transformers itself"
+    ),
     "report_to": _TRACKER,
     "push_to_hub": _UPLOAD,
     "hub_model_id": _UPLOAD,

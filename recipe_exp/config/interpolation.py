@@ -23,7 +23,7 @@ def find_unbounded(data: Any, typed: Iterable[str]) -> list[str]:
     """
     texts = [text for text in (*_texts(data), *typed) if "${" in text]
     if any(_READING.search(text) for text in texts):
-        return ["${oc.decode:...}, ${oc.create:...}: not here; write the value itself"]
+        return ["${${...}}, ${oc.decode:...}, ${oc.create:...}: are not used here; write the value itself"]
     if sum(len(_OPENING.findall(text)) for text in texts) > MAX_INTERPOLATIONS:
         return [f"${{...}}: over {MAX_INTERPOLATIONS} interpolations in one configuration; write some of them out"]
     return []

@@ -66,9 +66,12 @@ class Change:
 
 def find_too_many(overrides: Sequence[str]) -> list[str]:
     """Returns the mistake of giving more overrides than a person would type."""
-    if len(overrides) <= _MAX_OVERRIDES and sum(map(len, overrides)) <= 20 * _MAX_CHARACTERS:
-        return []
-    return [f"{len(overrides):,} overrides: more than a command line should hold; write them into an experiment's file"]
+    if len(overrides) > _MAX_OVERRIDES:
+        return [f"{len(overrides):,} overrides: more than anybody types; write them into an experiment's file"]
+    size = sum(map(len, overrides))
+    if size > 20 * _MAX_CHARACTERS:
+        return [f"{size:,} characters of overrides: more than anybody types; write them into an experiment's file"]
+    return []
 
 
 def find_unreadable(line: str) -> str:
@@ -238,7 +241,9 @@ def _exists(path: str) -> bool:
     path = os.path.expanduser(path)  # noqa: PTH111 - pathlib raises for the home of an unknown user
     if os.path.exists(path):  # noqa: PTH110 - pathlib raises for a name that is too long
         return True
-    return glob.has_magic(path) and next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH207
+    if not glob.has_magic(path) or path.startswith("/**"):  # which would search the whole disk
+        return glob.has_magic(path)
+    return next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH207
 
 
 def _is_around(key: str, replaced: Sequence[str]) -> bool:

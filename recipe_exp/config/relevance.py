@@ -43,6 +43,14 @@ FREE_KEYS = (
 """Keys, and sections with a dot at their end, that a run may be continued with in any way."""
 LENGTH_KEYS = ("training.num_epochs", "training.max_steps")
 """Keys that make a run longer or shorter; the learning rate's schedule may depend on them."""
+FIXED_KEYS = (
+    "model.shape.",
+    "training.adapter.kind",
+    "training.adapter.rank",
+    "training.adapter.targets",
+    "training.optimizer.kind",
+)
+"""Keys, and a section, that no permission covers: the weights and moments of a checkpoint fit no other value."""
 FACTS = ("data", "tokenizer", "tokens", "base", "precision", "num_processes", "device")
 """What is compared beside the keys when a run is continued.
 
@@ -86,7 +94,12 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def is_free(key: str) -> bool:
     """Returns whether a run may be continued with any value of a dotted key."""
-    return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_KEYS)
+    return _is_among(key, FREE_KEYS)
+
+
+def is_fixed(key: str) -> bool:
+    """Returns whether no permission lets a run go on with another value of a dotted key."""
+    return _is_among(key, FIXED_KEYS)
 
 
 def numbers_relevant(config: ExperimentConfig) -> dict[str, Any]:
@@ -109,29 +122,23 @@ def overlay(stored: ExperimentConfig, given: ExperimentConfig, usual: Experiment
     Raises:
         ConfigError: if the given keys do not go together with the stored ones.
     """
-    data = stored.model_dump(mode="json")
-    for key, value in _given(given, usual).items():
-        *path, last = key.split(".")
-        section = data
-        for part in path:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return type(stored).from_data(data)
+    return type(stored).from_data(_laid_over(stored, given, usual))
 
 
 def changes(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> list[Difference]:
     """Returns every numbers-relevant key in which `overlay` would differ from the stored configuration."""
-    then = numbers_relevant(stored)
-    return differences(then, then | _relevant(_given(given, usual).items()))
+    return differences(numbers_relevant(stored), _relevant(flatten(_laid_over(stored, given, usual))))
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """Returns every key whose value differs."""
+    """Returns every key whose value differs; where another option of a union is chosen, its `kind` alone."""
     keys = [*then, *(key for key in now if key not in then)]
+    differing = [key for key in keys if then.get(key, ...) != now.get(key, ...)]
+    switched = tuple(key.removesuffix("kind") for key in differing if key.endswith(".kind"))
     return [
         Difference(key, then.get(key, ...), now.get(key, ...))
-        for key in keys
-        if then.get(key, ...) != now.get(key, ...)
+        for key in differing
+        if key.endswith(".kind") or not key.startswith(switched)
     ]
 
 
@@ -149,6 +156,8 @@ def explain_name(name: str, keys: Sequence[str]) -> str | None:
         name: a dotted key or one of `FACTS`.
         keys: every dotted key of the schema.
     """
+    if is_fixed(name):
+        return "cannot be permitted, since weights and moments of a checkpoint fit no other; start a run of its own"
     if name in LENGTH_KEYS:
         return "no permission is needed; a decaying schedule needs resume_schedule=keep or resume_schedule=stretch"
     if name in FACTS or (name in keys and not is_free(name)):
@@ -165,6 +174,25 @@ def explain_name(name: str, keys: Sequence[str]) -> str | None:
         key for key in candidates if own_names[key] in get_close_matches(last, own_names.values(), n=1, cutoff=0.7)
     ]
     return f"nothing of that name is compared; {f'did you mean {close[0]}?' if close else 'name ' + ', '.join(FACTS)}"
+
+
+def _laid_over(stored: ExperimentConfig, given: ExperimentConfig, usual: ExperimentConfig) -> dict[str, Any]:
+    data: dict[str, Any] = stored.model_dump(mode="json")
+    whole = given.model_dump(mode="json")
+    for key, value in _given(given, usual).items():
+        *path, last = key.split(".")
+        section, source = data, whole
+        for part in path:
+            parent, section, source = section, section[part], source[part]
+        if section.get("kind") != source.get("kind"):  # no key of one option belongs to another
+            parent[path[-1]] = source
+        else:
+            section[last] = value
+    return data
+
+
+def _is_among(key: str, names: Sequence[str]) -> bool:
+    return any(key.startswith(name) if name.endswith(".") else key == name for name in names)
 
 
 def _given(given: ExperimentConfig, usual: ExperimentConfig) -> dict[str, Any]:

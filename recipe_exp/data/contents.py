@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from recipe_exp.data.readers.files import find_files, find_first_files
 from recipe_exp.data.readers.format import Format
 from recipe_exp.data.readers.huggingface import find_dataset
 from recipe_exp.data.readers.registry import choose_format, find_format, suffixes_of
-from recipe_exp.data.readers.rows import Record, Rejection, Row
+from recipe_exp.data.readers.rows import Record, Rejection, Row, as_text
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.errors import ConfigError, DataError
 from recipe_exp.files import write_atomically
@@ -136,7 +137,9 @@ def _fingerprint(files: tuple[Path, ...], formats: tuple[Format | None, ...], ha
         return _digest([*names, *hashes])
     parts: list[str | int] = []
     for file, known, content in zip(files, formats, hashes, strict=True):
-        parts += [known.name, known.version, file.name if known.is_named_by_file else ""] if known else ["unknown"]
+        parts += (
+            [known.name, known.version, as_text(file.name) if known.is_named_by_file else ""] if known else ["unknown"]
+        )
         parts.append(content)
     return _digest(parts)
 
@@ -152,7 +155,7 @@ def _file_hashes(files: tuple[Path, ...], states: tuple[tuple[int, ...], ...], m
     learnt = {}
     for file, state in zip(files, states, strict=True):
         # Names can hold a secret, and nobody reads this file.
-        name = _digest([str(file.absolute())])
+        name = hashlib.sha256(os.fsencode(file.absolute())).hexdigest()
         entry = (state, known[name][1]) if name in known and known[name][0] == state else (state, _sha256(file))
         hashes.append(entry[1])
         if entry != known.get(name) and time.time() - max(state[1], state[2]) / 1e9 > _SETTLED_SECONDS:

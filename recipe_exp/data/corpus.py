@@ -18,7 +18,7 @@ from recipe_exp.config.messages import in_one_line, show_path
 from recipe_exp.data.example import Example
 from recipe_exp.data.language import LanguageFilter
 from recipe_exp.data.prompts import find_template, make_example
-from recipe_exp.data.readers.rows import BLANK_LINE, Pair, Rejection, Row
+from recipe_exp.data.readers.rows import BLANK_LINE, Pair, Rejection, Row, as_text
 from recipe_exp.errors import DataError
 from recipe_exp.recipes.cleaning import clean_recipe
 from recipe_exp.recipes.markdown import parse_recipe
@@ -191,7 +191,7 @@ class Corpus:
             return
         self._rejected[rejection.reason] += 1
         if rejection.reason not in self._first_rejection:
-            self._first_rejection[rejection.reason] = f"{redact(rejection.file)}:{rejection.line_number}"
+            self._first_rejection[rejection.reason] = f"{as_text(redact(rejection.file))}:{rejection.line_number}"
         log.write(rejection)
 
 
@@ -223,7 +223,8 @@ def _excess(content: Recipe | Pair) -> str:
         texts = [content.title, *content.ingredients, *content.instructions]
     if sum(map(len, texts)) + len(texts) > MAX_TEXT_CHARACTERS:
         return f"text over {MAX_TEXT_CHARACTERS:,} characters"
-    if any(len(word) > MAX_WORD_CHARACTERS for text in texts for word in text.split()):
+    long_texts = (text for text in texts if len(text) > MAX_WORD_CHARACTERS)
+    if any(len(word) > MAX_WORD_CHARACTERS for text in long_texts for word in text.split()):
         return f"word over {MAX_WORD_CHARACTERS:,} characters"
     return ""
 
@@ -314,6 +315,6 @@ class _RejectLog:
 
     def write(self, rejection: Rejection) -> None:
         if self._num_written < MAX_KEPT_REJECTIONS:
-            entry = {"file": redact(rejection.file), "line": rejection.line_number, "reason": rejection.reason}
+            entry = {"file": as_text(redact(rejection.file)), "line": rejection.line_number, "reason": rejection.reason}
             self._file.write(msgspec.json.encode(entry) + b"\n")
             self._num_written += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ def look_at(config: DataConfig) -> None:
         return
     rows = _FirstRows(contents.rows())
     # Where nothing can be written, the run will say so.
-    with suppress(OSError), tempfile.TemporaryDirectory(prefix="recipe_exp-") as folder:
+    with suppress(OSError, sqlite3.Error), tempfile.TemporaryDirectory(prefix="recipe_exp-") as folder:
         corpus = Corpus(config, Path(folder))
         for _ in corpus.examples(rows):
             pass

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from recipe_exp.config.messages import show_setting, show_value
 from recipe_exp.data.example import Example
 from recipe_exp.errors import ConfigError
 from recipe_exp.recipes.markdown import render_markdown
@@ -32,13 +33,13 @@ def find_template(prompt: str) -> str:
     """
     if prompt in TEMPLATES:
         return TEMPLATES[prompt]
-    where = f"data.prompt={prompt}"
+    where = show_setting("data.prompt", prompt)
     if "{" not in prompt and "}" not in prompt:
         raise ConfigError([f"{where}: no such template{_nearest(prompt, TEMPLATES)}, or write {{title}} in it"])
     for name in _PLACEHOLDER.findall(prompt):
         if name not in PLACEHOLDERS:
             nearest = _nearest(name, PLACEHOLDERS, "{{{}}}")
-            raise ConfigError([f"{where}: no such placeholder {{{name}}}{nearest}"])
+            raise ConfigError([f"{where}: no such placeholder {{{show_value(name)}}}{nearest}"])
     rest = _PLACEHOLDER.sub("", prompt)
     if "{" in rest or "}" in rest:
         raise ConfigError([f"{where}: a brace without its partner; braces only enclose title or ingredients"])
@@ -69,13 +70,15 @@ def parse_prompt(text: str, template: str) -> str:
     if _FIELD.match(text) is None:
         return text
     parts = _FIELD.split(text)
+    shown = show_value(text)
     fields = dict(zip(parts[1::2], (part.strip(" ;\t\r\n") for part in parts[2::2]), strict=True))
     for name in fields:
         if name not in PLACEHOLDERS:
-            raise ConfigError([f"prompt '{text}': no such part '{name}'{_nearest(name, PLACEHOLDERS)}"])
+            nearest = _nearest(name, PLACEHOLDERS)
+            raise ConfigError([f"prompt '{shown}': no such part '{show_value(name)}'{nearest}"])
     for name in _PLACEHOLDER.findall(template):
         if not fields.get(name):
-            raise ConfigError([f"prompt '{text}': gives no {name}, which data.prompt shows; add `; {name}=...`"])
+            raise ConfigError([f"prompt '{shown}': gives no {name}, which data.prompt shows; add `; {name}=...`"])
     ingredients = [line for item in fields.get("ingredients", "").split(",") if (line := clean_line(item))]
     return _fill(template, clean_line(fields.get("title", "")), ingredients)
 
@@ -88,7 +91,7 @@ def _fill(template: str, title: str, ingredients: Sequence[str]) -> str:
 
 def _nearest(name: str, names: Iterable[str], shown: str = "{}") -> str:
     candidates = list(names)
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name[:100], candidates, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {shown.format(close[0])}?"
     return f"; there are {' and '.join(shown.format(candidate) for candidate in candidates)}"

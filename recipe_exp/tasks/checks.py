@@ -8,34 +8,51 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.task import TrainTask
+from recipe_exp.config.task import GenerateTask, TrainTask
+from recipe_exp.data.first_look import look_at
 from recipe_exp.data.prompts import find_template, parse_prompt
 from recipe_exp.errors import ConfigError
+from recipe_exp.tasks.places import check_base, check_stored, place_mistakes
 from recipe_exp.tasks.run_choice import choose_run
 from recipe_exp.tracking import address_mistakes
 
 
 def check(config: ExperimentConfig) -> None:
-    """Refuses a command whose task would fail at its first look at the configuration.
+    """Refuses a command whose task would fail at its first look at the configuration, the run, the data or the model.
 
     Raises:
-        ConfigError: every unknown template, unreadable prompt, missing module of one's own and missing address to
-            notify, one line each.
+        ConfigError: every unknown template, unreadable prompt, missing module of one's own, missing address to notify
+            and place that cannot be written, one line each.
         ResumeError: if continuing the run would change numbers.
-        CheckpointError: if the run to continue does not exist.
+        CheckpointError: if the run that is named does not exist.
+        DataError: if no run can be made of the recipes.
+        ModelError: if the model's folder holds no T5 of the configured shape.
     """
     readers = [config.data.format] if ":" in config.data.format else []
     mistakes = [
         *_prompt_mistakes(config),
         *_module_mistakes("training.callbacks", config.training.callbacks),
         *_module_mistakes("data.format", readers),
+        *place_mistakes(config),
+        *_generate_mistakes(config.task),
     ]
     if isinstance(config.task, TrainTask):
         mistakes += address_mistakes(config.tracking.notify)
     if mistakes:
         raise ConfigError(mistakes)
+    check_stored(config)
     if isinstance(config.task, TrainTask):
-        choose_run(config)
+        choice = choose_run(config)
+        if not choice.is_finished:
+            check_base(choice.config.model)
+            look_at(choice.config.data)
+
+
+def _generate_mistakes(task: object) -> Iterator[str]:
+    if isinstance(task, GenerateTask) and task.prompts and task.prompts_file:
+        yield "task.prompts_file: not together with task.prompts; name one of them"
+    elif isinstance(task, GenerateTask) and not task.prompts and task.prompts_file is None:
+        yield "task.prompts=[]: nothing to write; set task.prompts=['...'] or task.prompts_file=FILE (- reads stdin)"
 
 
 def _prompt_mistakes(config: ExperimentConfig) -> Iterator[str]:
@@ -53,6 +70,9 @@ def _module_mistakes(key: str, names: Sequence[str]) -> Iterator[str]:
         sys.path.append(str(Path.cwd()))
     for name in names:
         module = name.partition(":")[0]
+        if module.partition(".")[0] in sys.stdlib_module_names:
+            yield f"{key}={name}: {module} is a part of Python; name a module of your own"
+            continue
         try:
             found = find_spec(module) is not None
         except (ImportError, ValueError):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.messages import show_setting
 from recipe_exp.config.task import GenerateTask
-from recipe_exp.errors import ConfigError, DataError
+from recipe_exp.errors import DataError
+from recipe_exp.files import size_text
 from recipe_exp.tasks.loading import open_run, prepare_output, run_config, warn_of_unknown_base, write_output, writer_of
+
+MAX_PROMPTS_BYTES = 16 * 2**20
 
 
 def run(config: ExperimentConfig) -> int:
@@ -51,19 +56,21 @@ def _print(prompts: Sequence[str], recipes: Sequence[str]) -> None:
 
 
 def _prompts(task: GenerateTask) -> list[str]:
-    if task.prompts and task.prompts_file:
-        raise ConfigError(["task.prompts_file: not together with task.prompts; name one of them"])
-    if task.prompts:
+    if task.prompts or task.prompts_file is None:
         return list(task.prompts)
-    if task.prompts_file is None:
-        raise ConfigError(
-            ["task.prompts=[]: nothing to write; set task.prompts=['...'] or task.prompts_file=FILE (- reads stdin)"]
-        )
+    shown = show_setting("task.prompts_file", task.prompts_file)
     try:
-        text = sys.stdin.read() if task.prompts_file == "-" else Path(task.prompts_file).read_text(encoding="utf-8")
+        # A pipe may be named, so it is read as it comes, and at most so much of it.
+        is_input = task.prompts_file == "-"
+        with nullcontext(sys.stdin.buffer) if is_input else Path(task.prompts_file).open("rb") as stream:
+            content = stream.read(MAX_PROMPTS_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"task.prompts_file={task.prompts_file}: cannot be read ({error})") from None
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise DataError(f"{shown}: cannot be read ({reason})") from None
+    if len(content) > MAX_PROMPTS_BYTES:
+        raise DataError(f"{shown}: is larger than {size_text(MAX_PROMPTS_BYTES)}; write fewer prompts")
     prompts = [line.strip() for line in text.splitlines() if line.strip()]
     if not prompts:
-        raise DataError(f"task.prompts_file={task.prompts_file}: no prompt in it; write one a line")
+        raise DataError(f"{shown}: no prompt in it; write one a line")
     return prompts

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.relevance import LENGTH_KEYS, Difference
+from recipe_exp.config.relevance import LENGTH_KEYS, Difference, is_fixed
 from recipe_exp.config.training import TrainingConfig
 from recipe_exp.errors import ResumeError
 from recipe_exp.training.schedules import depends_on_length, ends_at_zero
@@ -118,5 +118,8 @@ def _remedy(forbidden: Sequence[Difference], allowed: Sequence[str]) -> str:
     others = "set back what differs, or leave out resume=... for a run of its own"
     if not forbidden:
         return f"otherwise {others}"
+    fixed = [difference.key for difference in forbidden if is_fixed(difference.key)]
+    if fixed:
+        return f"{others}; the checkpoint's weights and moments fit no other {' and '.join(fixed)}"
     names = ",".join(dict.fromkeys([*allowed, *(difference.key for difference in forbidden)]))
     return f"{others}; {shlex.quote(f'resume_allow=[{names}]')} goes on all the same"

@@ -221,6 +221,12 @@ def test_missing_files_are_found_beside_other_mistakes() -> None:
     assert len(found) == 2
 
 
+def test_a_dataset_of_the_hub_is_no_file() -> None:
+    assert find_missing_files({"data": {"format": "huggingface", "path": "owner/name"}}) == []
+    assert len(find_missing_files({"data": {"format": "huggingface", "path": "./owner/name"}})) == 1
+    assert len(find_missing_files({"data": {"format": "auto", "path": "owner/name"}})) == 1
+
+
 def test_files_are_looked_for_only_where_they_are_read(tmp_path: Path) -> None:
     assert compose(["data=jsonl", "data.path=nowhere.jsonl"]).data.path == "nowhere.jsonl"
     (tmp_path / "recipes.jsonl").write_text("{}\n")

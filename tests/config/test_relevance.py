@@ -12,14 +12,18 @@ from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.relevance import (
     FACTS,
+    FIXED_KEYS,
     FREE_KEYS,
     LENGTH_KEYS,
     Difference,
+    changes,
     differences,
     explain_name,
     flatten,
+    is_fixed,
     is_free,
     numbers_relevant,
+    overlay,
     short_names,
 )
 
@@ -124,9 +128,26 @@ def test_a_name_that_cannot_be_permitted_says_why(name: str, remedy: str) -> Non
 
 def test_every_relevant_key_and_every_fact_can_be_permitted() -> None:
     keys = every_key(ExperimentConfig)
-    relevant = [key for key in keys if not is_free(key) and key not in LENGTH_KEYS]
-    assert {"training.adapter.rank", "training.optimizer.beta2_decay", "training.optimizer.beta1"} <= set(relevant)
+    relevant = [key for key in keys if not is_free(key) and not is_fixed(key) and key not in LENGTH_KEYS]
+    assert {"training.adapter.alpha", "training.optimizer.beta2_decay", "training.optimizer.beta1"} <= set(relevant)
     assert [name for name in (*FACTS, *relevant) if explain_name(name, keys) is not None] == []
+
+
+def test_what_a_checkpoint_does_not_fit_cannot_be_permitted() -> None:
+    keys = every_key(ExperimentConfig)
+    fixed = [key for key in keys if is_fixed(key)]
+    assert {"model.shape.d_model", "training.optimizer.kind", "training.adapter.rank"} <= set(fixed)
+    assert not any(map(is_free, fixed))
+    assert [name for name in fixed if "cannot be permitted" not in (explain_name(name, keys) or "")] == []
+    assert [name for name in FIXED_KEYS if not any(key.startswith(name) for key in keys)] == []
+
+
+def test_another_option_of_a_union_is_one_difference_and_leaves_no_key_behind(config: ExperimentConfig) -> None:
+    usual = compose([])
+    given_now = usual.with_overrides(["training/optimizer=adafactor", "training.optimizer.clip_threshold=2.0"])
+    assert list(map(str, changes(config, given_now, usual))) == ["training.optimizer.kind: adamw -> adafactor"]
+    laid_over = overlay(config, given_now, usual).training.optimizer
+    assert laid_over.model_dump() == {"kind": "adafactor", "beta2_decay": -0.8, "clip_threshold": 2.0}
 
 
 def test_differences_name_key_then_and_now() -> None:

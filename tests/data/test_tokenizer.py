@@ -255,7 +255,10 @@ class TestFiles:
 
         asked: list[tuple[object, ...]] = []
 
-        def answer(name: str, *, revision: str | None, local_files_only: bool) -> PreTrainedTokenizerFast:
+        def answer(
+            name: str, *, revision: str | None, local_files_only: bool, trust_remote_code: bool
+        ) -> PreTrainedTokenizerFast:
+            assert not trust_remote_code
             asked.append((name, revision, local_files_only))
             if local_files_only:
                 raise OSError("not in the cache")

@@ -125,7 +125,8 @@ def damages_of(name: str, newest: Path) -> Iterator[tuple[int, str]]:
             file.write_bytes(content)
 
 
-@pytest.mark.parametrize("kind", ["full", pytest.param("lora", marks=pytest.mark.faults_full)])
+@pytest.mark.faults_full
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_damage_to_every_file_is_noticed_and_none_is_loaded(
     stopped: Stopped, tmp_path: Path, kind: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -166,6 +167,7 @@ def assert_passed_over(checkpoints: Path, weights: str, damage: str) -> None:
     )
 
 
+@pytest.mark.faults_full
 def test_files_of_two_checkpoints_do_not_make_one(stopped: Stopped, tmp_path: Path) -> None:
     checkpoints = stopped.copy("full", tmp_path)
     *_, before, newest = list_checkpoints(checkpoints)

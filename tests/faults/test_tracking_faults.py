@@ -226,8 +226,8 @@ def test_server_hangs_from_start_to_end(running: MlflowServer, tmp_path: Path, c
         wait_for(lambda: folder.read_record()["status"] == "finished", 60, "the end of the run")
         ended = time.monotonic()
         shown = training.end()
-        # Five seconds, and what a process takes to leave.
-        assert time.monotonic() - ended < 9
+        # Five seconds, and what a process takes to leave a busy machine; the limit is a minute.
+        assert time.monotonic() - ended < 15
         assert "the tracker is behind" in shown
     finally:
         running.thaw()

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.recipes import ascii_fractions, clean_line, normalise_title
+from recipe_exp.recipes.text import _UNUSUAL, _repair, _settle
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,26 @@ def test_clean_line_is_idempotent_single_spaced_and_nfc(text: str) -> None:
     assert cleaned == " ".join(cleaned.split())
     assert unicodedata.is_normalized("NFC", cleaned)
     assert not any(unicodedata.category(char) in ("Cc", "Cs") for char in cleaned)
+
+
+LATIN = st.characters(min_codepoint=32, max_codepoint=0x24F) | st.sampled_from("‘’“”–—…•™€°½¼ \u00a0Ââ€™ÃŒœ")
+
+
+@settings(max_examples=500)
+@given(st.text(LATIN, max_size=12) | st.lists(LATIN | st.sampled_from("ab 1,"), max_size=12).map(" a".join))
+def test_what_is_taken_for_usual_is_what_ftfy_would_leave(text: str) -> None:
+    text = " ".join(text.split())
+    if not _UNUSUAL.search(text) and "&" not in text:
+        assert _settle(text) == _repair(text)
+
+
+def test_a_usual_character_is_usual_beside_every_other() -> None:
+    usual = [chr(code) for code in range(0xA1, 0x2200) if not _UNUSUAL.search(chr(code))]
+    texts = [
+        " ".join(f"{before}{char}{chr(after)} x" for after in range(33, 127)) for char in usual for before in " aZ1.("
+    ]
+    assert len(usual) > 400
+    assert [text for text in texts if _settle(" ".join(text.split())) != _repair(" ".join(text.split()))] == []
 
 
 @pytest.mark.parametrize(

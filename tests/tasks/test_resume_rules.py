@@ -107,6 +107,15 @@ def test_everything_that_differs_is_in_one_message_with_the_names_that_permit_it
     ]
 
 
+def test_no_permission_is_offered_for_what_the_checkpoint_does_not_fit() -> None:
+    found = [Difference("seed", 0, 1), Difference("training.optimizer.kind", "adamw", "adafactor")]
+    with pytest.raises(ResumeError) as caught:
+        refuse("RUN", found, None, config_with())
+    remedy = str(caught.value).split("\n")[-1]
+    assert remedy.endswith("the checkpoint's weights and moments fit no other training.optimizer.kind")
+    assert "resume_allow" not in remedy
+
+
 def test_what_is_permitted_is_not_refused() -> None:
     found = [Difference("seed", 0, 1), Difference("precision", "bf16", "fp32"), Difference("training.max_steps", 4, 8)]
     refuse("RUN", found, None, config_with("resume_allow=[seed,training.precision]"))

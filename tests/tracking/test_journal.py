@@ -129,10 +129,35 @@ def test_a_full_disk_delays_lines_and_keeps_their_order(folder: RunFolder, monke
     journal.metrics(3, {"a": 1.0})
     assert [entry["step"] for entry in metric_entries(folder)] == [0, 1, 2, 3]
     assert [p.step for p in metric_points(read_events(folder.journal_path))] == [0, 1, 2, 3]
+    journal.sync()
     room = 0
     journal.metrics(4, {"a": 1.0})
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        journal.sync()
+    assert caught.value.filename == str(folder.journal_path)
     with pytest.raises(TrackingError, match="disk is full"):
         journal.close()
+
+
+def test_a_full_disk_at_a_rewind_leaves_a_journal_that_goes_on(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(folder)
+    for step in range(3):
+        journal.metrics(step, {"a": 1.0})
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        with pytest.raises(OSError, match="No space"):
+            journal.rewind(1)
+    assert [entry["step"] for entry in metric_entries(folder)] == [0, 1, 2]
+    journal.rewind(1)
+    journal.metrics(2, {"a": 2.0})
+    journal.close()
+    assert [entry["metrics"]["a"] for entry in metric_entries(folder)] == [1.0, 1.0, 2.0]
 
 
 def test_killing_the_writer_loses_nothing(folder: RunFolder) -> None:

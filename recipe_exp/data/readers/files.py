@@ -178,7 +178,7 @@ def _files_below(root: Path, suffixes: Sequence[str] | None) -> Iterator[Path]:
         is_ours = any(os.path.lexists(folder / name) for name in _OWN_FILES) or folder.name.endswith(".building")
         return not (place in visited or leads_up or is_ours or f"{place}/".startswith(_NO_FOLDERS))
 
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse_unlisted):
         # A folder that was visited under another name is not walked twice.
         visited.add(os.path.realpath(folder))
         folders[:] = [name for name in folders if not name.startswith(".") and is_walked(Path(folder, name))]
@@ -186,6 +186,12 @@ def _files_below(root: Path, suffixes: Sequence[str] | None) -> Iterator[Path]:
             is_wanted = name.lower().endswith(endings) and not name.startswith(".") and not name.endswith(_OWN_SUFFIX)
             if is_wanted and Path(folder, name).is_file():
                 yield Path(folder, name)
+
+
+def _refuse_unlisted(error: OSError) -> None:
+    """A folder that is passed over would be missing from the data without a word."""
+    place = show_path(error.filename)
+    raise DataError(f"{place}: cannot be listed ({error.strerror}); change its permissions, or move it away") from error
 
 
 def _readable(path: str | Path, root: Path, files: list[Path], suffixes: Sequence[str] | None) -> list[Path]:

@@ -13,7 +13,7 @@ import yaml
 
 from recipe_exp.data.readers.format import Format, Head
 from recipe_exp.data.readers.records import contents_in
-from recipe_exp.data.readers.rows import Row
+from recipe_exp.data.readers.rows import Row, as_text
 from recipe_exp.data.readers.text_block import rows_of_document
 from recipe_exp.recipes.recipe import Recipe
 
@@ -78,7 +78,7 @@ def parse(text: str, default_title: str) -> Recipe:
 
 def title_of(path: Path) -> str:
     """Returns what the name of a file calls its recipe."""
-    name = path.name.removesuffix(".gz")
+    name = as_text(path.name).removesuffix(".gz")
     return " ".join(name.rpartition(".")[0].replace("_", " ").replace("-", " ").split()) or name
 
 

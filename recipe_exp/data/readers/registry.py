@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recipe_exp.config.data import FORMAT_NAMES
 from recipe_exp.data.readers import (
     cooklang,
     csv,
@@ -62,6 +61,3 @@ def suffixes_of(chosen: Format | None) -> tuple[str, ...] | None:
     if chosen is None:
         plain += _UNDECIDED_SUFFIXES
     return tuple(suffix + packed for suffix in plain for packed in ("", ".gz")) or None
-
-
-assert {known.name for known in _FORMATS} | {"auto", "sample"} == set(FORMAT_NAMES)

@@ -52,6 +52,11 @@ class Rejection:
 Row: TypeAlias = Record | Rejection
 
 
+def as_text(name: str) -> str:
+    """Returns the name of a file as text that UTF-8 can hold; file systems take names that are none."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def row_of(file: str, line_number: int, content: Recipe | Pair | str) -> Row:
     """Returns the record of a recipe or pair, or the rejection of a reason."""
     if isinstance(content, str):

@@ -77,14 +77,17 @@ def _write(sandbox: Path, path: Path, content: Any) -> None:
     """Makes what a table describes.
 
     A text is a file's content, in which a lone surrogate stands for a byte that is no UTF-8. A mapping is
-    `folder`, `fifo`, `socket`, `link: TARGET`, `copy: FOLDER` of the fixtures with `replace: [OLD, NEW]` in one of its
-    files, or a file whose bytes `_bytes` knows; `mode` sets its permissions.
+    `folder`, `fifo`, `socket`, `link: TARGET`, `copy: PATH`, `replace: [OLD, NEW]` in what was copied, `absent` for what
+    was copied and is not wanted, or a file whose bytes `_bytes` knows; `mode` sets its permissions, and `remove` takes
+    what was copied away first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, dict) and content.pop("remove", None):
-        path.unlink()
+        path.unlink(missing_ok=True)
     kind = next(iter(content)) if isinstance(content, dict) else "text"
-    if kind == "folder":
+    if kind == "absent":
+        path.unlink()
+    elif kind == "folder":
         path.mkdir(exist_ok=True)
     elif kind == "fifo":
         os.mkfifo(path)

@@ -1,0 +1,92 @@
+"""Where a command reads and writes, looked at before anything is loaded or made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.messages import show_path, show_setting
+from recipe_exp.config.model import ModelConfig
+from recipe_exp.config.task import CompareTask, EvaluateTask, GenerateTask, MergeTask, PlanTask, PrepareTask, TrainTask
+from recipe_exp.errors import ModelError
+from recipe_exp.models.stored_files import check_model_folder
+from recipe_exp.tracking import find_run
+
+_MAX_NAME_BYTES = 255
+
+
+def place_mistakes(config: ExperimentConfig) -> Iterator[str]:
+    """Yields one line for each place that the task will write to and cannot."""
+    task = config.task
+    if config.output_dir.startswith("~"):
+        yield f"{show_setting('output_dir', config.output_dir)}: a home is not looked up; write the whole path"
+    if isinstance(task, TrainTask | PrepareTask):
+        for key, value in (("output_dir", config.output_dir), ("data.cache_dir", config.data.cache_dir)):
+            reason = _why_no_folder(value) if value is not None else None
+            if reason:
+                yield f"{show_setting(key, value)}: cannot be written ({reason}); name a folder that can"
+    elif isinstance(task, EvaluateTask | GenerateTask | PlanTask | CompareTask | MergeTask) and task.output is not None:
+        reason = _why_no_folder(task.output) if isinstance(task, MergeTask) else _why_no_file(task.output)
+        if reason:
+            yield f"{show_setting('task.output', task.output)}: cannot be written ({reason}); choose another"
+
+
+def check_stored(config: ExperimentConfig) -> None:
+    """Refuses a run that is not there, or whose configuration cannot be read.
+
+    Raises:
+        CheckpointError: there is no such run.
+        ConfigError: its `config.yaml` is none.
+    """
+    task = config.task
+    if isinstance(task, EvaluateTask | GenerateTask | MergeTask):
+        folder = find_run(Path(config.output_dir), task.run)
+        if task.run != "latest":  # which takes the newest that has a model
+            ExperimentConfig.from_yaml(folder.config_path)
+
+
+def check_base(model: ModelConfig) -> None:
+    """Refuses a local folder that holds no T5 of the configured shape.
+
+    Raises:
+        ModelError: with what is wrong and the remedy.
+    """
+    path = os.path.expanduser(model.name)  # noqa: PTH111 - pathlib raises for the home of an unknown user
+    if not model.pretrained or not os.path.exists(path):  # noqa: PTH110 - pathlib raises for a name that is too long
+        return
+    if not Path(path).is_dir():
+        raise ModelError(f"{show_setting('model.name', model.name)}: is no folder; name one that holds a T5")
+    check_model_folder(Path(path), model.shape)
+
+
+def _why_no_file(name: str) -> str | None:
+    """Returns why no file can be made or replaced at a path, None if one can."""
+    path = _home_looked_up(name)
+    if path is None:
+        return "there is no such home"
+    if os.path.lexists(path):
+        return "is a folder" if path.is_dir() else None if os.access(path, os.W_OK) else "no permission"
+    return _why_not_below(path)
+
+
+def _why_no_folder(name: str) -> str | None:
+    """Returns why no folder can be made or written at a path, None if one can."""
+    path = _home_looked_up(name)
+    return "there is no such home" if path is None else _why_not_below(path)
+
+
+def _why_not_below(path: Path) -> str | None:
+    is_long = any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in path.parts)
+    if is_long or len(os.fsencode(path)) >= os.pathconf("/", "PC_PATH_MAX"):
+        return "the name is too long"
+    existing = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
+    if not existing.is_dir():
+        return f"{show_path(existing)} is no folder"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"no permission in {show_path(existing)}"
+
+
+def _home_looked_up(name: str) -> Path | None:
+    path = os.path.expanduser(name)  # noqa: PTH111 - pathlib raises for the home of an unknown user
+    return None if path.startswith("~") else Path(path).absolute()
