@@ -114,6 +114,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     flush_to_disk(path.parent)
 
 
+def remove_stale_temporaries(folder: Path) -> None:
+    """Remove what `write_atomically` left in `folder` when its process was killed; the files of living ones stay."""
+    for path in folder.glob(".*.tmp"):
+        process_id = path.name.split(".")[-2]
+        if process_id.isdecimal() and not _is_alive(int(process_id)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
 def write_result(path: Path, content: bytes) -> None:
     """Write to a path that a user chose: like `write_atomically`, but through a link and into a pipe or device."""
     if path.is_symlink() or (path.exists() and not path.is_file()):

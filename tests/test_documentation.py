@@ -17,7 +17,7 @@ LOOP, SBATCH = re.findall(r"```bash\n(.*?)```", STOPPING, re.DOTALL)
 
 
 def run_script(script: str, tmp_path: Path, codes: list[int]) -> tuple[int, list[str]]:
-    """Runs a shell script in which `python` ends with one of `codes` after the other; returns its code and the calls."""
+    """Runs a shell script in which `python` ends with one of `codes` after the other; returns its code and calls."""
     (tmp_path / "codes").write_text("".join(f"{code}\n" for code in codes))
     python = 'code=$(head -n1 codes); sed -i 1d codes; echo "python $*" >> called; exit "$code"'
     for name, body in {

@@ -19,6 +19,7 @@ from recipe_exp.files import (
     file_lock,
     free_bytes,
     is_locked,
+    remove_stale_temporaries,
     size_text,
     write_atomically,
     write_result,
@@ -141,3 +142,14 @@ def test_printing_into_a_file_goes_on_when_its_disk_is_full(tmp_path: Path, flag
     assert out.read_text().startswith("before\nline 0\n")
     assert err.read_text().startswith("line 0\n")
     assert out.stat().st_size == err.stat().st_size == 20
+
+
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        dead = process.pid
+    stale, living = tmp_path / f".run.json.{dead}.tmp", tmp_path / f".run.json.{os.getpid()}.tmp"
+    others = [tmp_path / name for name in (".notes.tmp", f"run.json.{dead}.tmp", f".run.json.{dead}.tmp.old")]
+    for path in (stale, living, *others):
+        path.write_text("x")
+    remove_stale_temporaries(tmp_path)
+    assert set(tmp_path.iterdir()) == {living, *others}

@@ -104,6 +104,8 @@ def read_command(overrides: Sequence[str], *, is_sweep: bool = False, check_file
             _refuse_several_values(lines, "several values need a sweep; add --multirun")
             return Composition(_finish(composed, lines, options, check_files=check_files))
         lines, composed = _with_params(lines, composed, options)
+        if any(line.mistakes for line in lines if line.file):
+            raise ConfigError([mistake for line in lines for mistake in line.explained])
         trials = tuple(trials_of(lines))
         try:
             return Composition(_finish(composed, lines, options, check_files=check_files), trials)

@@ -21,7 +21,7 @@ from recipe_exp.data.readers.registry import choose_format, find_format, suffixe
 from recipe_exp.data.readers.rows import Record, Rejection, Row, as_text
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.errors import ConfigError, DataError
-from recipe_exp.files import write_atomically
+from recipe_exp.files import remove_stale_temporaries, write_atomically
 
 # Part of the sample's fingerprint: raise it when the generator yields other recipes.
 SAMPLE_VERSION = 1
@@ -176,6 +176,7 @@ def _save_hashes(memory: Path, hashes: dict[str, tuple[tuple[int, ...], str]]) -
     # Several processes may do this at once, and the last one stays. Where nothing can be written, a cache that is there
     # can still be opened.
     with suppress(OSError):
+        remove_stale_temporaries(memory.parent)
         write_atomically(memory, msgspec.json.encode(hashes))
 
 

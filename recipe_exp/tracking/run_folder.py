@@ -22,7 +22,7 @@ from typing import Any, Literal
 from recipe_exp.config.messages import show_path, show_value
 from recipe_exp.config.migrations import SCHEMA_VERSION
 from recipe_exp.errors import CheckpointError
-from recipe_exp.files import LockedError, file_lock, is_locked, write_atomically
+from recipe_exp.files import LockedError, file_lock, is_locked, remove_stale_temporaries, write_atomically
 from recipe_exp.secrets import redact_command
 from recipe_exp.tracking.record_file import RECORD_NAME, read_record
 
@@ -161,6 +161,7 @@ class RunFolder:
                 with contextlib.suppress(OSError):  # a note for people, which a full disk has no room for
                     os.ftruncate(stream.fileno(), 0)
                     os.write(stream.fileno(), json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+                remove_stale_temporaries(self.path)
                 yield
         except LockedError as error:
             raise CheckpointError(

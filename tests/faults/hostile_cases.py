@@ -152,7 +152,7 @@ def check(case: Case, outcome: dict[str, Any]) -> None:
     check_errors(outcome["errors"])
     says = case.get("says", [])
     for part in [says] if isinstance(says, str) else says:
-        assert part in outcome["errors"], shown
+        assert part.replace("<cwd>", f"{outcome['folder']}/cwd") in outcome["errors"], shown
     check_writes(case, outcome)
 
 

@@ -135,6 +135,13 @@ def _bytes(sandbox: Path, content: Any) -> bytes:
     return _bytes(sandbox, content["text"])
 
 
+def _text(word: Any) -> str:
+    """A word of a command line, which unlike a file may hold halves of characters."""
+    if isinstance(word, str):
+        return word
+    return "".join(map(_text, word)) if isinstance(word, list) else _text(word["repeat"]) * word["times"]
+
+
 def _filled(sandbox: Path, text: str) -> str:
     return text.replace("<sandbox>", str(sandbox)).replace("<fixtures>", str(FIXTURES))
 
@@ -193,9 +200,9 @@ def _become(sandbox: Path, case: dict[str, Any], streams: dict[str, Any]) -> Non
         os.setpgid(0, 0)
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _enter(sandbox, case, streams)
-        arguments = [
-            _filled(sandbox, _bytes(sandbox, word).decode("utf-8", "surrogateescape")) for word in case["command"]
-        ]
+        command = case["command"]
+        words = [command["repeat"]] * command["times"] if isinstance(command, dict) else command
+        arguments = [_filled(sandbox, _text(word)) for word in words]
         _watch(audit)
         code = _call(arguments)
     finally:
