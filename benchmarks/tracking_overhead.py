@@ -143,14 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="processes of each kind")
     parser.add_argument("--steps", type=int, default=600, help="steps of each process")
-    parser.add_argument("--model-width", type=int, default=64, help="model.shape.d_model; a wider one has longer steps")
+    parser.add_argument("--model-width", type=int, default=32, help="model.shape.d_model; a wider one has longer steps")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracking_overhead-") as folder:
         options = [
             f"training.max_steps={parsed.steps}",
             f"model.shape.d_model={parsed.model_width}",
             f"data.cache_dir={Path(folder) / 'cache'}",
-            *("data.max_examples=400", "data.max_target_tokens=128", "training.batch_size=8"),
+            *("data.max_examples=400", "data.max_target_tokens=64", "training.batch_size=4"),
             *("training.num_epochs=1000", "training.warmup_steps=2", "training.log_every_n_steps=1"),
             *("training.checkpoint_every_n_steps=null", "evaluation.every_n_steps=null"),
             *("evaluation.max_examples=2", "evaluation.max_generated_examples=1", "evaluation.max_new_tokens=4"),

@@ -118,12 +118,13 @@ def remove_stale_temporaries(folder: Path) -> None:
     """Remove what `write_atomically` left in `folder` when its process was killed; the files of living ones stay."""
     for path in folder.glob(".*.tmp"):
         process_id = path.name.split(".")[-2]
-        if process_id.isdecimal() and not _is_alive(int(process_id)):
+        if process_id.isdecimal() and not is_process_alive(int(process_id)):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _is_alive(process_id: int) -> bool:
+def is_process_alive(process_id: int) -> bool:
+    """Whether a process of this machine has this id."""
     try:
         os.kill(process_id, 0)
     except (ProcessLookupError, OverflowError):

@@ -30,7 +30,7 @@ from recipe_exp.tasks.run_choice import RunChoice, choose_run
 from recipe_exp.tasks.samples import rewind_samples
 from recipe_exp.tasks.session import RunSession, open_session, resume_command
 from recipe_exp.tasks.workbench import Workbench
-from recipe_exp.tracking import list_runs, mark_interrupted
+from recipe_exp.tracking import list_runs, mark_interrupted, remove_unbegun
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.lifecycle import StopReason
@@ -115,7 +115,8 @@ def _choose(config: ExperimentConfig) -> RunChoice:
     """Chooses the run, after every run that was killed has been marked as what it is."""
     for folder in list_runs(Path(config.output_dir)):
         with suppress(OSError):  # somebody else's run
-            mark_interrupted(folder)
+            if not remove_unbegun(folder):
+                mark_interrupted(folder)
     return choose_run(config)
 
 

@@ -22,6 +22,7 @@ from recipe_exp.tracking.run_folder import (
     find_run,
     is_alive,
     list_runs,
+    remove_unbegun,
 )
 from recipe_exp.tracking.sync import SyncReport, sync
 from recipe_exp.tracking.ui import serve_ui, ui_command
@@ -51,6 +52,7 @@ __all__ = [
     "provenance_changes",
     "read_events",
     "relocate",
+    "remove_unbegun",
     "send_leftovers",
     "serve_ui",
     "start_uploader",

@@ -22,7 +22,14 @@ from typing import Any, Literal
 from recipe_exp.config.messages import show_path, show_value
 from recipe_exp.config.migrations import SCHEMA_VERSION
 from recipe_exp.errors import CheckpointError
-from recipe_exp.files import LockedError, file_lock, is_locked, remove_stale_temporaries, write_atomically
+from recipe_exp.files import (
+    LockedError,
+    file_lock,
+    is_locked,
+    is_process_alive,
+    remove_stale_temporaries,
+    write_atomically,
+)
 from recipe_exp.secrets import redact_command
 from recipe_exp.tracking.record_file import RECORD_NAME, read_record
 
@@ -274,6 +281,21 @@ def _explain_reference(output_dir: Path, reference: str, runs: list[RunFolder], 
 
 def _names(folder: RunFolder) -> list[str]:
     return [str(folder.read_record().get("run_name", "")), folder.run_id]
+
+
+def remove_unbegun(folder: RunFolder) -> bool:
+    """Remove the folder of a run whose process was killed before it had a configuration: there is nothing in it.
+
+    Returns:
+        Whether that was so.
+    """
+    record = folder.read_record()
+    if record.get("kind") != "run" or folder.config_path.exists() or folder.checkpoints_path.exists():
+        return False
+    if record.get("host") != socket.gethostname() or is_process_alive(int(record.get("pid", 0))):
+        return False
+    shutil.rmtree(folder.path, ignore_errors=True)
+    return True
 
 
 def _make_folder(parent: Path, run_name: str) -> RunFolder:

@@ -277,9 +277,12 @@ def _watch(audit: dict[str, list[str]]) -> None:
             if isinstance(path, str | bytes | os.PathLike) and flags & WRITING:
                 audit["writes"].append(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100
         elif event in CHANGES:
-            path = arguments[CHANGES[event]]
+            path, folder = arguments[CHANGES[event]], arguments[-1]
             if isinstance(path, str | bytes | os.PathLike):
-                audit["writes"].append(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100
+                # A name in a folder that is open, as `shutil.rmtree` removes it.
+                is_open = event in ("os.remove", "os.rmdir", "os.mkdir") and isinstance(folder, int) and folder >= 0
+                start = os.readlink(f"/proc/self/fd/{folder}") if is_open else ""
+                audit["writes"].append(os.path.abspath(os.path.join(start, os.fsdecode(path))))  # noqa: PTH100, PTH118
         elif event in EXECUTIONS:
             audit["executions"].append(f"{event} {arguments!r}"[:500])
 
