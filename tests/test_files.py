@@ -19,6 +19,7 @@ from recipe_exp.files import (
     file_lock,
     free_bytes,
     is_locked,
+    read_regular_file,
     remove_stale_temporaries,
     size_text,
     write_atomically,
@@ -153,3 +154,18 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path: Path) ->
         path.write_text("x")
     remove_stale_temporaries(tmp_path)
     assert set(tmp_path.iterdir()) == {living, *others}
+
+
+def test_regular_file_is_read_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 100)
+    (tmp_path / "link").symlink_to(file)
+    os.mkfifo(tmp_path / "pipe")
+    assert read_regular_file(file, 100) == read_regular_file(tmp_path / "link", 100) == b"x" * 100
+    with pytest.raises(OSError, match="is larger than"):
+        read_regular_file(file, 99)
+    for path in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="is no regular file"):
+            read_regular_file(path, 100)
+    with pytest.raises(FileNotFoundError):
+        read_regular_file(tmp_path / "none", 100)

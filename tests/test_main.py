@@ -293,6 +293,15 @@ def test_secrets_come_from_a_file_that_the_environment_wins_over(
         (["training.callbacks=[nope_module:Nope]"], "no module nope_module here"),
         (["data=files", "data.path=.", "data.format=nope_module:read"], "data.format=nope_module:read: no module"),
         (['evaluation.validation_prompts=["title=Toast"]'], "gives no ingredients"),
+        (["task=evaluate", "task.run=zzz"], "run zzz: there are no runs under"),
+        (["task=merge", "task.run=zzz"], "run zzz: there are no runs under"),
+        (["task=generate"], "task.prompts=[]: nothing to write"),
+        (["task=evaluate", "task.output=/etc/passwd/x"], "task.output=/etc/passwd/x: cannot be written"),
+        (["data.cache_dir=/etc/passwd"], "data.cache_dir=/etc/passwd: cannot be written (/etc/passwd is no folder)"),
+        (["data=jsonl", "data.path=/etc/passwd"], "records were rejected, more than data.max_rejected_fraction"),
+        (["data=jsonl", "data.path=/dev/zero"], "no folder of recipes"),
+        (["model=flan_t5_small", "model.name=/etc"], "config.json: cannot be read"),
+        (["training.callbacks=[os:system]"], "os is a part of Python"),
     ],
 )
 def test_what_other_parts_know_is_refused_before_torch(tmp_path: Path, arguments: list[str], said: str) -> None:
@@ -306,3 +315,102 @@ print(code, "torch" in sys.modules)
     assert finished.stdout.split() == ["2", "False"], finished.stderr
     assert said in finished.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_output_dir_is_refused_before_torch(shell: Shell) -> None:
+    ended = shell.run("output_dir=/etc/passwd", spy=True)
+    assert ended.exit_code == 2
+    assert ended.mistakes == [
+        "output_dir=/etc/passwd: cannot be written (/etc/passwd is no folder); name a folder that can"
+    ]
+    assert ended.loaded & {"torch", "transformers", "mlflow"} == set()
+
+
+def test_cfg_of_a_sweep_looks_at_every_value(shell: Shell) -> None:
+    ended = shell.run("-m", "training.batch_size=4,0,8", "training.label_smoothing=0,2", "--cfg", "job")
+    assert ended.exit_code == 2
+    assert ended.output == ""
+    assert ended.mistakes == [
+        "training.label_smoothing=2: must be less than 1",
+        "training.batch_size=0: must be at least 1",
+    ]
+    assert yaml.safe_load(shell.run("-m", "seed=3,4", "--cfg", "job").output)["seed"] == 3
+    assert yaml.safe_load(shell.run("sweeps=learning_rate", "--cfg", "job").output)["training"]["learning_rate"] == 1e-3
+
+
+# In this process
+
+
+def mistakes_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert door.main(list(arguments)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("error: ") and line.isprintable() for line in lines)
+    return [line.removeprefix("error: ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-m", "hydra.sweep.dir=/tmp/x", "seed=1,2"], "hydra.sweep.dir=/tmp/x: Hydra's own settings are fixed"),
+        (["-m", "hydra.callbacks={a:{_target_:os.getcwd}}", "seed=1,2"], "Hydra's own settings are fixed"),
+        (["--info", "hydra/launcher=basic"], "Hydra's own settings are fixed"),
+        (["--info", "--experimental-rerun", "x.pickle"], "--experimental-rerun: does nothing here"),
+        (["--cfg", "hydra", "--config-dir", "/etc"], "--config-dir: does nothing here"),
+        (["--run", "--multirun"], "--run --multirun: each is a command of its own"),
+        (["--shell-completion", "zzz"], "--shell-completion: write install=SHELL"),
+        (["hydra.launcher.slots=0"], "must be a number of trials, 1 or more"),
+    ],
+)
+def test_hydra_is_not_handed_what_is_fixed(
+    task: list[ExperimentConfig], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert any(said in line for line in mistakes_of(capsys, *arguments))
+
+
+def test_flags_of_hydra_are_listed_at_once(task: list[ExperimentConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    assert door.main(["--hydra-help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--multirun, -m" in shown
+    assert "--experimental-rerun" not in shown
+
+
+def test_many_mistakes_are_counted(task: list[ExperimentConfig], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = mistakes_of(capsys, *(f"zzz{number}=1" for number in range(100)))
+    assert len(lines) == door.MAX_MISTAKES + 1
+    assert lines[-1] == "and 80 more mistakes"
+
+
+def test_mistakes_never_reach_the_terminal_raw(
+    task: list[ExperimentConfig], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(door, "run_task", lambda _: raise_(DataError("\x1b[31m\u202e" + "x" * 5000 + "\nsecond")))
+    first, second = mistakes_of(capsys)
+    assert first.startswith("?[31m?xxx")
+    assert len(first) == door.MAX_MISTAKE_CHARACTERS
+    assert second == "second"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe", ".env: cannot be read: is not UTF-8"),
+        (b"A='b\0c'", ".env: cannot be read: embedded null byte"),
+        (b"#" * 2**21, ".env: cannot be read: is larger than 1.0 MiB"),
+    ],
+)
+def test_secrets_that_cannot_be_read_are_a_line(
+    task: list[ExperimentConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, said: str
+) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    (line,) = mistakes_of(capsys)
+    assert line.startswith(said)
+    assert task == []
+
+
+def test_secrets_do_not_stand_for_each_other(
+    task: list[ExperimentConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RECIPE_EXP_TEST_C", raising=False)
+    (tmp_path / ".env").write_text("RECIPE_EXP_TEST_C=a${HOME}b\n")
+    door.main([])
+    assert os.environ.pop("RECIPE_EXP_TEST_C") == "a${HOME}b"

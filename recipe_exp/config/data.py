@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from difflib import get_close_matches
 from typing import Annotated
 
@@ -55,4 +56,6 @@ class DataConfig(Section):
             close = get_close_matches(value[:100], FORMAT_NAMES, n=1)
             remedy = f"did you mean {close[0]}?" if close and not colon else f"choose from {', '.join(FORMAT_NAMES)}"
             raise ValueError(f"no such format; {remedy} (or module:function, a reader of one's own)")
+        if colon and module.partition(".")[0] in sys.stdlib_module_names:
+            raise ValueError(f"{module} is a part of Python and reads no recipes; name a module of your own")
         return value

@@ -17,7 +17,7 @@ from transformers import T5ForConditionalGeneration
 from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import ModelError
 from recipe_exp.models.base_weights import refuse_other_base
-from recipe_exp.models.load import load_pretrained, pickle_remedy, quiet_transformers
+from recipe_exp.models.load import load_pretrained, quiet_transformers
 from recipe_exp.models.stored_files import check_adapter_folder
 
 TARGET_MODULES = {
@@ -109,7 +109,7 @@ def load_with_adapter(folder: Path, *, dtype: torch.dtype, attention: str = "eag
             adapter = PeftLoraConfig.from_pretrained(folder)
         state = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        reason = pickle_remedy(folder) or " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ModelError(f"{folder}: holds no LoRA adapter that can be read ({reason})") from None
     base = _base_of(str(adapter.base_model_name_or_path), folder)
     refuse_other_base(folder, base, adapter.revision)

@@ -23,7 +23,6 @@ from recipe_exp.models.stored_files import SHAPE_NAMES, check_model_folder, refu
 
 PAD_ID, EOS_ID = 0, 1
 _MAX_LOGIT_DIFFERENCE = 1e-4
-_PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 
 
 def build_model(model: ModelConfig, *, dtype: torch.dtype, attention: str) -> T5ForConditionalGeneration:
@@ -118,21 +117,7 @@ def _from_cache_or_hub(source: str, revision: str | None, dtype: torch.dtype, at
             return T5ForConditionalGeneration.from_pretrained(source, revision=revision, **settings)
 
 
-def pickle_remedy(folder: Path) -> str | None:
-    """Returns what to do about weights that are only there as a pickle; None if there are none."""
-    found = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLE_SUFFIXES)
-    if not found or any(folder.glob("*.safetensors")):
-        return None
-    return (
-        f"{found[0]} is a pickle, which may execute anything when it is loaded, so it is not; where you trust it, "
-        "write it as safetensors with from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers or peft"
-    )
-
-
 def _remedy(source: str) -> str:
-    remedy = pickle_remedy(Path(source))
-    if remedy is not None:
-        return remedy
     if Path(source).is_dir():
         return "the folder holds no T5 that can be read; copy it again or name another with model.name=FOLDER"
     return "not found in the local cache and the hub cannot be reached; give a folder with model.name=FOLDER"

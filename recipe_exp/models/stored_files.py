@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from recipe_exp.config.messages import show_path, show_value
 from recipe_exp.config.model import ModelShape
@@ -26,7 +26,12 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 SHAPE_NAMES = ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "vocab_size")
 
+TOKENIZER = "tokenizer.json"
+SENTENCEPIECE = "spiece.model"
+
+_PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 _MAX_CONFIG_BYTES = 4 * 2**20
+_MAX_TOKENIZER_BYTES = 64 * 2**20
 _MAX_HEADER_BYTES = 64 * 2**20
 _MAX_DIMENSION = 10_000_000
 _MAX_LAYERS = 1_000
@@ -52,10 +57,7 @@ def check_model_folder(folder: Path, shape: ModelShape | None = None) -> None:
     _check_config(folder / CONFIG, config)
     if shape is not None:
         refuse_other_shape(show_path(folder), stored_shape(config), shape)
-    files = _weight_files(folder)
-    if not files:
-        return  # there are none, or only a pickle: loading says what to do about it
-    tensors = [name for file in files for name in _tensor_names(file)]
+    tensors = [name for file in _weight_files(folder) for name in _tensor_names(file)]
     blocks = {int(match[1]) for match in map(_BLOCK.match, tensors) if match}
     if len(blocks) != config["num_layers"]:
         raise ModelError(
@@ -86,8 +88,24 @@ def check_adapter_folder(folder: Path) -> None:
         "layer_replication": config.get("layer_replication") is not None,
     }
     _refuse_first(path, config, wrong, "no plain LoRA adapter of a T5")
-    if os.path.lexists(folder / ADAPTER_WEIGHTS):
-        _tensor_names(folder / ADAPTER_WEIGHTS)
+    if not os.path.lexists(folder / ADAPTER_WEIGHTS):
+        _refuse_missing(folder, ADAPTER_WEIGHTS)
+    _tensor_names(folder / ADAPTER_WEIGHTS)
+
+
+def check_tokenizer_folder(folder: Path) -> None:
+    """Refuses a folder without a tokenizer, or with one that is not of T5's kind.
+
+    Raises:
+        ModelError: with what is wrong and the remedy.
+    """
+    path = folder / TOKENIZER
+    if path.is_file():
+        model = _read_json(path, _MAX_TOKENIZER_BYTES).get("model")
+        if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram":
+            raise ModelError(f"{show_path(path)}: is no Unigram tokenizer of T5's kind; copy the model again")
+    elif not (folder / SENTENCEPIECE).is_file():
+        raise ModelError(f"{show_path(folder)}: holds no tokenizer; it needs a {TOKENIZER} or a {SENTENCEPIECE}")
 
 
 def stored_shape(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,9 +157,9 @@ def _is_count(value: Any, limit: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= limit
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, max_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, Any]:
     try:
-        content = json.loads(read_regular_file(path, _MAX_CONFIG_BYTES).decode())
+        content = json.loads(read_regular_file(path, max_bytes).decode())
     except (OSError, ValueError, RecursionError) as error:
         reason = reason_of(error) if isinstance(error, OSError) else "no JSON in UTF-8"
         raise ModelError(f"{show_path(path)}: cannot be read ({reason}); copy the model again") from None
@@ -150,11 +168,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _refuse_missing(folder: Path, name: str) -> NoReturn:
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLE_SUFFIXES)
+    if not pickles:
+        raise ModelError(f"{show_path(folder)}: holds no {name}; copy the model again, or name another folder")
+    raise ModelError(
+        f"{show_path(folder)}: {pickles[0]} is a pickle, which may execute anything when it is loaded, so it is not; "
+        "where you trust it, write it as safetensors with from_pretrained(FOLDER).save_pretrained(FOLDER) of "
+        "transformers or peft"
+    )
+
+
 def _weight_files(folder: Path) -> list[Path]:
     if os.path.lexists(folder / WEIGHTS):
         return [folder / WEIGHTS]
     if not os.path.lexists(folder / INDEX):
-        return []
+        _refuse_missing(folder, WEIGHTS)
     listed = _read_json(folder / INDEX).get("weight_map")
     names: Iterable[Any] = dict.fromkeys(map(str, listed.values())) if isinstance(listed, dict) else [None]
     for name in names:

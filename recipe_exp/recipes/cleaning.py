@@ -29,10 +29,19 @@ def clean_recipe(recipe: Recipe) -> Recipe:
     """
     return replace(
         recipe,
-        title=" ".join(plain_lines(recipe.title)),
+        title=_clean_title(recipe.title),
         ingredients=_clean_lines(_taken_apart(recipe.ingredients)),
         instructions=_clean_steps(_taken_apart(recipe.instructions)),
     )
+
+
+def _clean_title(title: str) -> str:
+    """Joining what block elements set apart may make markup of it, such as a heading's mark before a word."""
+    for _ in range(_MAX_PASSES):
+        before, title = title, " ".join(plain_lines(title))
+        if title == before:
+            break
+    return title
 
 
 def _taken_apart(lines: tuple[str, ...]) -> tuple[str, ...]:

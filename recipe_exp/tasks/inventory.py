@@ -14,7 +14,7 @@ from typing import Any
 
 from recipe_exp.files import is_locked
 from recipe_exp.tracking import RunFolder, is_alive, list_runs
-from recipe_exp.tracking.sender import uploader_lock_path
+from recipe_exp.tracking.sending_lock import uploader_lock_path
 
 REMOVED = ".removed"
 """Part of the name of what is put aside to be removed."""

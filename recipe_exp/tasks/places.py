@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,14 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_path, show_setting
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import CompareTask, EvaluateTask, GenerateTask, MergeTask, PlanTask, PrepareTask, TrainTask
+from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
-from recipe_exp.models.stored_files import check_model_folder
+from recipe_exp.models.stored_files import CONFIG, check_model_folder, check_tokenizer_folder
 from recipe_exp.tracking import find_run
 
 _MAX_NAME_BYTES = 255
+_HUB_NAME = re.compile(r"(?=.{1,96}$)[\w.-]+(?:/[\w.-]+)?", re.ASCII)
+_REVISION = re.compile(r"(?=.{1,200}$)[\w./-]+", re.ASCII)
 
 
 def place_mistakes(config: ExperimentConfig) -> Iterator[str]:
@@ -48,17 +52,35 @@ def check_stored(config: ExperimentConfig) -> None:
 
 
 def check_base(model: ModelConfig) -> None:
-    """Refuses a local folder that holds no T5 of the configured shape.
+    """Refuses a local folder that holds no T5 of the configured shape, and a name that no model can have.
 
     Raises:
         ModelError: with what is wrong and the remedy.
     """
-    path = os.path.expanduser(model.name)  # noqa: PTH111 - pathlib raises for the home of an unknown user
-    if not model.pretrained or not os.path.exists(path):  # noqa: PTH110 - pathlib raises for a name that is too long
+    if not model.pretrained:
         return
-    if not Path(path).is_dir():
-        raise ModelError(f"{show_setting('model.name', model.name)}: is no folder; name one that holds a T5")
-    check_model_folder(Path(path), model.shape)
+    shown = show_setting("model.name", model.name)
+    path = os.path.expanduser(model.name)  # noqa: PTH111 - pathlib raises for the home of an unknown user
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib raises for a name that is too long
+        check_model_folder(Path(path), model.shape)
+        check_tokenizer_folder(Path(path))
+    elif os.path.exists(path):  # noqa: PTH110
+        raise ModelError(f"{shown}: is no folder; name one that holds a T5")
+    elif _HUB_NAME.fullmatch(model.name) is None:
+        raise ModelError(f"{shown}: neither a folder nor the name of a model on the hub, such as google/flan-t5-base")
+    elif model.revision is not None and (_REVISION.fullmatch(model.revision) is None or ".." in model.revision):
+        raise ModelError(f"{show_setting('model.revision', model.revision)}: no branch, tag or commit has this name")
+    elif not _is_cached(model) and not hub_is_reachable():
+        raise ModelError(
+            f"{shown}: not a local folder, not in the hub's cache, and the hub cannot be reached; "
+            "set model.name to a local folder, or connect once to fill the cache"
+        )
+
+
+def _is_cached(model: ModelConfig) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(model.name, CONFIG, revision=model.revision), str)
 
 
 def _why_no_file(name: str) -> str | None:

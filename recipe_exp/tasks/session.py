@@ -110,10 +110,10 @@ class RunSession:
             return
         record = self.folder.read_record()
         name, progress, command = record["run_name"], self.progress(), resume_command(config, self.folder)
-        if self.status == "failed" or progress is None:
+        if self.status == "failed":
             has_checkpoint = self.folder.checkpoints_path.is_dir() and any(self.folder.checkpoints_path.iterdir())
             message = notices.failed(name, progress, record.get("error") or "", command if has_checkpoint else None)
-        elif self.status == "finished":
+        elif self.status == "finished" and progress is not None:
             seconds = time.time() - record["executions"][-1]["started"]
             is_early = self.stop_reason == "early_stopping"
             message = notices.finished(
@@ -122,6 +122,7 @@ class RunSession:
         else:
             message = notices.interrupted(name, progress, self.stop_reason, command)
         self.notifier.send(message)
+        self.notifier.leave_last_words(None)
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from recipe_exp.tracking import (
     sync,
 )
 
+_MAX_FAILURES_IN_A_ROW = 3
+
 
 def run(config: ExperimentConfig) -> int:
     """Sends what is missing and returns the process's exit code."""
@@ -32,13 +34,20 @@ def run(config: ExperimentConfig) -> int:
             mark_interrupted(folder)
     # A server that a run was sent to before must not call it running for ever, whatever server it is sent to now.
     send_leftovers(folders, tracking.uri or default_uri(output_dir))
-    failures = []
-    for folder in reversed(folders):
+    failures: list[str] = []
+    num_in_a_row = 0
+    for position, folder in enumerate(reversed(folders)):
         try:
             report = sync(folder, tracking.uri, tracking.experiment, round(tracking.max_upload_gb * 1e9))
         except TrackingError as error:
             failures.append(str(error))
+            num_in_a_row += 1
+            # Each of hundreds of runs would wait for a server that hangs.
+            if num_in_a_row == _MAX_FAILURES_IN_A_ROW and position + 1 < len(folders):
+                failures.append(f"{_count(len(folders) - position - 1, 'more run')} not tried")
+                break
             continue
+        num_in_a_row = 0
         _print_report(folder, report)
     if failures:
         raise TrackingError("\n".join(failures))

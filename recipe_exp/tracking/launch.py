@@ -17,10 +17,10 @@ from recipe_exp.secrets import strip_credentials
 from recipe_exp.tracking.mlflow_store import ENVIRONMENT
 from recipe_exp.tracking.run_folder import RunFolder
 from recipe_exp.tracking.sender import uploader_log_path
+from recipe_exp.tracking.sending_lock import UPLOADER_MODULE
 
 URI_VARIABLE = "RECIPE_EXP_TRACKING_URI"
 HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-MODULE = "recipe_exp.tracking.uploader"
 
 SENDING, WAITING, SENT = b"s", b"w", b"d"
 """What an uploader reports: the tracker takes what is sent; it does not; it has everything."""
@@ -141,7 +141,7 @@ def start_uploader(folder: RunFolder, uri: str | None, experiment: str, system_m
     journal = folder.journal_path
     # What is in the journal now was written by earlier processes; a status among it ends nothing.
     start = journal.stat().st_size if journal.exists() else 0
-    command = [sys.executable, "-m", MODULE, str(folder.path), "--experiment", experiment]
+    command = [sys.executable, "-m", UPLOADER_MODULE, str(folder.path), "--experiment", experiment]
     command += ["--parent-pid", str(os.getpid()), "--journal-start", str(start)]
     environment = child_environment()
     if uri is not None and strip_credentials(uri) == uri:

@@ -14,7 +14,7 @@ from typing import Any
 
 from recipe_exp.config import yaml_file
 from recipe_exp.errors import RecipeExpError
-from recipe_exp.files import LockedError, file_lock
+from recipe_exp.files import LockedError
 from recipe_exp.secrets import redact, strip_credentials
 from recipe_exp.tracking.locations import sqlite_path
 from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore
@@ -27,9 +27,9 @@ from recipe_exp.tracking.sender import (
     place_of,
     sent_record_path,
     target_of,
-    uploader_lock_path,
     uploader_log_path,
 )
+from recipe_exp.tracking.sending_lock import sending
 
 _log = logging.getLogger("recipe_exp.uploader")
 
@@ -65,7 +65,7 @@ def send_leftovers(folders: Iterable[RunFolder], uri: str, stop: Callable[[], bo
         if known_as in failed:
             continue
         try:
-            with file_lock(uploader_lock_path(folder), timeout_seconds=0.0):
+            with sending(folder, timeout_seconds=0.0):
                 _send_rest(folder, place, _present_uri(known_as, uri))
         except LockedError:
             continue

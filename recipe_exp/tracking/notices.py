@@ -91,26 +91,24 @@ def finished(
     return Message(title, _lines(line, where), "success")
 
 
-def interrupted(run_name: str, progress: Progress, reason: str, resume_command: str) -> Message:
+def interrupted(run_name: str, progress: Progress | None, reason: str, resume_command: str) -> Message:
     """The run was stopped before its end and can go on.
 
     Args:
         run_name: what people call the run.
-        progress: where it stopped.
+        progress: where it stopped; None before its first step.
         reason: as `run.json` has it.
         resume_command: what continues it.
     """
     why = f" {_REASONS[reason]}" if reason in _REASONS else ""
-    return Message(
-        f"{run_name} interrupted{why} at {progress}", _lines("continue with", f"  {resume_command}"), "warning"
-    )
+    title = f"{run_name} interrupted{why}{_place(progress)}"
+    return Message(title, _lines("continue with", f"  {resume_command}"), "warning")
 
 
 def failed(run_name: str, progress: Progress | None, error: str, resume_command: str | None) -> Message:
     """The run ended with an error."""
-    place = f" at {progress}" if progress is not None else " before the first step"
     again = _lines("once mended, continue with", f"  {resume_command}") if resume_command else ""
-    return Message(f"{run_name} failed{place}", _lines(error, again), "failure")
+    return Message(f"{run_name} failed{_place(progress)}", _lines(error, again), "failure")
 
 
 def killed(run_name: str, resume_command: str) -> Message:
@@ -131,6 +129,10 @@ def duration(seconds: float) -> str:
         return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def _place(progress: Progress | None) -> str:
+    return f" at {progress}" if progress is not None else " before the first step"
 
 
 def _evaluation(metrics: Mapping[str, float]) -> str:

@@ -120,11 +120,18 @@ class Notifier:
     def _wait_until_ready(self, names: Sequence[str]) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self._unknown is not None, _START_SECONDS)
+        if self._unknown == "":
+            raise ConfigError(
+                [
+                    "tracking.notify: the process that sends notifications does not start; see why with "
+                    f"python -m {_MODULE} {' '.join(names)}"
+                ]
+            )
         if self._unknown is not None:
             raise ConfigError(
                 [
-                    f"tracking.notify: the environment variable {self._unknown or names[0]} holds no address that "
-                    "apprise knows; see the services it lists, or paste a webhook of Discord or Slack"
+                    f"tracking.notify: the environment variable {self._unknown} holds no address that apprise knows; "
+                    "see the services it lists, or paste a webhook of Discord or Slack"
                 ]
             )
 

@@ -88,11 +88,6 @@ def sent_record_path(folder: RunFolder) -> Path:
     return folder.path / "uploader.json"
 
 
-def uploader_lock_path(folder: RunFolder) -> Path:
-    """The lock of whoever sends the folder's journal."""
-    return folder.path / "uploader.lock"
-
-
 def uploader_log_path(folder: RunFolder) -> Path:
     """What the folder's uploaders have to say."""
     return folder.path / "uploader.log"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recipe_exp.errors import RecipeExpError, TrackingError
-from recipe_exp.files import LockedError, file_lock
+from recipe_exp.files import LockedError
 from recipe_exp.secrets import redact, strip_credentials
 from recipe_exp.tracking.events import Event, Status, StatusChange, read_events
 from recipe_exp.tracking.journal import mark_interrupted
-from recipe_exp.tracking.launch import MODULE
 from recipe_exp.tracking.mlflow_store import MlflowRun, MlflowStore, is_doubtful
 from recipe_exp.tracking.run_folder import RunFolder, is_alive
 from recipe_exp.tracking.sender import (
@@ -26,8 +22,8 @@ from recipe_exp.tracking.sender import (
     open_run,
     sent_record_path,
     target_of,
-    uploader_lock_path,
 )
+from recipe_exp.tracking.sending_lock import ask_to_leave, sending
 
 _CHUNK = 2000
 _NUM_SHOWN_REFUSALS = 5
@@ -90,44 +86,28 @@ def _place_of_uploader(folder: RunFolder) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=1.0))
+            stack.enter_context(sending(folder, timeout_seconds=1.0))
         except LockedError:
             _end_idle_uploader(folder, signal.SIGTERM)
             try:
-                stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=_SECONDS_TO_END))
+                stack.enter_context(sending(folder, timeout_seconds=_SECONDS_TO_END))
             except LockedError:
                 # It may be stuck in the database's library; whatever it does can be interrupted and repeated.
                 _end_idle_uploader(folder, signal.SIGKILL)
-                stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=_SECONDS_TO_END))
+                stack.enter_context(sending(folder, timeout_seconds=_SECONDS_TO_END))
         yield
 
 
 def _end_idle_uploader(folder: RunFolder, number: signal.Signals) -> None:
-    """Send a signal to the uploader of a run that has ended.
+    """Send a signal to the uploader of a run, if the run has ended.
 
     Raises:
         TrackingError: the run is going on, or the lock is held by something else or on another machine.
     """
     if is_alive(folder):
         raise TrackingError(f"{folder.path}: is going on, and its own uploader sends it; sync after it has ended")
-    process_id = _uploader_at_work(folder)
-    if process_id is None:
+    if not ask_to_leave(folder, number):
         raise TrackingError(f"{folder.path}: another process is sending it; sync after that has ended")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process_id, number)
-
-
-def _uploader_at_work(folder: RunFolder) -> int | None:
-    """The process id that the lock's holder left, if it is an uploader of this folder on this machine."""
-    import psutil
-
-    try:
-        holder = json.loads(uploader_lock_path(folder).read_bytes())
-        words = psutil.Process(int(holder["pid"])).cmdline()
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return None
-    is_uploader = holder["host"] == socket.gethostname() and MODULE in words and str(folder.path) in words
-    return int(holder["pid"]) if is_uploader else None
 
 
 def _sync(folder: RunFolder, uri: str | None, experiment: str, max_upload_bytes: int) -> SyncReport:

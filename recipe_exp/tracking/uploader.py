@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recipe_exp.files import LockedError, file_lock
+from recipe_exp.files import LockedError
 from recipe_exp.secrets import RedactedStream, redact
 from recipe_exp.tracking.journal import mark_interrupted
 from recipe_exp.tracking.launch import (
@@ -48,8 +46,8 @@ from recipe_exp.tracking.sender import (
     open_run,
     sent_record_path,
     target_of,
-    uploader_lock_path,
 )
+from recipe_exp.tracking.sending_lock import ask_to_leave, sending
 from recipe_exp.tracking.system_metrics import SystemSampler
 from recipe_exp.tracking.training_process import TrainingProcess
 
@@ -272,8 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # In UTC like run ids, and quiet unless something is wrong.
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
+    _stand_back()
     folder = RunFolder.open(parsed.folder)
     uri = parsed.uri or os.environ.pop(URI_VARIABLE, None) or default_uri(folder.output_dir)
     training = TrainingProcess(parsed.parent_pid)
@@ -301,6 +298,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(Replaced):
         leftovers.send_rest()
     return 0
+
+
+def _stand_back() -> None:
+    """Leave the CPU to training."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    # Linux may give every session the same share of the CPU, and being nice only counts inside one's own.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 class _Leftovers:
@@ -344,19 +351,19 @@ def _sampling(parsed: argparse.Namespace, folder: RunFolder, training: TrainingP
 
 @contextlib.contextmanager
 def _only_uploader(folder: RunFolder, training: TrainingProcess) -> Iterator[None]:
-    """Wait for the uploader of an earlier process, which may still be sending what that process left."""
+    """Ask the uploader of an earlier process to leave, and wait for it."""
     with contextlib.ExitStack() as stack:
+        timeout_seconds = 0.5
         while True:
             was_over = training.is_over()
             try:
-                lock = stack.enter_context(file_lock(uploader_lock_path(folder), timeout_seconds=GRACE_SECONDS))
+                stack.enter_context(sending(folder, timeout_seconds))
                 break
             except LockedError:
-                if was_over:
+                if was_over and timeout_seconds == GRACE_SECONDS:
                     raise GaveUpError("another uploader of this run does not end") from None
-        lock.truncate(0)
-        lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
-        lock.flush()
+                ask_to_leave(folder)
+                timeout_seconds = GRACE_SECONDS
         yield
 
 

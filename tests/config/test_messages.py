@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from recipe_exp.config.base import Section, Strings
-from recipe_exp.config.messages import dotted_key, mistakes_of, show_line, show_setting, show_value
+from recipe_exp.config.messages import dotted_key, mistakes_of, show_line, show_path, show_setting, show_value
 
 TOKEN = "hf_" + "a1B2" * 6
 
@@ -97,3 +97,20 @@ def test_password_of_any_shape_is_hidden_by_its_name() -> None:
     assert show_setting("webhook_url", "swordfish") == "webhook_url=***"
     assert show_value({"secret": "swordfish", "max_source_tokens": 3}) == '{"secret": "***", "max_source_tokens": 3}'
     assert show_line("data.max_source_tokens=3") == "data.max_source_tokens=3"
+
+
+def test_values_of_any_size_and_depth_are_shown_at_once() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    shared: list[object] = ["x"] * 10
+    for _ in range(12):
+        shared = [shared] * 10
+    for value in (deep, shared, "x" * 10**7, 10**10_000, {"a": [1] * 10**6}):
+        assert len(show_value(value)) <= 60
+    assert show_value(deep).startswith("[[[")
+
+
+def test_paths_are_shown_in_one_line() -> None:
+    assert show_path("/a/\x1b[31m\udcff\n") == "/a/?[31m??"
+    assert len(show_path("x" * 10_000)) == 300

@@ -7,7 +7,13 @@ import pytest
 
 from recipe_exp.config.compose import compose, compose_command, group_options
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.preflight import explain_flag, find_invalid_values, find_missing_files
+from recipe_exp.config.preflight import (
+    explain_flag,
+    find_invalid_values,
+    find_missing_files,
+    find_too_many,
+    find_unreadable,
+)
 from recipe_exp.errors import ConfigError
 
 
@@ -246,6 +252,37 @@ def test_files_are_looked_for_only_where_they_are_read(tmp_path: Path) -> None:
     assert found("-", "task.prompts_file") == []
     assert len(found("prompts.txt", "task.prompts_file")) == 1
     assert find_missing_files({"data": 3}) == []
+
+
+# What is not even parsed
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("tags=" + "[" * 17, "nested too deeply"),
+        ("seed=" + "choice(" * 1000, "nested too deeply"),
+        ("tags=[" + "a," * 1001 + "]", "over 1,000 values in a list"),
+        ("description=" + "x" * 60_000, "over 50,000 characters"),
+        ("run_name=\udcff", "is not UTF-8"),
+    ],
+)
+def test_override_that_would_hold_the_parser_up_is_refused(line: str, said: str) -> None:
+    assert said in find_unreadable(line)
+    (found,) = mistakes_of_change(line)
+    assert said in found
+
+
+def test_quoted_text_may_hold_anything() -> None:
+    assert find_unreadable("description='" + "[(,{" * 5000 + "'") == ""
+    assert find_unreadable('description="' + "[,'" * 5000 + '"') == ""
+    assert find_unreadable("tags=[" + ",".join(["'a, b'"] * 900) + "]") == ""
+
+
+def test_more_overrides_than_anybody_types_are_refused() -> None:
+    assert find_too_many(["seed=1"] * 1000) == []
+    assert find_too_many(["seed=1"] * 1001)[0].startswith("1,001 overrides")
+    assert find_too_many(["description=" + "x" * 40_000] * 30)[0].startswith("1,200,360 characters of overrides")
 
 
 # Secrets

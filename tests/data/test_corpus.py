@@ -126,6 +126,24 @@ def test_low_scores_are_left_out_and_missing_ones_kept(tmp_path: Path) -> None:
     assert report.num_low_quality == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (Recipe("x" * 2001, ("water",), ("Boil.",)), "word over 2,000 characters"),
+        (Recipe("Soup", ("water", "y" * 5000), ("Boil.",)), "word over 2,000 characters"),
+        (Recipe("Soup", ("water",), ("Boil it. " * 20_000,)), "text over 100,000 characters"),
+        (Recipe("Soup", ("a",) * 60_000, ("Boil.",)), "text over 100,000 characters"),
+        (Pair("Write.", "z" * 3000), "word over 2,000 characters"),
+    ],
+    ids=["title", "ingredient", "step", "list", "pair"],
+)
+def test_what_is_longer_than_any_recipe_is_rejected(tmp_path: Path, content: Recipe | Pair, reason: str) -> None:
+    """Tokenizing a word of 50,000 characters took minutes."""
+    examples, report = run(tmp_path, records(content, Recipe("Soup", ("water",), ("Boil. " * 1000,))))
+    assert len(examples) == 1
+    assert report.rejected == {reason: 1}
+
+
 def test_exact_duplicates_are_dropped_and_the_first_one_kept(tmp_path: Path) -> None:
     same = Recipe("TOAST!", ("bread",), ("Something else.",))
     other = Recipe("Toast", ("bread", "butter"), ("Toast it.",))

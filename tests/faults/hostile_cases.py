@@ -8,6 +8,7 @@ A table is a YAML file in `hostile/`, a list of cases. A case names what it puts
     harmless: why the command does its work (exit code 0) and what became of the input.
     exit: the exit code, where it is neither.
     late: it takes PyTorch to know it.
+    leaves_a_run: it takes so much work to know it that a run folder was made, which says why it failed.
 
 The other fields are those of `hostile/arena.py`, and one for each table: `local` (a file of the user's, below its
 header), `data` (`cwd/recipes.jsonl`), `config`, `record` and `run` (files of a finished run), `model` and `adapter`
@@ -174,14 +175,14 @@ def check_errors(errors: str) -> None:
 
 
 def check_writes(case: Case, outcome: dict[str, Any]) -> None:
-    """Asserts that nothing changed outside of `output_dir`, that nothing ran, and that a mistake left nothing behind."""
+    """Asserts that nothing changed outside of `output_dir`, that nothing ran, and that a mistake left nothing."""
     changed = [path for path in outcome["changed"] if not path.startswith(_MADE_BY_PYTORCH)]
     outside = [path for path in changed if path != "cwd/outputs" and not path.startswith("cwd/outputs/")]
     assert outside == []
     if outcome["exit_code"] == 2 and not case.get("late"):
         assert changed == []
         assert HEAVY & set(outcome["loaded"]) == set()
-    if outcome["exit_code"] == 2:
+    if outcome["exit_code"] == 2 and not case.get("leaves_a_run"):
         new_runs = [path for path in changed if path.startswith("cwd/outputs/runs/") and "run.json" in path]
         assert [path for path in new_runs if not path.startswith((RUN, ADAPTER_RUN))] == []
     folder = outcome["folder"]

@@ -4,7 +4,7 @@ import re
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.recipes.cleaning import clean_recipe
@@ -81,6 +81,7 @@ LINES = st.text(max_size=25) | st.lists(
 
 
 @settings(max_examples=300)
+@example(title="#<LI>0", ingredients=[], steps=[])
 @given(title=LINES, ingredients=st.lists(LINES, max_size=4), steps=st.lists(LINES, max_size=5))
 def test_a_clean_recipe_stays_as_it_is(title: str, ingredients: list[str], steps: list[str]) -> None:
     recipe = clean_recipe(Recipe(title, tuple(ingredients), tuple(steps)))

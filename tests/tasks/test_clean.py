@@ -18,7 +18,7 @@ from recipe_exp.__main__ import main
 from recipe_exp.files import file_lock
 from recipe_exp.tasks.inventory import Inventory, Space
 from recipe_exp.tracking import RunFolder, list_runs
-from recipe_exp.tracking.sender import uploader_lock_path
+from recipe_exp.tracking.sending_lock import uploader_lock_path
 
 MIB = 1024**2
 CACHE = "ab" * 16

@@ -74,9 +74,10 @@ def test_a_killed_run_is_told_before_it_goes_to_another_server(tmp_path: Path) -
 
 def test_what_cannot_be_sent_is_one_line_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output_dir = tmp_path / "outputs"
-    for name in ("one", "two"):
+    for name in ("one", "two", "three", "four", "five"):
         make_run(output_dir, name, enabled=True)
     assert main(["task=sync", f"output_dir={output_dir}", "tracking.uri=http://127.0.0.1:9"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert all(line.startswith("error: tracking.uri=http://127.0.0.1:9: cannot be sent to") for line in lines)
+    assert len(lines) == 4
+    assert all(line.startswith("error: tracking.uri=http://127.0.0.1:9: cannot be sent to") for line in lines[:3])
+    assert lines[3] == "error: 2 more runs not tried"

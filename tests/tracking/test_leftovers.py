@@ -13,7 +13,8 @@ from recipe_exp.files import file_lock
 from recipe_exp.tracking import Journal, RunFolder, is_tracked, list_runs, mark_interrupted, send_leftovers
 from recipe_exp.tracking.locations import default_uri
 from recipe_exp.tracking.mlflow_store import MlflowStore
-from recipe_exp.tracking.sender import Backlog, open_run, target_of, uploader_lock_path, uploader_log_path
+from recipe_exp.tracking.sender import Backlog, open_run, target_of, uploader_log_path
+from recipe_exp.tracking.sending_lock import uploader_lock_path
 
 
 def client_of(uri: str) -> Any:

@@ -53,6 +53,8 @@ def test_every_end_says_what_to_do_next() -> None:
     stopped = notices.interrupted("base", AT, "sigterm", "python -m recipe_exp resume=x")
     assert stopped.title == "base interrupted because the machine was taken away at step 4,000 of 12,000"
     assert stopped.body == "continue with\n  python -m recipe_exp resume=x"
+    early = notices.interrupted("base", None, "sigint", "python -m recipe_exp resume=x")
+    assert early.title == "base interrupted by Ctrl-C before the first step"
     broken = notices.failed("base", None, "DataError: no recipes", None)
     assert (broken.title, broken.body) == ("base failed before the first step", "DataError: no recipes")
     assert "resume=x" in notices.failed("base", AT, "TrainingError: NaN", "python -m recipe_exp resume=x").body

@@ -235,6 +235,19 @@ def test_a_run_that_fails_says_why_and_a_hung_address_costs_two_seconds(
 
 
 @pytest.mark.slow
+def test_a_run_that_stalls_says_so(
+    endpoint: Endpoint, small_run: list[str], recipe_exp: Command, tmp_path: Path
+) -> None:
+    write_callback(tmp_path, "if result.step == 5: import time; time.sleep(120)")
+    arguments = [*small_run, "run_name=toast", "training.callbacks=[trouble:Trouble]", "tracking.notify=[LIVE]"]
+    done = recipe_exp([*arguments, "hardware.stall_timeout_minutes=0.1"], LIVE=endpoint.address)
+    assert done.returncode == 75, done.stdout + done.stderr
+    wait_for(lambda: len(endpoint.messages) > 2)
+    assert endpoint.titles[-1].startswith("toast interrupted by the stall watchdog at step ")
+    assert "toast ended without a word" not in endpoint.titles
+
+
+@pytest.mark.slow
 def test_two_processes_speak_with_one_voice_and_a_signal_is_said(
     endpoint: Endpoint, small_run: list[str], tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from recipe_exp.tracking import Journal, RunFolder, start_uploader, sync
 from recipe_exp.tracking.events import Artifact, Metrics, encode_event
 from recipe_exp.tracking.locations import default_uri
 from recipe_exp.tracking.mlflow_store import MlflowRun
-from recipe_exp.tracking.sender import uploader_lock_path
+from recipe_exp.tracking.sending_lock import uploader_lock_path
 
 
 def client_of(uri: str) -> Any:

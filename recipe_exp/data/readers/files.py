@@ -174,7 +174,7 @@ def _files_below(root: Path, suffixes: Sequence[str] | None) -> Iterator[Path]:
     def is_walked(folder: Path) -> bool:
         place = os.path.realpath(folder)
         # A link may lead back up, or out of all files; what a run wrote is no data of the next one.
-        leads_up = f"{os.path.realpath(root)}/".startswith(f"{place}/")
+        leads_up = f"{os.path.realpath(root)}/".startswith(f"{place.rstrip('/')}/")
         is_ours = any(os.path.lexists(folder / name) for name in _OWN_FILES) or folder.name.endswith(".building")
         return not (place in visited or leads_up or is_ours or f"{place}/".startswith(_NO_FOLDERS))
 

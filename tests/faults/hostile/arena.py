@@ -77,7 +77,8 @@ def _write(sandbox: Path, path: Path, content: Any) -> None:
     """Makes what a table describes.
 
     A text is a file's content, in which a lone surrogate stands for a byte that is no UTF-8. A mapping is
-    `folder`, `fifo`, `socket`, `link: TARGET`, `copy: PATH`, `replace: [OLD, NEW]` in what was copied, `absent` for what
+    `folder`, `fifo`, `socket`, `link: TARGET`, `copy: PATH`, `replace: [OLD, NEW]` in what was copied, `absent` for
+    what
     was copied and is not wanted, or a file whose bytes `_bytes` knows; `mode` sets its permissions, and `remove` takes
     what was copied away first.
     """
@@ -281,7 +282,7 @@ def _watch(audit: dict[str, list[str]]) -> None:
             if isinstance(path, str | bytes | os.PathLike):
                 # A name in a folder that is open, as `shutil.rmtree` removes it.
                 is_open = event in ("os.remove", "os.rmdir", "os.mkdir") and isinstance(folder, int) and folder >= 0
-                start = os.readlink(f"/proc/self/fd/{folder}") if is_open else ""
+                start = os.readlink(f"/proc/self/fd/{folder}") if is_open else ""  # noqa: PTH115
                 audit["writes"].append(os.path.abspath(os.path.join(start, os.fsdecode(path))))  # noqa: PTH100, PTH118
         elif event in EXECUTIONS:
             audit["executions"].append(f"{event} {arguments!r}"[:500])
