@@ -23,7 +23,6 @@ REPRESENTATIVE = (
     "prepare: tokens",
     "save: weights torn",
     "save: in place",
-    "evaluation: token",
     "journal line torn",
     "resume: samples rewritten",
 )
