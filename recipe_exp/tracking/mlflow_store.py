@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MlflowRun", "MlflowStore", "RunIdentity", "artifact_root", "default_uri", "relocate"]
 
 RUN_ID_TAG = "recipe_exp.run_id"
+_SWEEP_ID_TAG = "recipe_exp.parent_run_id"
 MAX_METRICS_PER_BATCH = 1000
 MAX_PARAMS_PER_BATCH = 100
 MAX_TAGS_PER_BATCH = 100
@@ -75,6 +76,7 @@ class RunIdentity:
         parent_run_id: our id of the sweep that it is a trial of.
         created: seconds since the epoch.
         tags: further tags.
+        is_sweep: whether runs may name it as their parent.
     """
 
     run_id: str
@@ -82,6 +84,7 @@ class RunIdentity:
     parent_run_id: str | None
     created: float
     tags: dict[str, str]
+    is_sweep: bool = False
 
 
 def is_refusal(error: Exception) -> bool:
@@ -160,26 +163,47 @@ class MlflowStore:
         return MlflowRun(self._client, run, is_local=self._is_local) if run is not None else None
 
     def find_or_create_run(self, identity: RunIdentity) -> MlflowRun:
-        """The run of this identity, created if this experiment has none that is not deleted."""
+        """The run of this identity, created if this experiment has none that is not deleted.
+
+        A sweep and its trials may arrive in any order: whichever is last ties them together.
+        """
         run = self._search(identity.run_id)
         if run is None:
+            tags = {**identity.tags, RUN_ID_TAG: identity.run_id}
+            if identity.parent_run_id is not None:
+                tags[_SWEEP_ID_TAG] = identity.parent_run_id
             with _patient():
                 run = self._client.create_run(
                     self.experiment_id,
                     start_time=round(identity.created * 1000),
-                    tags=_clean_tags({**identity.tags, RUN_ID_TAG: identity.run_id}),
+                    tags=_clean_tags(tags),
                     run_name=identity.run_name,
                 )
-        opened = MlflowRun(self._client, run, is_local=self._is_local)
-        if identity.parent_run_id is not None:
-            opened.set_parent(self.find_run(identity.parent_run_id))
-        return opened
+        parent_id = self.find_run(identity.parent_run_id) if identity.parent_run_id is not None else None
+        if parent_id is not None:
+            self._set_parent(run, parent_id)
+        if identity.is_sweep:
+            for trial in self._search_all(_SWEEP_ID_TAG, identity.run_id):
+                self._set_parent(trial, run.info.run_id)
+        return MlflowRun(self._client, run, is_local=self._is_local)
+
+    def _set_parent(self, run: Run, parent_id: str) -> None:
+        if run.data.tags.get(_PARENT_TAG) != parent_id:
+            self._client.set_tag(run.info.run_id, _PARENT_TAG, parent_id)
 
     def _search(self, run_id: str) -> Run | None:
-        runs = self._client.search_runs(
-            [self.experiment_id], filter_string=f"tags.\"{RUN_ID_TAG}\" = '{run_id}'", max_results=1
-        )
-        return runs[0] if runs else None
+        return next(self._search_all(RUN_ID_TAG, run_id), None)
+
+    def _search_all(self, tag: str, value: str) -> Iterator[Run]:
+        token = None
+        while True:
+            runs = self._client.search_runs(
+                [self.experiment_id], filter_string=f"tags.\"{tag}\" = '{value}'", page_token=token
+            )
+            yield from runs
+            token = runs.token
+            if not token:
+                return
 
     @property
     def _is_local(self) -> bool:
@@ -193,18 +217,11 @@ class MlflowRun:
     def __init__(self, client: MlflowClient, run: Run, *, is_local: bool) -> None:
         self._client = client
         self.run_id: str = run.info.run_id
-        self.parent_id: str | None = run.data.tags.get(_PARENT_TAG)
         self._status: str = run.info.status
         self._params: dict[str, str] = dict(run.data.params)
         self._metric_names: list[str] = list(run.data.metrics)
         self._artifacts_folder = local_folder(run.info.artifact_uri)
         self._is_local = is_local
-
-    def set_parent(self, mlflow_run_id: str | None) -> None:
-        """Make this a child of another run; None, of a parent that is not known yet, changes nothing."""
-        if mlflow_run_id is not None and mlflow_run_id != self.parent_id:
-            self._client.set_tag(self.run_id, _PARENT_TAG, mlflow_run_id)
-            self.parent_id = mlflow_run_id
 
     def stored_steps(self) -> SeenSteps:
         """The steps at which the server has a value of each metric."""

@@ -120,7 +120,8 @@ def place_of(store: MlflowStore, mlflow_run_id: str) -> dict[str, str]:
 
 def run_identity(record: dict[str, Any]) -> RunIdentity:
     """What MLflow is told of a run, from its `run.json`."""
-    tags = {"recipe_exp.kind": str(record.get("kind", "run")), "mlflow.user": str(record.get("user", ""))}
+    kind = str(record.get("kind", "run"))
+    tags = {"recipe_exp.kind": kind, "mlflow.user": str(record.get("user", ""))}
     if record.get("command"):
         tags["mlflow.source.name"] = " ".join(record["command"])
     return RunIdentity(
@@ -129,6 +130,7 @@ def run_identity(record: dict[str, Any]) -> RunIdentity:
         parent_run_id=record.get("parent_run_id"),
         created=float(record.get("created", 0.0)),
         tags=tags,
+        is_sweep=kind == "sweep",
     )
 
 

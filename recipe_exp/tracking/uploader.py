@@ -170,7 +170,6 @@ class Uploader:
                 self._between()
             else:
                 self._training.wait(POLL_SECONDS)
-        self._link_parent()
 
     def _send_available(self) -> bool:
         """Send the next events; False if there are none."""
@@ -251,13 +250,6 @@ class Uploader:
             # A folder that cannot be written is no reason to call the run alive.
             self._persist(partial(self._run.set_status, "interrupted", time.time()))
         return self._folder.journal_path.stat().st_size > size
-
-    def _link_parent(self) -> None:
-        """Make the run a child of its sweep, which may not have been known to MLflow at the start."""
-        parent_run_id = self._folder.read_record().get("parent_run_id")
-        if parent_run_id is not None and self._run.parent_id is None:
-            mlflow_run_id = self._persist(partial(self._store.find_run, parent_run_id))
-            self._persist(partial(self._run.set_parent, mlflow_run_id))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

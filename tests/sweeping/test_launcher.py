@@ -27,9 +27,9 @@ Mixed = tuple[Any, subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def mixed(make_bench: Callable[[], Any]) -> Mixed:
-    """Two models, each with a seed that fails and a good one, two trials at once."""
+    """Two ways to train, each with a seed that fails and a good one, two trials at once."""
     bench = make_bench()
-    grid = ("seed=choice(13,0)", "model=t5_tiny,flan_t5_small", "training.learning_rate=1e-3")
+    grid = ("seed=choice(13,0)", "training=from_scratch,full", "training.learning_rate=1e-3")
     steps = ("tracking=journal_only", "training.max_steps=60", "training.warmup_steps=1")
     return bench, bench.run("-m", *grid, "hydra.launcher.slots=2", *steps, CUDA_VISIBLE_DEVICES="4,7")
 
@@ -38,7 +38,7 @@ def test_failing_trials_leave_the_others_alone(mixed: Mixed) -> None:
     bench, done = mixed
     trials = bench.summary()["trials"]
     assert [trial["varying"] for trial in trials] == [
-        {"seed": seed, "model": model} for seed in ("13", "0") for model in ("t5_tiny", "flan_t5_small")
+        {"seed": seed, "training": training} for seed in ("13", "0") for training in ("from_scratch", "full")
     ]
     assert [trial["status"] for trial in trials] == ["failed", "failed", "finished", "finished"]
     assert [trial["step"] for trial in trials] == [None, None, 60, 60]
@@ -52,24 +52,24 @@ def test_table_names_what_varies_and_why_a_trial_failed(mixed: Mixed) -> None:
     bench, done = mixed
     lines = done.stdout.splitlines()
     header = next(line.split() for line in lines if line.lstrip().startswith("trial  "))
-    assert header == ["trial", "seed", "model", "status", "steps", "eval/loss", "time", "run", "folder"]
+    assert header == ["trial", "seed", "training", "status", "steps", "eval/loss", "time", "run", "folder"]
     row = next(line.split() for line in lines if line.split()[:1] == ["3"])
-    assert row[1:6] == ["0", "t5_tiny", "finished", "60", "0.001"]
+    assert row[1:6] == ["0", "from_scratch", "finished", "60", "0.001"]
     assert row[-1] == bench.summary()["trials"][2]["run_folder"]
     assert "trial 2 failed: recipes.jsonl: empty; give another file" in lines
-    assert any(line.startswith("trial 1/4 (seed=13,model=t5_tiny) started") for line in lines)
+    assert any(line.startswith("trial 1/4 (seed=13,training=from_scratch) started") for line in lines)
 
 
 def test_trials_are_children_named_after_what_differs(mixed: Mixed) -> None:
     bench, _ = mixed
     record, children = bench.record(), bench.children()
     assert record["kind"] == "sweep"
-    assert record["run_name"] == "seed x model"
+    assert record["run_name"] == "seed x training"
     assert [child["run_name"] for child in children] == [
-        "seed=0,model=flan_t5_small",
-        "seed=0,model=t5_tiny",
-        "seed=13,model=flan_t5_small",
-        "seed=13,model=t5_tiny",
+        "seed=0,training=from_scratch",
+        "seed=0,training=full",
+        "seed=13,training=from_scratch",
+        "seed=13,training=full",
     ]
     assert {child["parent_run_id"] for child in children} == {record["run_id"]}
     assert (bench.sweep / "trial-4.log").read_text().splitlines() == [f"step {step}" for step in range(1, 61)]

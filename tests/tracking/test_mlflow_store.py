@@ -24,8 +24,10 @@ from recipe_exp.tracking.mlflow_store import (
 )
 
 
-def identity(run_id: str = "20260101-000000-aaaa", parent_run_id: str | None = None) -> RunIdentity:
-    return RunIdentity(run_id, "small", parent_run_id, 1000.0, {"recipe_exp.kind": "run"})
+def identity(
+    run_id: str = "20260101-000000-aaaa", parent_run_id: str | None = None, is_sweep: bool = False
+) -> RunIdentity:
+    return RunIdentity(run_id, "small", parent_run_id, 1000.0, {"recipe_exp.kind": "run"}, is_sweep)
 
 
 def client_of(output_dir: Path) -> Any:
@@ -66,13 +68,17 @@ def test_nothing_is_written_outside(stored: Path, monkeypatch: pytest.MonkeyPatc
         assert experiment.artifact_location.startswith((stored / "mlartifacts").as_uri() + "/")
 
 
-def test_a_trial_is_a_child_of_its_sweep(store: MlflowStore, stored: Path) -> None:
-    early = store.find_or_create_run(identity("20260101-000000-cccc", "20260101-000000-pppp"))
-    assert early.parent_id is None
-    sweep = store.find_or_create_run(identity("20260101-000000-pppp"))
-    late = store.find_or_create_run(identity("20260101-000000-cccc", "20260101-000000-pppp"))
-    assert late.run_id == early.run_id
-    assert client_of(stored).get_run(late.run_id).data.tags["mlflow.parentRunId"] == sweep.run_id
+@pytest.mark.parametrize("first", ["sweep", "trials"])
+def test_trials_are_children_of_their_sweep_whoever_comes_first(store: MlflowStore, stored: Path, first: str) -> None:
+    sweep = identity("20260101-000000-pppp", is_sweep=True)
+    trials = [identity(f"20260101-000000-{name}", sweep.run_id) for name in ("aaaa", "bbbb")]
+    stranger = store.find_or_create_run(identity("20260101-000000-cccc", "20260101-000000-qqqq"))
+    order = [sweep, *trials] if first == "sweep" else [*trials, sweep]
+    runs = {each.run_id: store.find_or_create_run(each).run_id for each in order}
+    parent = runs.pop(sweep.run_id)
+    client = client_of(stored)
+    assert {client.get_run(run).data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent}
+    assert "mlflow.parentRunId" not in client.get_run(stranger.run_id).data.tags
 
 
 def test_metrics_of_any_number_are_stored_once(run: MlflowRun, stored: Path) -> None:

@@ -26,7 +26,6 @@ class FakeRun:
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.run_id = "mlflow-1"
-        self.parent_id: str | None = None
         self.points: list[MetricPoint] = []
         self.params: dict[str, str] = {}
         self.statuses: list[str] = []
@@ -44,22 +43,18 @@ class FakeRun:
         self._behaviour("status")
         self.statuses.append(status)
 
-    def set_parent(self, mlflow_run_id: str | None) -> None:
-        self.parent_id = mlflow_run_id
-
 
 class FakeStore:
     public_uri, experiment_id = "http://server", "1"
 
     def __init__(self, run: FakeRun) -> None:
         self.run = run
-        self.known = {"20260101-000000-pppp": "mlflow-parent"}
 
     def find_or_create_run(self, identity: object) -> FakeRun:
         return self.run
 
     def find_run(self, run_id: str) -> str | None:
-        return self.known.get(run_id)
+        return None
 
 
 class FakeTraining:
@@ -244,14 +239,6 @@ def test_a_server_that_lost_the_run_gets_all_of_it_again(folder: RunFolder, monk
     run.log_params = fail  # type: ignore[method-assign, assignment]
     upload(folder, monkeypatch, run)
     assert [p.step for p in run.points] == [1, 1, 2]
-
-
-def test_a_parent_that_is_known_late_is_linked_at_the_end(output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = RunFolder.create(output_dir, run_name="trial", command=[], parent_run_id="20260101-000000-pppp")
-    Journal(trial).status("finished")
-    run = FakeRun(Outage(0))
-    upload(trial, monkeypatch, run)
-    assert run.parent_id == "mlflow-parent"
 
 
 def test_another_process_that_wants_to_send_the_rest_waits_for_training_only(

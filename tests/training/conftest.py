@@ -96,6 +96,8 @@ def fork() -> Fork:
         child = os.fork()
         if child == 0:
             try:
+                # The pool of threads that PyTorch may have here does not live on in the child.
+                torch.set_num_threads(1)
                 function()
             except BaseException:
                 traceback.print_exc()
