@@ -95,3 +95,9 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read") as error:
         list(read_arrow(path))
     assert "\n" not in str(error.value)
+
+
+def test_library_that_runs_a_datasets_code_is_refused(hub: ModuleType) -> None:
+    hub.__version__ = "3.6.0"  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"datasets 3\.6\.0 runs a dataset's own code; pip install 'datasets>=4'"):
+        find_dataset("owner/soups")

@@ -23,13 +23,17 @@ def find_dataset(name: str) -> list[Path]:
             or a folder that `datasets.load_dataset` takes.
 
     Raises:
-        DataError: the library is not installed, or there is no such dataset here, nor a way to fetch it.
+        DataError: the library is not installed or would run a dataset's code, or there is no such dataset here, nor a
+            way to fetch it.
     """
     where = f"data.path={name}"
     try:
         import datasets
     except ImportError as error:
         raise DataError(f"{where}: data.format=huggingface needs the package datasets; pip install datasets") from error
+    if int(getattr(datasets, "__version__", "4").partition(".")[0]) < 4:
+        version = datasets.__version__
+        raise DataError(f"{where}: datasets {version} runs a dataset's own code; pip install 'datasets>=4'")
     bare, _, revision = name.partition("@")
     repository, _, configuration = bare.partition(":")
     try:
