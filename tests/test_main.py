@@ -353,7 +353,7 @@ def mistakes_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str
     [
         (["-m", "hydra.sweep.dir=/tmp/x", "seed=1,2"], "hydra.sweep.dir=/tmp/x: Hydra's own settings are fixed"),
         (["-m", "hydra.callbacks={a:{_target_:os.getcwd}}", "seed=1,2"], "Hydra's own settings are fixed"),
-        (["--info", "hydra/launcher=basic"], "Hydra's own settings are fixed"),
+        (["--info", "all", "hydra/launcher=basic"], "Hydra's own settings are fixed"),
         (["--info", "--experimental-rerun", "x.pickle"], "--experimental-rerun: does nothing here"),
         (["--cfg", "hydra", "--config-dir", "/etc"], "--config-dir: does nothing here"),
         (["--run", "--multirun"], "--run --multirun: each is a command of its own"),
