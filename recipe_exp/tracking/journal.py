@@ -53,6 +53,8 @@ class Journal:
         self._lock = threading.Lock()
         self._journal = _LineFile(folder.journal_path, drop_torn_line=False)
         self._metrics = _LineFile(folder.metrics_path, drop_torn_line=True)
+        self._rewound_step = -1
+        self._rewound_names: frozenset[str] = frozenset()
 
     def params(self, params: Mapping[str, object]) -> None:
         """Record settings; values become text, secrets are masked."""
@@ -65,11 +67,14 @@ class Journal:
         self._append(Tags(time=_now(), tags=texts))
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Record numbers at `step`, which is not negative."""
+        """Record numbers at `step`, which is not negative; what was there when the run was rewound to it stays."""
         if step < 0:
             raise ValueError(f"step={step}: must not be negative")
         now = _now()
-        values = {name: float(value) for name, value in metrics.items()}
+        known = self._rewound_names if step == self._rewound_step else frozenset()
+        values = {name: float(value) for name, value in metrics.items() if name not in known}
+        if metrics and not values:
+            return
         encoded = {name: encode_metric(value) for name, value in values.items()}
         entry = _encoder.encode(
             {
@@ -130,11 +135,16 @@ class Journal:
             self._metrics.sync()
 
     def rewind(self, step: int) -> None:
-        """Go on from a checkpoint at `step`: `metrics.jsonl` keeps only what was logged up to it."""
+        """Go on from a checkpoint at `step`: `metrics.jsonl` keeps only what was logged up to it.
+
+        What was logged at `step` may come again, as when an evaluation that an interruption gave up was made by a
+        process that was killed before it saved.
+        """
         self._append(Rewind(time=_now(), step=step))
         with self._lock:
             self._metrics.sync()
-            _keep_entries_up_to(self._folder.metrics_path, step)
+            self._rewound_step = step
+            self._rewound_names = _keep_entries_up_to(self._folder.metrics_path, step)
             # The open file is the one that was replaced.
             self._metrics.close()
             self._metrics = _LineFile(self._folder.metrics_path, drop_torn_line=True)
@@ -277,9 +287,12 @@ class _LineFile:
         return 0
 
 
-def _keep_entries_up_to(path: Path, step: int) -> None:
+def _keep_entries_up_to(path: Path, step: int) -> frozenset[str]:
+    """Returns the names of what was logged at `step`."""
     kept = [line for line in path.read_bytes().splitlines(keepends=True) if _step_of(line) <= step]
     write_atomically(path, b"".join(kept))
+    last = (msgspec.json.decode(line).get("metrics", {}) for line in kept if _step_of(line) == step)
+    return frozenset(name for metrics in last for name in metrics)
 
 
 def _step_of(line: bytes) -> int:

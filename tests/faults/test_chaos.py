@@ -23,6 +23,7 @@ REPRESENTATIVE = (
     "prepare: tokens",
     "save: weights torn",
     "save: in place",
+    "evaluation: token",
     "journal line torn",
     "resume: samples rewritten",
 )

@@ -169,7 +169,6 @@ def test_a_signal_in_the_last_save_finds_the_run_finished(
     assert_same(read_outcome(tmp_path), whole.outcome)
 
 
-@pytest.mark.faults_full
 def test_an_evaluation_that_was_given_up_is_made_once_however_often_the_run_stops(
     fork_server: ForkServer, command: list[str], whole: Whole, tmp_path: Path
 ) -> None:

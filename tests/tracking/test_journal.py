@@ -109,6 +109,24 @@ def test_rewinding_abandons_what_came_after_the_checkpoint(folder: RunFolder) ->
     assert [(p.step, p.value) for p in metric_points(events)] == [(10, 10.0), (20, 20.0), (30, 30.0)]
 
 
+def test_what_is_measured_again_at_the_checkpoint_is_recorded_once(folder: RunFolder) -> None:
+    first = Journal(folder)
+    first.metrics(20, {"train/loss": 2.0})
+    first.metrics(20, {"eval/loss": 3.0, "eval/bleu": 1.0})
+    first.close()
+    second = Journal(folder)
+    second.rewind(20)
+    second.metrics(20, {"eval/loss": 3.0, "eval/bleu": 1.0})
+    second.metrics(20, {"eval/loss": 3.0, "eval/rouge1": 0.5})
+    second.metrics(21, {"eval/loss": 4.0})
+    assert [(entry["step"], entry["metrics"]) for entry in metric_entries(folder)] == [
+        (20, {"train/loss": 2.0}),
+        (20, {"eval/loss": 3.0, "eval/bleu": 1.0}),
+        (20, {"eval/rouge1": 0.5}),
+        (21, {"eval/loss": 4.0}),
+    ]
+
+
 def test_a_full_disk_delays_lines_and_keeps_their_order(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(folder)
     write = os.write
