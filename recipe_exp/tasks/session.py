@@ -146,7 +146,7 @@ def open_session(config: ExperimentConfig, existing: Path | None) -> Iterator[Ru
 @contextmanager
 def _execution(config: ExperimentConfig, existing: Path | None, notifier: Notifier | None) -> Iterator[RunSession]:
     folder = RunFolder.open(existing) if existing is not None else _create(config)
-    with _disk_faults_in_one_line(config, folder), folder.lock():
+    with _nothing_unbegun(folder), _disk_faults_in_one_line(config, folder), folder.lock():
         before: Status = folder.read_record().get("status", "failed")
         session = RunSession(folder, Journal(folder), notifier=notifier)
         try:
@@ -204,6 +204,17 @@ def _notifier(names: Sequence[str]) -> Iterator[Notifier | None]:
         yield notifier
     finally:
         notifier.close()
+
+
+@contextmanager
+def _nothing_unbegun(folder: RunFolder) -> Iterator[None]:
+    """Leaves no folder of a run that a signal ended before there was anything to continue."""
+    try:
+        yield
+    except Interrupted:
+        if not folder.config_path.is_file():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -22,6 +22,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 _PREFIX = "step-"
 _TEMPORARY = ".partial"
+_REPLACED = ".replaced"
 # Room for what stands beside the tensors: state, model configuration and tokenizer.
 _SMALL_FILES_BYTES = 4 * 1024**2
 
@@ -87,9 +88,12 @@ def write_checkpoint(
         if describe is not None:
             describe(temporary)
         Manifest.of_files(temporary, step, sorted(file.name for file in temporary.iterdir())).write()
-        _remove(final)
+        replaced = folder / f"{final.name}{_REPLACED}"
+        if final.is_dir():
+            final.rename(replaced)
         temporary.rename(final)
         flush_to_disk(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
@@ -189,8 +193,17 @@ def newest_sound(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Removes what an interrupted save or removal left aside and returns the paths."""
-    leftovers = list(folder.glob(f"{_PREFIX}*{_TEMPORARY}")) if folder.is_dir() else []
+    """Removes what an interrupted save or removal left aside and returns the paths.
+
+    A checkpoint that was to be replaced, but was not yet, gets its name back.
+    """
+    if not folder.is_dir():
+        return []
+    for path in folder.glob(f"{_PREFIX}*{_REPLACED}"):
+        final = path.with_name(path.name.removesuffix(_REPLACED))
+        if not final.exists():
+            path.rename(final)
+    leftovers = [path for ending in (_TEMPORARY, _REPLACED) for path in folder.glob(f"{_PREFIX}*{ending}")]
     for path in leftovers:
         shutil.rmtree(path, ignore_errors=True)
     return leftovers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import Enum
@@ -12,6 +13,8 @@ from types import TracebackType
 from recipe_exp.errors import ExitCode
 from recipe_exp.signals import ENDING_SIGNALS, Interrupted, handling
 from recipe_exp.tracking import Status
+
+_REPEAT_SECONDS = 1.0
 
 
 class StopReason(Enum):
@@ -57,7 +60,8 @@ _REASONS = {ExitCode.SIGINT: StopReason.SIGINT, ExitCode.SIGTERM: StopReason.SIG
 class Lifecycle:
     """Turns the ending signals into a stop after the present step, and remembers why the run ended.
 
-    A second signal ends the process at once; the last complete checkpoint stays. Handlers are only set in a process's
+    A second signal ends the process at once; the last complete checkpoint stays. With several processes it counts as a
+    second one only after a second. Handlers are only set in a process's
     main thread, so a run inside a notebook's thread is stopped by its own means.
 
     Args:
@@ -73,7 +77,7 @@ class Lifecycle:
         self.error: BaseException | None = None
         # What this process alone was asked: a signal may arrive while the processes still talk about the step before.
         self._asked = StopReason.FINISHED
-        self._was_signalled = False
+        self._signalled_at: float | None = None
         self._is_interruptible = False
         self._agree = agree
         self._order = list(StopReason)
@@ -143,9 +147,12 @@ class Lifecycle:
 
     def _on_signal(self, number: int) -> None:
         exit_code = ENDING_SIGNALS[signal.Signals(number)]
-        if self._was_signalled:
+        if self._signalled_at is not None:
+            # What reaches every process of a job reaches a worker twice: once from whoever started it.
+            if self._agree is not None and time.monotonic() - self._signalled_at < _REPEAT_SECONDS:
+                return
             os._exit(exit_code)
-        self._was_signalled = True
+        self._signalled_at = time.monotonic()
         self.stop(_REASONS[exit_code])
         if self._is_interruptible:
             self._raise(self._asked)

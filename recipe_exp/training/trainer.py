@@ -129,6 +129,11 @@ class Trainer:
         """Asks for a checkpoint once every callback has heard of the present step."""
         self._is_save_due = True
 
+    @property
+    def is_save_due(self) -> bool:
+        """Whether a checkpoint has been asked for since the last one."""
+        return self._is_save_due
+
     def save(self) -> None:
         """Saves the present position."""
         self._is_save_due = False

@@ -32,7 +32,7 @@ from recipe_exp.files import is_locked
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 UNFINISHED = 75
 PRINTED = re.compile(r"^ *python -m recipe_exp (resume=.*)$", re.MULTILINE)
-HALF_DONE = re.compile(r"\.(partial|tmp|building|previous)(/|$)|/seen\.sqlite|file_hashes\.json\.")
+HALF_DONE = re.compile(r"\.(partial|tmp|previous)(/|$)|file_hashes\.json\.")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,6 @@ class Moment:
 
 
 PHASES = {
-    "start": Moment(r"opened .*/run\.lock$"),
     "data preparation": Moment(r"opened .*\.building/\w+/tokens", 2),
     "tokenizer": Moment(r"os\.mkdir .*\.building/tokenizer"),
     "model build": Moment(r"call build$"),
@@ -166,6 +165,19 @@ def test_a_signal_in_the_last_save_finds_the_run_finished(
     trigger = Trigger(r"opened .*/step-00000030\.partial/manifest\.json$", 1, signal.SIGTERM)
     attempt = fork_server.attempt(command, tmp_path, triggers=[trigger])
     assert attempt.code == 0, attempt.last_words
+    assert_same(read_outcome(tmp_path), whole.outcome)
+
+
+@pytest.mark.parametrize("number", EXIT_CODES)
+def test_a_signal_before_a_run_has_begun_leaves_no_folder(
+    fork_server: ForkServer, command: list[str], whole: Whole, tmp_path: Path, number: signal.Signals
+) -> None:
+    taking_the_lock = Moment(r"opened .*/run\.lock$").trigger(number, whole.attempt)
+    attempt = fork_server.attempt(command, tmp_path, triggers=[taking_the_lock])
+    assert (attempt.code, attempt.is_hung) == (EXIT_CODES[number], False), attempt.last_words
+    assert attempt.last_words.endswith("interrupted\n")
+    assert not list((tmp_path / "outputs/runs").iterdir())
+    assert fork_server.attempt(command, tmp_path).code == 0
     assert_same(read_outcome(tmp_path), whole.outcome)
 
 

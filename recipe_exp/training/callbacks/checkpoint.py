@@ -93,6 +93,8 @@ class CheckpointCallback(Callback):
 
     def on_train_begin(self, trainer: Trainer) -> None:
         """The position that a run starts from is saved already, but an interruption may have come before its model."""
+        if trainer.is_save_due:
+            trainer.save()
         self._saved_step = trainer.state.step
         if not is_main_process():
             return

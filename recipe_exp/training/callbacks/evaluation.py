@@ -45,9 +45,11 @@ class EvaluationCallback(Callback):
         self._owed: Owed | None = None
 
     def on_train_begin(self, trainer: Trainer) -> None:
-        """Makes the evaluation that an interruption gave up."""
+        """Makes the evaluation that an interruption gave up, and has the position saved with what came of it."""
         if self._owed is not None:
             self._do(trainer, self._owed)
+            if self._owed is None:
+                trainer.request_save()
 
     def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
         """Evaluates, or only writes samples, when it is time."""
@@ -116,6 +118,10 @@ class EarlyStoppingCallback(Callback):
         self.best: float | None = None
         self.num_without_gain = 0
 
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Ends a run that was killed between its last checkpoint and its end."""
+        self._stop_if_due(trainer)
+
     def on_validation_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
         """Counts evaluations without improvement."""
         value = metrics.get(self.metric.name, float("nan"))
@@ -123,6 +129,9 @@ class EarlyStoppingCallback(Callback):
             self.best, self.num_without_gain = value, 0
             return
         self.num_without_gain += 1
+        self._stop_if_due(trainer)
+
+    def _stop_if_due(self, trainer: Trainer) -> None:
         if self.num_without_gain >= self.patience:
             trainer.stop(StopReason.EARLY_STOPPING)
 
