@@ -1,8 +1,8 @@
 """Show what the readers make of a folder of files: `read_formats.py PATH [PATH ...]`, with `--files` one line a file.
 
 Each file is read by itself, of whatever name, and counted: its format, the records in it, the recipes that come out,
-and the rejected ones by reason. Duplicates are those within a file. What is said of a file that is refused as a whole
-stands in place of the reasons.
+and the rejected ones by reason. Duplicates are those within a file that have the same title and ingredients. What is
+said of a file that is refused as a whole stands in place of the reasons.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.contents import open_contents
-from recipe_exp.data.corpus import Corpus
+from recipe_exp.data.intake import Accepted, Intake, LeftOut
+from recipe_exp.data.intake_stage import IntakeCounts
 from recipe_exp.errors import DataError
 
 REFUSED = "(refused)"
@@ -49,18 +50,21 @@ def files_in(paths: Sequence[Path]) -> Iterator[Path]:
 def read(file: Path, folder: Path) -> tuple[str, Counts]:
     """Returns the name of the file's format, and its counts."""
     counts = Counts(num_files=1)
+    intake_counts, keys = IntakeCounts(), Counter[int]()
     try:
         config = DataConfig(path=str(file))
         contents = open_contents(config, folder)
-        corpus = Corpus(config, folder)
-        for _ in corpus.examples(contents.rows()):
-            pass
+        for outcome in Intake(config).take(contents.rows()):
+            if isinstance(outcome, LeftOut):
+                intake_counts.add(outcome)
+            elif isinstance(outcome, Accepted):
+                keys[outcome.key] += 1
     except DataError as error:
         counts.reasons[str(error).removeprefix("data.path=").removeprefix(f"{file}: ")] += 1
         return REFUSED, counts
-    report = corpus.report
-    counts.num_records, counts.num_duplicates = report.num_records, report.num_duplicates
-    counts.num_recipes = sum(report.num_examples.values())
+    counts.num_recipes, counts.num_duplicates = len(keys), keys.total() - len(keys)
+    report = intake_counts.report({"train": keys.total(), "validation": 0, "test": 0})
+    counts.num_records = report.num_records
     counts.reasons.update(report.rejected)
     return next((known.name for known in contents.formats if known), REFUSED), counts
 

@@ -29,7 +29,7 @@ Fine-tune T5 models on recipes.
   python -m recipe_exp [task=NAME] [group=option ...] [key=value ...]
 
   python -m recipe_exp                                      train a tiny model on generated recipes
-  python -m recipe_exp data=jsonl data.path=recipes/        on one's own
+  python -m recipe_exp data=files data.path=recipes/        on one's own
   python -m recipe_exp model=flan_t5_xxl training=lora      another model, another way to tune it
   python -m recipe_exp -m training.learning_rate=1e-4,1e-3  a sweep; or a ready one: sweeps=learning_rate
   python -m recipe_exp task=generate task.run=latest 'task.prompts=["Write a recipe for pancakes."]'

@@ -84,10 +84,11 @@ def ended_with_parent() -> Callable[[], None]:
     The kernel ties this to the thread that starts the child, which therefore has to live as long as the child does.
     """
     parent_id = os.getpid()
+    return lambda: end_with_parent(parent_id, signal.SIGTERM)
 
-    def ask() -> None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent_id:  # it died before the kernel was asked
-            os._exit(ENDING_SIGNALS[signal.SIGTERM])
 
-    return ask
+def end_with_parent(parent_id: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Has the kernel send a signal to this process when its parent dies; see `ended_with_parent`."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent_id:  # it died before the kernel was asked
+        os._exit(ENDING_SIGNALS[signal.SIGTERM])

@@ -104,3 +104,5 @@ def _texts(value: object) -> Iterator[str]:
         yield value
     elif isinstance(value, tuple):
         yield from (item for item in value if isinstance(item, str))
+    elif isinstance(value, dict):
+        yield from (item for pair in value.items() for item in pair if isinstance(item, str))

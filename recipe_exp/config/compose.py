@@ -258,15 +258,17 @@ def _resolve(node: DictConfig, prefix: str = "") -> tuple[dict[str, Any], dict[s
     """Returns plain data without Hydra's own and without missing values, and what is wrong with interpolations."""
     data: dict[str, Any] = {}
     mistakes: dict[str, str] = {}
-    for name in map(str, node):
+    for entry in list[Any](node):
+        # A key that YAML reads as a number is text where texts are keys.
+        name = str(entry)
         key = f"{prefix}{name}"
         if key == "hydra":
             continue
         try:
-            is_interpolation = OmegaConf.is_interpolation(node, name)
-            if not is_interpolation and OmegaConf.is_missing(node, name):
+            is_interpolation = OmegaConf.is_interpolation(node, entry)
+            if not is_interpolation and OmegaConf.is_missing(node, entry):
                 continue
-            value = node[name]
+            value = node[entry]
             if isinstance(value, DictConfig) and not is_interpolation:
                 data[name], inner = _resolve(value, f"{key}.")
                 mistakes |= inner

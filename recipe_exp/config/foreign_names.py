@@ -56,9 +56,11 @@ _BEST_METRIC = Answer("evaluation.best_metric")
 _BEST_MODE = Answer("evaluation.best_mode", "min or max")
 _SOURCE = Answer("data.max_source_tokens")
 _TARGET = Answer("data.max_target_tokens")
-_DATA = Answer("data.path", "with data=jsonl")
+_DATA = Answer("data.path", "with data=files")
 _VALIDATION = Answer("data.validation_fraction", "validation recipes are chosen by a hash of their title")
 _TEST = Answer("data.test_fraction", "test recipes are chosen by a hash of their title")
+_PROMPT = Answer("data.prompt", "a template's name, or a text with {title} and {ingredients}")
+_CURRICULUM = Answer("training.curriculum")
 _EXAMPLES = Answer("data.max_examples")
 _COLUMNS = Answer(None, "a record has title, ingredients and instructions, or input and output")
 _BF16 = Answer("training.precision=bf16")
@@ -177,7 +179,7 @@ TRANSFORMERS: dict[str, Answer] = {
     "text_column": _COLUMNS,
     "summary_column": _COLUMNS,
     "remove_unused_columns": _COLUMNS,
-    "source_prefix": Answer("data.prompt"),
+    "source_prefix": _PROMPT,
     "max_source_length": _SOURCE,
     "max_target_length": _TARGET,
     "val_max_target_length": _TARGET,
@@ -336,7 +338,7 @@ OLD_SECTIONS: dict[str, Answer] = {
     "dataset.validation_fraction": _VALIDATION,
     "dataset.validation_split": _VALIDATION,
     "dataset.test_split": _TEST,
-    "dataset.prompt": Answer("data.prompt"),
+    "dataset.prompt": _PROMPT,
     "dataset.cache_dir": Answer("data.cache_dir"),
     "dataset.num_workers": _WORKERS,
     "dataset.shuffle": Answer(None, "every epoch is a permutation of its own, drawn from seed"),
@@ -369,7 +371,14 @@ OLD_SECTIONS: dict[str, Answer] = {
     "system.compile": _COMPILE,
 }
 """Keys of the old system's configuration files, with their sections."""
-FOREIGN_NAMES = TRANSFORMERS | PEFT | OLD_FLAGS | OLD_SECTIONS
+OTHERS: dict[str, Answer] = {
+    "prompt_template": _PROMPT,
+    "prompt_templates": Answer("data.prompts", "templates with weights; those of one's own are named in data.templates"),
+    "curriculum_learning": _CURRICULUM,
+    "curriculum_sampling": _CURRICULUM,
+}
+"""Keys that several other tools have."""
+FOREIGN_NAMES = TRANSFORMERS | PEFT | OLD_FLAGS | OLD_SECTIONS | OTHERS
 
 
 def answer(key: str, *, is_whole: bool = False) -> Answer | None:

@@ -28,6 +28,7 @@ _PHRASES = {
     "string_too_short": "must not be empty",
     "too_long": "must hold at most {max_length} texts; longer lists belong in a file",
     "tuple_type": "must be a list such as [a,b]",
+    "dict_type": "must be a mapping such as {{title:1}}",
     "literal_error": "must be one of {expected}",
     "model_type": "must be a section of keys",
     "model_attributes_type": "must be a section of keys",
@@ -76,7 +77,7 @@ def dotted_key(location: tuple[int | str, ...]) -> str:
         is_type_tag = isinstance(part, str) and (
             part in ("int", "str", "float") or part.startswith(("constrained", "literal["))
         )
-        if not (previous in _UNIONS or is_type_tag or isinstance(part, int)):
+        if not (previous in _UNIONS or is_type_tag or isinstance(part, int) or part == "[key]"):
             parts.append(str(part))
     return ".".join(parts)
 
@@ -84,7 +85,7 @@ def dotted_key(location: tuple[int | str, ...]) -> str:
 def show_setting(key: str, value: Any) -> str:
     """Returns `key=value` for a message, without the value if the key's name is that of a secret."""
     shown = MASK if _holds_secrets(key) else show_value(value)
-    return f"{in_one_line(key)}={shown}"
+    return f"{in_one_line(redact(key[:_MAX_READ_CHARACTERS]))}={shown}"
 
 
 def show_line(line: str) -> str:

@@ -20,6 +20,7 @@ from recipe_exp.config.experiment import CONTRADICTION, ExperimentConfig
 from recipe_exp.config.foreign_names import answer
 from recipe_exp.config.groups import GLOBAL_GROUPS
 from recipe_exp.config.messages import dotted_key, grouped_by_key, in_one_line, lines_of, show_line, show_setting
+from recipe_exp.config.relevance import MAPPING_KEYS
 from recipe_exp.secrets import find_secret, is_secret_name
 
 _PACKAGE_HEADER = "# @package _global_"
@@ -283,6 +284,9 @@ def _remedy(key: str, known: Sequence[str], options: Mapping[str, Sequence[str]]
     group = key.replace(".", "/")
     same_name = [name for name in known if "." in key and name.rpartition(".")[2] == last]
     inner = [name for name in known if name.startswith(f"{key}.")]
+    mapping = next((name for name in MAPPING_KEYS if key.startswith(f"{name}.")), None)
+    if mapping:
+        return f"a part of one value; write the whole, such as {mapping}={{{key.removeprefix(f'{mapping}.')}:...}}"
     foreign = answer(key, is_whole=bool(same_name))
     if foreign:
         return f"no such key; {foreign}"

@@ -51,6 +51,8 @@ FIXED_KEYS = (
     "training.optimizer.kind",
 )
 """Keys, and a section, that no permission covers: the weights and moments of a checkpoint fit no other value."""
+MAPPING_KEYS = ("data.prompts", "data.templates")
+"""Keys whose value is a mapping, which is compared as a whole."""
 FACTS = ("data", "tokenizer", "tokens", "base", "precision", "num_processes", "device")
 """What is compared beside the keys when a run is continued.
 
@@ -84,9 +86,9 @@ class Difference:
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted key, value) of nested plain data."""
+    """Yields (dotted key, value) of nested plain data; what is a mapping by its nature is one value."""
     for name, value in data.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and f"{prefix}{name}" not in MAPPING_KEYS:
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

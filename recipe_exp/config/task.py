@@ -17,10 +17,13 @@ class TrainTask(Section):
 
 
 class PrepareTask(Section):
-    """Read, clean and tokenize the recipes into the cache that training opens, and stop."""
+    """Read, clean, divide and tokenize the recipes into the cache that training opens, and stop."""
 
     kind: Literal["prepare"] = "prepare"
     """Selects this task."""
+    output: Text | None = None
+    """Folder for the splits, the list of what was left out and the data card; `data=prepared data.path=FOLDER` trains on
+    it on any machine. Null leaves them in the cache."""
 
 
 class EvaluateTask(Section):
@@ -107,7 +110,7 @@ class CleanTask(Section):
     """Run folders, ids or names, or folders of single checkpoints; empty takes every run that `what` may touch."""
     what: Literal["checkpoints", "runs", "leftovers", "caches"] = "checkpoints"
     """What is freed: `checkpoints` of finished runs but the best, whole `runs` that are named, `leftovers` of saves and
-    builds that were interrupted, token `caches` that no run under `output_dir` was trained on."""
+    builds that were interrupted, `caches` of tokens and prepared data that no run under `output_dir` was trained on."""
     delete: bool = False
     """Delete it. False shows what would go."""
 

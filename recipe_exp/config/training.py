@@ -124,6 +124,9 @@ class TrainingConfig(Section):
     """Passes over the training split; `max_steps` may end the run earlier."""
     max_steps: Count | None = None
     """Steps after which the run ends; the smaller of this and `num_epochs` wins."""
+    curriculum: Literal["none", "short_first", "quality_first"] = "none"
+    """Order of the first epoch: `short_first` begins with recipes of few target tokens, `quality_first` with those of
+    high quality scores, both with much noise. Later epochs are uniform, as all are with `none`."""
     stop_after_hours: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Save, mark the run as interrupted and stop with exit code 75 after this many hours; `resume=latest` goes on."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-4

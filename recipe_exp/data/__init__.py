@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recipe_exp.data.cache import TokenCache, build_or_open_cache
+    from recipe_exp.data.cache import TokenCache, build_or_open_cache, open_or_prepare
     from recipe_exp.data.cache_card import CacheCard, SplitCard
-    from recipe_exp.data.corpus import SPLITS, Corpus, CorpusReport, Split, split_of
+    from recipe_exp.data.corpus_report import CorpusReport
     from recipe_exp.data.example import Example
     from recipe_exp.data.loader import (
         IGNORED_LABEL,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recipe_exp.data.readers.files import find_files
     from recipe_exp.data.readers.jsonl import read_jsonl
     from recipe_exp.data.sample import sample_recipes
+    from recipe_exp.data.split import SPLITS, Split, split_of
     from recipe_exp.data.token_files import TokenSplit
     from recipe_exp.data.tokenizer import RecipeTokenizer
     from recipe_exp.data.vocabulary import train_unigram
@@ -36,7 +37,6 @@ __all__ = [
     "SPLITS",
     "TEMPLATES",
     "CacheCard",
-    "Corpus",
     "CorpusReport",
     "Example",
     "MicroBatch",
@@ -55,6 +55,7 @@ __all__ = [
     "make_example",
     "make_micro_batch",
     "make_window",
+    "open_or_prepare",
     "parse_prompt",
     "plan_micro_batches",
     "read_jsonl",
@@ -64,9 +65,9 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "cache": ("TokenCache", "build_or_open_cache"),
+    "cache": ("TokenCache", "build_or_open_cache", "open_or_prepare"),
     "cache_card": ("CacheCard", "SplitCard"),
-    "corpus": ("SPLITS", "Corpus", "CorpusReport", "Split", "split_of"),
+    "corpus_report": ("CorpusReport",),
     "example": ("Example",),
     "loader": (
         "IGNORED_LABEL",
@@ -82,6 +83,7 @@ _NAMES_BY_MODULE = {
     "readers.files": ("find_files",),
     "readers.jsonl": ("read_jsonl",),
     "sample": ("sample_recipes",),
+    "split": ("SPLITS", "Split", "split_of"),
     "token_files": ("TokenSplit",),
     "tokenizer": ("RecipeTokenizer",),
     "vocabulary": ("train_unigram",),

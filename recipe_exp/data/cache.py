@@ -1,19 +1,19 @@
-"""The token cache: built once for a fingerprint, then mapped into memory by every run that needs it."""
+"""Prepared data and the token cache: made once for a fingerprint, then opened by every run that needs them."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
 from recipe_exp.config.data import DataConfig
+from recipe_exp.data import prepared as prepared_folder
 from recipe_exp.data.cache_builder import (
     TOKENIZER_FOLDER,
     CacheRequest,
@@ -21,22 +21,34 @@ from recipe_exp.data.cache_builder import (
     build_cache,
     refuse_wide_vocabulary,
 )
-from recipe_exp.data.cache_card import CacheCard, Identity, fingerprint_of, read_card
-from recipe_exp.data.contents import open_contents
-from recipe_exp.data.corpus import CORPUS_VERSION, REJECTS_FILE, CorpusReport, Split
-from recipe_exp.data.prompts import find_template
+from recipe_exp.data.cache_card import CacheCard, read_card
+from recipe_exp.data.card_file import Identity, fingerprint_of, is_unchanged
+from recipe_exp.data.contents import Contents, open_contents
+from recipe_exp.data.corpus_report import REJECTS_FILE, CorpusReport
+from recipe_exp.data.preparation import CORPUS_VERSION, PreparationRequest, prepare
+from recipe_exp.data.prepared import PreparedCard, PreparedData, counted, read_prepared_card
+from recipe_exp.data.prompts import PromptMix, find_prompts
+from recipe_exp.data.split import Split
 from recipe_exp.data.token_files import StoredExamples, TokenSplit
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.errors import DataError
 
 # Part of every cache's address: raise it when the files of a cache change their meaning.
-CACHE_FORMAT_VERSION = 1
+CACHE_FORMAT_VERSION = 3
 # Likewise, for a tokenizer trained with the cache: raise it when the same texts would be encoded otherwise.
 TOKENIZER_TRAINING_VERSION = 1
 
-# Where the data lies, how it is packed and what is tolerated leave the tokens as they are.
-_KEYS_WITHOUT_EFFECT_ON_TOKENS = {"format", "path", "max_rejected_fraction", "cache_dir"}
+# What decides the splits besides what the files hold; the rest of `data` leaves them as they are.
+_KEYS_OF_PREPARATION = {
+    "min_quality_score",
+    "validation_fraction",
+    "test_fraction",
+    "max_examples",
+    "language",
+    "duplicates",
+}
 _FOLDER_NAME_CHARACTERS = 32
+_Card = TypeVar("_Card", PreparedCard, CacheCard)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -46,27 +58,40 @@ class TokenCache:
     Attributes:
         folder: where its files are; nothing in it may be changed.
         card: what it is and holds.
+        prepared: the splits that were tokenized.
+        prompts: how its examples are prompted.
     """
 
-    def __init__(self, folder: Path, card: CacheCard, tokenizer: RecipeTokenizer | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        card: CacheCard,
+        prepared: PreparedData,
+        prompts: PromptMix,
+        tokenizer: RecipeTokenizer | None = None,
+    ) -> None:
         self.folder = folder
         self.card = card
+        self.prepared = prepared
+        self.prompts = prompts
         self._given_tokenizer = tokenizer
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that decides the tokens: contents, settings of `data`, tokenizer."""
+        """Hash of everything that decides the tokens: splits, prompts, limits, tokenizer."""
         return self.card.fingerprint
 
     @property
     def data_fingerprint(self) -> str:
-        """Hash of the contents of the data files, or of the sample's version and size."""
+        """Hash of the splits, the same on every machine."""
         return self.card.data_fingerprint
 
     @property
     def report(self) -> CorpusReport:
         """What became of the records."""
-        return self.card.report
+        if self.prepared.card is None:
+            return counted({split: card.num_examples for split, card in self.card.splits.items()})
+        return self.prepared.report
 
     @cached_property
     def tokenizer(self) -> RecipeTokenizer:
@@ -75,11 +100,18 @@ class TokenCache:
 
     def split(self, split: Split) -> TokenSplit:
         """Returns the tokens of one split."""
-        return TokenSplit(self.folder / split, self.card.pad_id)
+        num_prompts = len(self.prompts.templates) if split == "train" else 1
+        return TokenSplit(self.folder / split, self.card.pad_id, num_prompts)
 
-    def examples(self, split: Split) -> StoredExamples:
-        """Returns the texts of one split, in the order of its tokens; they are read when they are asked for."""
-        return StoredExamples(self.folder / split)
+    def examples(self, split: Split, prompt: int = 0) -> StoredExamples:
+        """Returns the texts of one split, in the order of its tokens; they are read when they are asked for.
+
+        Args:
+            split: which one.
+            prompt: which of the prompts of training; the other splits have one.
+        """
+        template = self.prompts.templates[prompt] if split == "train" else self.prompts.held_out
+        return StoredExamples(self.folder / split, self.prepared.path(split), template)
 
 
 def build_or_open_cache(
@@ -91,7 +123,7 @@ def build_or_open_cache(
     num_workers: int | Literal["auto"] = "auto",
     progress: Progress | None = None,
 ) -> TokenCache:
-    """Returns the cache of a `data` section and a tokenizer; it is built if there is none yet.
+    """Returns the cache of a `data` section and a tokenizer; what there is not yet is made.
 
     Processes that ask for the same cache at the same time share one build. A damaged cache is built again.
 
@@ -100,11 +132,11 @@ def build_or_open_cache(
         cache_dir: the folder of all caches; made if it is missing.
         tokenizer: the tokenizer of the model, or None to train one on the training split.
         vocab_size: pieces of the tokenizer to train; None with a given tokenizer.
-        num_workers: threads that tokenize; `auto` takes every core that this process may use.
-        progress: called now and then with a stage's name and how many examples it has done.
+        num_workers: processes that clean, and threads that tokenize; `auto` takes every core that this process may use.
+        progress: called now and then with a stage's name and how many rows or examples it has done.
 
     Raises:
-        ConfigError: `data.path` is missing, or `data.prompt` is no template.
+        ConfigError: `data.path` is missing, or `data.prompt`, `data.prompts` or `data.templates` holds no template.
         DataError: the data cannot be read, too much of it was rejected, or the cache cannot be written.
         ModelError: the vocabulary does not fit into 16 bits.
         ValueError: both a tokenizer and a vocabulary size are given, or neither.
@@ -112,40 +144,84 @@ def build_or_open_cache(
     if (tokenizer is None) == (vocab_size is None):
         raise ValueError("either a tokenizer or the vocabulary size of one to train")
     refuse_wide_vocabulary(tokenizer.vocab_size if tokenizer else vocab_size or 0)
-    threads = _num_cores() if num_workers == "auto" else num_workers
-    request = CacheRequest(config, tokenizer, vocab_size, threads, progress or _no_progress)
+    workers = _num_cores() if num_workers == "auto" else num_workers
+    prompts = find_prompts(config)
+    request = CacheRequest(config, prompts, tokenizer, vocab_size, workers, progress or _no_progress)
+    prepared = open_or_prepare(config, cache_dir=cache_dir, num_workers=workers, progress=progress)
+    with _write_errors_in_one_line(cache_dir):
+        folder, card = _open_or_build(request, prepared, cache_dir)
+    return TokenCache(folder, card, prepared, prompts, tokenizer)
+
+
+def open_or_prepare(
+    config: DataConfig, *, cache_dir: Path, num_workers: int, progress: Progress | None = None
+) -> PreparedData:
+    """Returns the splits of a `data` section; they are made if there are none yet.
+
+    Args:
+        config: the `data` section; its `cache_dir` is not looked at.
+        cache_dir: the folder of all caches; made if it is missing.
+        num_workers: processes that clean.
+        progress: called now and then with a stage's name and how many rows it has done.
+
+    Raises:
+        ConfigError: `data.path` is missing.
+        DataError: the data cannot be read, too much of it was rejected, or nothing can be written.
+    """
     with _write_errors_in_one_line(cache_dir):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        folder, card = _open_or_build(request, cache_dir)
-    card.report.check(config.max_rejected_fraction, folder / REJECTS_FILE)
-    return TokenCache(folder, card, tokenizer)
+        if config.format == "prepared":
+            return prepared_folder.open_folder(config.path or "", cache_dir, is_verified=config.verify)
+        contents = open_contents(config, cache_dir)
+        prepared = _open_or_prepare(config, contents, cache_dir, num_workers, progress or _no_progress)
+    prepared.report.check(config.max_rejected_fraction, prepared.folder / REJECTS_FILE)
+    return prepared
 
 
-def _open_or_build(request: CacheRequest, cache_dir: Path) -> tuple[Path, CacheCard]:
-    contents = open_contents(request.config, cache_dir)
-    identity = _identity(request, contents.fingerprint)
-    folder = cache_dir / fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]
-    card = read_card(folder)
+def _open_or_prepare(
+    config: DataConfig, contents: Contents, cache_dir: Path, num_workers: int, progress: Progress
+) -> PreparedData:
+    identity: Identity = {
+        **config.model_dump(mode="json", include=_KEYS_OF_PREPARATION),
+        "contents": contents.fingerprint,
+        "corpus_version": CORPUS_VERSION,
+    }
+    folder = cache_dir / f"prepared-{fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]}"
+    card = _intact(folder, read_prepared_card(folder), is_verified=config.verify)
     if card is None:
         with _only_builder(folder):
-            # Another process may have built it while this one waited.
-            card = read_card(folder) or build_cache(request, contents, identity, folder)
-    return folder, card
+            # Another process may have made it while this one waited.
+            again = _intact(folder, read_prepared_card(folder), is_verified=config.verify)
+            card = again or prepare(PreparationRequest(config, contents, identity, num_workers, progress), folder)
+    return PreparedData(folder, card.data_fingerprint, card)
 
 
-def _identity(request: CacheRequest, data_fingerprint: str) -> Identity:
-    """Everything that decides the tokens; a key of `data` counts unless it is known to have no effect."""
-    settings = request.config.model_dump(mode="json", exclude=_KEYS_WITHOUT_EFFECT_ON_TOKENS)
-    return {
-        **settings,
-        "prompt": find_template(request.config.prompt),
-        "contents": data_fingerprint,
+def _open_or_build(request: CacheRequest, prepared: PreparedData, cache_dir: Path) -> tuple[Path, CacheCard]:
+    identity: Identity = {
+        "data": prepared.data_fingerprint,
+        "prompts": list(request.prompts.templates),
+        "held_out_prompt": request.prompts.held_out,
+        "max_source_tokens": request.config.max_source_tokens,
+        "max_target_tokens": request.config.max_target_tokens,
         "tokenizer": request.tokenizer.fingerprint if request.tokenizer else None,
         "trained_vocab_size": request.vocab_size,
         "tokenizer_training_version": None if request.tokenizer else TOKENIZER_TRAINING_VERSION,
-        "corpus_version": CORPUS_VERSION,
         "cache_format_version": CACHE_FORMAT_VERSION,
     }
+    folder = cache_dir / fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]
+    is_verified = request.config.verify
+    card = _intact(folder, read_card(folder), is_verified=is_verified)
+    if card is None:
+        with _only_builder(folder):
+            again = _intact(folder, read_card(folder), is_verified=is_verified)
+            card = again or build_cache(request, prepared, identity, folder)
+    return folder, card
+
+
+def _intact(folder: Path, card: _Card | None, *, is_verified: bool) -> _Card | None:
+    """Returns the card of a folder, or None if a file has not the hash on it; the files are read if so asked."""
+    is_sound = card is not None and (not is_verified or is_unchanged(folder, card.file_hashes))
+    return card if is_sound else None
 
 
 @contextmanager
@@ -154,7 +230,7 @@ def _only_builder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _LOGGER.info("%s: another process builds this token cache; waiting for it", folder)
+        _LOGGER.info("%s: another process makes this; waiting for it", folder)
         lock.acquire()
     try:
         yield
@@ -166,8 +242,8 @@ def _only_builder(folder: Path) -> Iterator[None]:
 def _write_errors_in_one_line(cache_dir: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise DataError(f"data.cache_dir={cache_dir}: cannot be written ({reason}); choose another folder") from error
 
 

@@ -1,32 +1,33 @@
-"""Builds a token cache in a folder aside: texts, then a tokenizer if one is to be trained, then tokens."""
+"""Builds a token cache in a folder aside: a tokenizer if one is to be trained, then tokens; a killed one goes on."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
 
 from recipe_exp.config.data import DataConfig
-from recipe_exp.data.cache_card import (
-    CARD_FILE,
-    CacheCard,
-    Identity,
-    SplitCard,
-    fingerprint_of,
-    sizes_of_files,
-    write_card,
-)
-from recipe_exp.data.contents import Contents
-from recipe_exp.data.corpus import REJECTS_FILE, SPLITS, Corpus, CorpusReport, Split
-from recipe_exp.data.token_files import MAX_VOCAB_SIZE, StoredExamples, TextWriter, TokenWriter
+from recipe_exp.data.append_log import AppendLog
+from recipe_exp.data.cache_card import CacheCard, InexactCause, SplitCard
+from recipe_exp.data.card_file import CARD_FILE, Identity, files_below, fingerprint_of, hashes_of, publish, sizes_of
+from recipe_exp.data.in_order import map_in_threads
+from recipe_exp.data.prepared import PreparedData, decode_record
+from recipe_exp.data.prompts import PromptMix, example_of
+from recipe_exp.data.round_trip import RoundTrips
+from recipe_exp.data.split import SPLITS, Split
+from recipe_exp.data.stored_record import score_of
+from recipe_exp.data.token_files import MAX_VOCAB_SIZE, QUALITY_SCORES, TEXT_ENDS, TOKEN_FILES, TOKENS, token_bytes
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.data.vocabulary import train_unigram
 from recipe_exp.errors import DataError, ModelError
@@ -37,9 +38,10 @@ TOKENIZER_FOLDER = "tokenizer"
 Progress: TypeAlias = Callable[[str, int], None]
 
 _CHUNK_EXAMPLES = 256
+_BLOCK_CHUNKS = 8
+_NUM_CAUSES = 10
+_LOG = "tokens.log"
 _LOGGER = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class CacheRequest:
 
     Attributes:
         config: the `data` section.
+        prompts: of training, and that of validation and test.
         tokenizer: the tokenizer to encode with, or None to train one.
         vocab_size: pieces of the tokenizer to train; None with a given one.
         num_workers: threads that tokenize.
@@ -55,45 +58,45 @@ class CacheRequest:
     """
 
     config: DataConfig
+    prompts: PromptMix
     tokenizer: RecipeTokenizer | None
     vocab_size: int | None
     num_workers: int
     progress: Progress
 
 
-def build_cache(request: CacheRequest, contents: Contents, identity: Identity, folder: Path) -> CacheCard:
+def build_cache(request: CacheRequest, prepared: PreparedData, identity: Identity, folder: Path) -> CacheCard:
     """Builds a cache and returns its card; the folder appears as a whole or not at all.
 
-    The caller sees to it that no other process builds the same folder. What stands there, and what a build that
-    died left behind, is removed.
+    The caller sees to it that no other process builds the same folder. What a killed build wrote is gone on with.
 
     Raises:
-        DataError: the data cannot be read, or too much of it was rejected.
+        DataError: the data cannot be read.
         ModelError: the trained vocabulary is too large.
     """
     building = folder.with_name(f"{folder.name}.building")
     if building.exists():
-        _LOGGER.info("%s: left behind by a build that did not end, removed", building)
-        shutil.rmtree(building)
+        _LOGGER.info("%s: left behind by a build that did not end; it goes on from there", building)
     if folder.exists():
         _LOGGER.warning("%s: this token cache is damaged and is built again", folder)
-    try:
-        report = _write_texts(request, contents, building)
-        tokenizer = request.tokenizer or _train_tokenizer(request, building)
-        splits = {split: _write_tokens(request, tokenizer, building / split, split) for split in SPLITS}
-        card = CacheCard(
-            fingerprint=fingerprint_of(identity),
-            data_fingerprint=contents.fingerprint,
-            identity=identity,
-            pad_id=tokenizer.pad_id,
-            report=report,
-            splits=splits,
-            file_bytes=sizes_of_files(building),
-        )
-        _publish(building, card, folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+    building.mkdir(exist_ok=True)
+    # A kill just before the end leaves one, which would count as one of the files.
+    (building / CARD_FILE).unlink(missing_ok=True)
+    tokenizer = request.tokenizer or _trained_tokenizer(request, prepared, building)
+    splits = {split: _write_tokens(request, tokenizer, prepared, building / split, split) for split in SPLITS}
+    for split in SPLITS:
+        (building / split / _LOG).unlink()
+    names = files_below(building)
+    card = CacheCard(
+        fingerprint=fingerprint_of(identity),
+        data_fingerprint=prepared.data_fingerprint,
+        identity=identity,
+        pad_id=tokenizer.pad_id,
+        splits=splits,
+        file_bytes=sizes_of(building, names),
+        file_hashes=hashes_of(building, names),
+    )
+    publish(building, card, folder)
     return card
 
 
@@ -105,120 +108,157 @@ def refuse_wide_vocabulary(vocab_size: int) -> None:
         )
 
 
-def _write_texts(request: CacheRequest, contents: Contents, building: Path) -> CorpusReport:
-    building.mkdir()
-    corpus = Corpus(request.config, building)
-    with ExitStack() as stack:
-        writers = {split: stack.enter_context(TextWriter(building / split)) for split in SPLITS}
-        for count, (split, example) in enumerate(corpus.examples(contents.rows()), start=1):
-            writers[split].write(example)
-            if count % _CHUNK_EXAMPLES == 0:
-                request.progress("reading", count)
-    report = corpus.report
-    request.progress("reading", sum(report.num_examples.values()))
-    try:
-        report.check(request.config.max_rejected_fraction)
-    except DataError as error:
-        raise _with_rejects(error, report, building) from None
-    return report
-
-
-def _with_rejects(error: DataError, report: CorpusReport, building: Path) -> DataError:
-    """Keeps the list of rejections, which would go with the folder, and names it in the error."""
-    if not report.rejected:
-        return error
-    kept = building.with_suffix(f".{REJECTS_FILE}")
-    shutil.copyfile(building / REJECTS_FILE, kept)
-    return DataError(f"{error}; see {kept}")
-
-
-def _train_tokenizer(request: CacheRequest, building: Path) -> RecipeTokenizer:
-    examples = StoredExamples(building / "train")
-    if request.vocab_size is None or not len(examples):
+def _trained_tokenizer(request: CacheRequest, prepared: PreparedData, building: Path) -> RecipeTokenizer:
+    folder = building / TOKENIZER_FOLDER
+    if folder.exists():
+        return RecipeTokenizer.from_pretrained(folder)
+    num_examples = prepared.report.num_examples["train"]
+    if request.vocab_size is None or not num_examples:
         raise DataError("data.path: no example is left in the training split, so no tokenizer can be trained on it")
-    request.progress("training the tokenizer", len(examples))
-    texts = (text for example in examples for text in (example.source_text, example.target_text))
-    tokenizer = RecipeTokenizer.from_tokenizer(train_unigram(texts, request.vocab_size))
+    request.progress("training the tokenizer", num_examples)
+    tokenizer = RecipeTokenizer.from_tokenizer(train_unigram(_texts(request, prepared), request.vocab_size))
     refuse_wide_vocabulary(tokenizer.vocab_size)
-    tokenizer.save(building / TOKENIZER_FOLDER)
+    aside = building / f"{TOKENIZER_FOLDER}.aside"
+    shutil.rmtree(aside, ignore_errors=True)
+    tokenizer.save(aside)
+    for path in [*aside.iterdir(), aside]:
+        flush_to_disk(path)
+    aside.rename(folder)
     return tokenizer
 
 
+def _texts(request: CacheRequest, prepared: PreparedData) -> Iterator[str]:
+    # One prompt each, in turn: as much text as with one template, and the words of all of them.
+    templates = cycle(request.prompts.templates)
+    for record, template in zip(prepared.records("train"), templates, strict=False):
+        example = example_of(record.content, template)
+        yield example.source_text
+        yield example.target_text
+
+
+class _Tally(msgspec.Struct):
+    """Sums of one split."""
+
+    num_examples: int = 0
+    num_text_bytes: int = 0
+    num_sources: int = 0
+    num_source_tokens: int = 0
+    num_target_tokens: int = 0
+    num_unknown_tokens: int = 0
+    num_truncated_sources: int = 0
+    num_truncated_targets: int = 0
+    num_inexact_targets: int = 0
+    inexact_causes: dict[str, int] = msgspec.field(default_factory=dict)
+
+    def plus(self, other: _Tally) -> _Tally:
+        """Returns the sums of both."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _NUMBERS}
+        return _Tally(**sums, inexact_causes=dict(Counter(self.inexact_causes) + Counter(other.inexact_causes)))
+
+    def card(self, round_trips: RoundTrips) -> SplitCard:
+        """What the card says of them."""
+        num_tokens = self.num_source_tokens + self.num_target_tokens
+        causes = sorted(self.inexact_causes.items(), key=lambda cause: (-cause[1], cause[0]))
+        return SplitCard(
+            num_examples=self.num_examples,
+            num_source_tokens=self.num_source_tokens,
+            num_target_tokens=self.num_target_tokens,
+            truncated_source_fraction=self.num_truncated_sources / max(self.num_sources, 1),
+            truncated_target_fraction=self.num_truncated_targets / max(self.num_examples, 1),
+            unknown_token_fraction=self.num_unknown_tokens / max(num_tokens, 1),
+            inexact_target_fraction=self.num_inexact_targets / max(self.num_examples, 1),
+            inexact_causes=tuple(
+                InexactCause(what, count, round_trips.returned(what) if len(what) == 1 else None)
+                for what, count in causes[:_NUM_CAUSES]
+            ),
+        )
+
+
+_NUMBERS = tuple(name for name in _Tally.__struct_fields__ if name != "inexact_causes")
+
+
 @dataclass(frozen=True)
-class _EncodedChunk:
-    sources: list[list[int]]
+class _Chunk:
+    """Some examples, encoded."""
+
+    sources: list[list[list[int]]]
     targets: list[list[int]]
-    num_truncated_sources: int
-    num_truncated_targets: int
-    num_unknown_tokens: int
+    line_lengths: list[int]
+    quality_scores: list[float]
+    tally: _Tally
 
 
-def _write_tokens(request: CacheRequest, tokenizer: RecipeTokenizer, folder: Path, split: Split) -> SplitCard:
-    examples = StoredExamples(folder)
-    config = request.config
+def _write_tokens(
+    request: CacheRequest, tokenizer: RecipeTokenizer, prepared: PreparedData, folder: Path, split: Split
+) -> SplitCard:
+    templates = request.prompts.templates if split == "train" else (request.prompts.held_out,)
+    round_trips = RoundTrips(tokenizer)
+    encode = partial(_encode, request.config, tokenizer, round_trips, templates, prepared.path(split))
+    with AppendLog(folder, _LOG, TOKEN_FILES, _Tally()) as log, prepared.path(split).open("rb") as file:
+        file.seek(log.state.num_text_bytes)
+        numbered = enumerate(file, start=log.state.num_examples + 1)
+        chunks = iter(lambda: list(islice(numbered, _CHUNK_EXAMPLES)), [])
+        with _one_core_a_thread():
+            for number, chunk in enumerate(map_in_threads(encode, chunks, request.num_workers), start=1):
+                _append(log, chunk)
+                if number % _BLOCK_CHUNKS == 0:
+                    log.commit(log.state)
+                request.progress(f"tokenizing {split}", log.state.num_examples)
+        log.commit(log.state)
+        return log.state.card(round_trips)
 
-    def encode(start: int) -> _EncodedChunk:
-        chunk = examples[start : start + _CHUNK_EXAMPLES]
-        sources, cut_sources = _encode(tokenizer, [one.source_text for one in chunk], config.max_source_tokens)
-        targets, cut_targets = _encode(tokenizer, [one.target_text for one in chunk], config.max_target_tokens)
-        unknown = sum(map(tokenizer.count_unknown, sources)) + sum(map(tokenizer.count_unknown, targets))
-        return _EncodedChunk(sources, targets, cut_sources, cut_targets, unknown)
 
-    tally = _Tally()
-    with TokenWriter(folder) as writer, _one_core_a_thread():
-        for chunk in _map_in_order(encode, range(0, len(examples), _CHUNK_EXAMPLES), request.num_workers):
-            writer.write(chunk.sources, chunk.targets)
-            tally.add(chunk)
-            request.progress(f"tokenizing {split}", tally.num_examples)
-    return tally.card()
+def _encode(
+    config: DataConfig,
+    tokenizer: RecipeTokenizer,
+    round_trips: RoundTrips,
+    templates: tuple[str, ...],
+    path: Path,
+    lines: list[tuple[int, bytes]],
+) -> _Chunk:
+    records = [decode_record(line, path, number) for number, line in lines]
+    contents = [record.content for record in records]
+    examples = [[example_of(content, template) for content in contents] for template in templates]
+    encoded = [
+        _cut(tokenizer.encode_batch([one.source_text for one in row]), config.max_source_tokens) for row in examples
+    ]
+    target_texts = [one.target_text for one in examples[0]]
+    whole_targets = tokenizer.encode_batch(target_texts)
+    targets, num_cut_targets = _cut(whole_targets, config.max_target_tokens)
+    inexact = [
+        text for text, ids in zip(target_texts, whole_targets, strict=True) if not round_trips.is_exact(text, ids)
+    ]
+    sources = [rows for rows, _ in encoded]
+    every = [*(ids for rows in sources for ids in rows), *targets]
+    tally = _Tally(
+        num_examples=len(lines),
+        num_text_bytes=sum(len(line) for _, line in lines),
+        num_sources=len(lines) * len(templates),
+        num_source_tokens=sum(len(ids) for rows in sources for ids in rows),
+        num_target_tokens=sum(map(len, targets)),
+        num_unknown_tokens=sum(map(tokenizer.count_unknown, every)),
+        num_truncated_sources=sum(num_cut for _, num_cut in encoded),
+        num_truncated_targets=num_cut_targets,
+        num_inexact_targets=len(inexact),
+        inexact_causes=dict(sum(map(round_trips.causes, inexact), Counter())),
+    )
+    return _Chunk(sources, targets, [len(line) for _, line in lines], list(map(score_of, records)), tally)
 
 
-def _encode(tokenizer: RecipeTokenizer, texts: list[str], max_tokens: int) -> tuple[list[list[int]], int]:
+def _cut(rows: list[list[int]], max_tokens: int) -> tuple[list[list[int]], int]:
     """Returns the ids of each text, cut to `max_tokens` with the end-of-sequence token last, and how many were cut."""
-    rows = tokenizer.encode_batch(texts)
     num_truncated = sum(len(ids) > max_tokens for ids in rows)
     return [ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in rows], num_truncated
 
 
-class _Tally:
-    """Sums up the chunks of one split."""
-
-    def __init__(self) -> None:
-        self.num_examples = 0
-        self._num_source_tokens = self._num_target_tokens = self._num_unknown_tokens = 0
-        self._num_truncated_sources = self._num_truncated_targets = 0
-
-    def add(self, chunk: _EncodedChunk) -> None:
-        self.num_examples += len(chunk.sources)
-        self._num_source_tokens += sum(map(len, chunk.sources))
-        self._num_target_tokens += sum(map(len, chunk.targets))
-        self._num_unknown_tokens += chunk.num_unknown_tokens
-        self._num_truncated_sources += chunk.num_truncated_sources
-        self._num_truncated_targets += chunk.num_truncated_targets
-
-    def card(self) -> SplitCard:
-        num_tokens = self._num_source_tokens + self._num_target_tokens
-        return SplitCard(
-            num_examples=self.num_examples,
-            num_source_tokens=self._num_source_tokens,
-            num_target_tokens=self._num_target_tokens,
-            truncated_source_fraction=self._num_truncated_sources / max(self.num_examples, 1),
-            truncated_target_fraction=self._num_truncated_targets / max(self.num_examples, 1),
-            unknown_token_fraction=self._num_unknown_tokens / max(num_tokens, 1),
-        )
-
-
-def _map_in_order(function: Callable[[int], T], arguments: Iterable[int], num_workers: int) -> Iterator[T]:
-    """Yields the results in order; as many as there are threads, and as many again, are in memory at a time."""
-    remaining = iter(arguments)
-    with ThreadPoolExecutor(num_workers) as pool:
-        pending: deque[Future[T]] = deque(pool.submit(function, one) for one in islice(remaining, 2 * num_workers))
-        try:
-            while pending:
-                yield pending.popleft().result()
-                pending.extend(pool.submit(function, one) for one in islice(remaining, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _append(log: AppendLog[_Tally], chunk: _Chunk) -> None:
+    num_tokens = log.size(TOKENS) // np.dtype(np.uint16).itemsize
+    for name, content in token_bytes(chunk.sources, chunk.targets, num_tokens).items():
+        log.append(name, content)
+    ends = log.state.num_text_bytes + np.cumsum(chunk.line_lengths, dtype=np.int64)
+    log.append(TEXT_ENDS, ends.tobytes())
+    log.append(QUALITY_SCORES, np.array(chunk.quality_scores, dtype=np.float32).tobytes())
+    log.state = log.state.plus(chunk.tally)
 
 
 @contextmanager
@@ -234,17 +274,3 @@ def _one_core_a_thread() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def _publish(building: Path, card: CacheCard, folder: Path) -> None:
-    """Makes the files last, the card after them, then gives the folder its name."""
-    for path in [*building.rglob("*"), building]:
-        flush_to_disk(path)
-    write_card(building, card)
-    flush_to_disk(building / CARD_FILE)
-    flush_to_disk(building)
-    if folder.exists():
-        shutil.rmtree(folder)
-    building.rename(folder)
-    flush_to_disk(folder.parent)
-    building.with_suffix(f".{REJECTS_FILE}").unlink(missing_ok=True)

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 
-from recipe_exp.data.corpus import CorpusReport, Split
+from recipe_exp.data.card_file import CARD_FILE, Identity, is_whole
+from recipe_exp.data.split import Split
 
-CARD_FILE = "card.json"
 
-Identity: TypeAlias = Mapping[str, str | int | float | bool | None]
+@dataclass(frozen=True)
+class InexactCause:
+    """What texts lose or change on their way through the tokenizer.
+
+    Attributes:
+        what: a character, or what is wrong with a line.
+        count: how often it occurs in the targets that do not come back exactly.
+        becomes: what comes back of the character, which may be nothing; None for a line.
+    """
+
+    what: str
+    count: int
+    becomes: str | None
 
 
 @dataclass(frozen=True)
@@ -23,11 +33,13 @@ class SplitCard:
 
     Attributes:
         num_examples: its examples.
-        num_source_tokens: tokens of all sources, end-of-sequence tokens included.
+        num_source_tokens: tokens of all sources, of every prompt, end-of-sequence tokens included.
         num_target_tokens: tokens of all targets, end-of-sequence tokens included.
         truncated_source_fraction: share of the sources that were cut to `data.max_source_tokens`.
         truncated_target_fraction: share of the targets that were cut to `data.max_target_tokens`.
         unknown_token_fraction: share of the tokens that stand for text which the vocabulary cannot express.
+        inexact_target_fraction: share of the targets that decoding, before any cut, does not give back exactly.
+        inexact_causes: why, the most frequent first, at most ten.
     """
 
     num_examples: int
@@ -36,6 +48,8 @@ class SplitCard:
     truncated_source_fraction: float
     truncated_target_fraction: float
     unknown_token_fraction: float
+    inexact_target_fraction: float
+    inexact_causes: tuple[InexactCause, ...]
 
 
 @dataclass(frozen=True)
@@ -44,44 +58,27 @@ class CacheCard:
 
     Attributes:
         fingerprint: hash of `identity`.
-        data_fingerprint: hash of the contents of the data only.
+        data_fingerprint: hash of the splits that were tokenized.
         identity: everything that decides the tokens.
         pad_id: the id that fills up sources in a batch.
-        report: what became of the records.
         splits: counts of each split.
         file_bytes: size of every other file, by its path in the cache.
+        file_hashes: SHA-256 of every other file.
     """
 
     fingerprint: str
     data_fingerprint: str
     identity: Identity
     pad_id: int
-    report: CorpusReport
     splits: Mapping[Split, SplitCard]
     file_bytes: Mapping[str, int]
-
-
-def fingerprint_of(identity: Identity) -> str:
-    """Returns the hash of an identity, whatever the order of its keys."""
-    return sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
-
-
-def sizes_of_files(folder: Path) -> dict[str, int]:
-    """Returns the size in bytes of every file below a folder but its card, by relative path."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != CARD_FILE)
-    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
-
-
-def write_card(folder: Path, card: CacheCard) -> None:
-    """Writes the card of a cache whose other files are complete."""
-    (folder / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    file_hashes: Mapping[str, str]
 
 
 def read_card(folder: Path) -> CacheCard | None:
     """Returns the card of a whole cache; None if there is none or one of its files has not the size on the card."""
     try:
         card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=CacheCard)
-        whole = all((folder / name).stat().st_size == size for name, size in card.file_bytes.items())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return card if whole else None
+    return card if is_whole(folder, card.file_bytes) else None

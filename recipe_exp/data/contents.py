@@ -14,6 +14,7 @@ import msgspec
 
 from recipe_exp.config.data import FILE_FORMATS, DataConfig
 from recipe_exp.config.messages import show_path
+from recipe_exp.data.card_file import hash_of
 from recipe_exp.data.readers.files import find_files, find_first_files
 from recipe_exp.data.readers.format import Format
 from recipe_exp.data.readers.huggingface import find_dataset
@@ -91,7 +92,7 @@ def open_contents(config: DataConfig, cache_dir: Path) -> Contents:
     files, formats = _find(config.path, config.format)
     try:
         states = tuple(_state(file) for file in files)
-        hashes = _file_hashes(files, states, cache_dir / _HASHES_FILE)
+        hashes = _file_hashes(files, states, cache_dir / _HASHES_FILE, is_verified=config.verify)
     except OSError as error:
         raise DataError(f"data.path={show_path(config.path)}: cannot be read: {error.strerror or error}") from error
     return Contents(_fingerprint(files, formats, hashes), files, formats, states)
@@ -113,6 +114,21 @@ def first_contents(config: DataConfig, max_files: int) -> Contents | None:
     except OSError as error:
         raise DataError(f"data.path={show_path(config.path)}: cannot be read: {error.strerror or error}") from error
     return Contents("", files, formats, states)
+
+
+def hashes_of(files: Sequence[Path], cache_dir: Path, *, is_verified: bool) -> list[str]:
+    """Returns the SHA-256 of files, remembered as `open_contents` does.
+
+    Args:
+        files: any files.
+        cache_dir: where hashes are remembered.
+        is_verified: whether every file is read whatever is remembered.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    states = tuple(_state(file) for file in files)
+    return _file_hashes(tuple(files), states, cache_dir / _HASHES_FILE, is_verified=is_verified)
 
 
 def _find(path: str, name: str, max_files: int | None = None) -> tuple[tuple[Path, ...], tuple[Format | None, ...]]:
@@ -149,19 +165,21 @@ def _state(file: Path) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _file_hashes(files: tuple[Path, ...], states: tuple[tuple[int, ...], ...], memory: Path) -> list[str]:
-    known = _load_hashes(memory)
+def _file_hashes(
+    files: tuple[Path, ...], states: tuple[tuple[int, ...], ...], memory: Path, *, is_verified: bool
+) -> list[str]:
+    known = {} if is_verified else _load_hashes(memory)
     hashes = []
     learnt = {}
     for file, state in zip(files, states, strict=True):
         # Names can hold a secret, and nobody reads this file.
         name = hashlib.sha256(os.fsencode(file.absolute())).hexdigest()
-        entry = (state, known[name][1]) if name in known and known[name][0] == state else (state, _sha256(file))
+        entry = (state, known[name][1]) if name in known and known[name][0] == state else (state, hash_of(file))
         hashes.append(entry[1])
         if entry != known.get(name) and time.time() - max(state[1], state[2]) / 1e9 > _SETTLED_SECONDS:
             learnt[name] = entry
     if learnt:
-        _save_hashes(memory, known | learnt)
+        _save_hashes(memory, _load_hashes(memory) | learnt)
     return hashes
 
 
@@ -178,11 +196,6 @@ def _save_hashes(memory: Path, hashes: dict[str, tuple[tuple[int, ...], str]]) -
     with suppress(OSError):
         remove_stale_temporaries(memory.parent)
         write_atomically(memory, msgspec.json.encode(hashes))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest(parts: Sequence[str | int | None]) -> str:

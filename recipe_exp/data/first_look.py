@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from pathlib import Path
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.contents import first_contents
-from recipe_exp.data.corpus import Corpus, CorpusReport
+from recipe_exp.data.corpus_report import CorpusReport
+from recipe_exp.data.intake import Intake, LeftOut
+from recipe_exp.data.intake_stage import IntakeCounts
 from recipe_exp.data.readers.rows import Row
+from recipe_exp.data.split import SPLITS
 from recipe_exp.errors import DataError
 
 MAX_FILES = 100
@@ -31,15 +30,19 @@ def look_at(config: DataConfig) -> None:
     if contents is None:
         return
     rows = _FirstRows(contents.rows())
-    # Where nothing can be written, the run will say so.
-    with suppress(OSError, sqlite3.Error), tempfile.TemporaryDirectory(prefix="recipe_exp-") as folder:
-        corpus = Corpus(config, Path(folder))
-        for _ in corpus.examples(rows):
-            pass
-        report = corpus.report
-        is_enough = sum(report.num_examples.values()) == config.max_examples
-        if is_enough or (rows.is_at_end and len(contents.files) < MAX_FILES):
-            _check(report, config)
+    counts, num_examples = IntakeCounts(), dict.fromkeys(SPLITS, 0)
+    intake = Intake(config)
+    for row in rows:
+        outcome = intake.take_one(row)
+        if isinstance(outcome, LeftOut):
+            counts.add(outcome)
+        else:
+            num_examples[outcome.split] += 1
+            if sum(num_examples.values()) == config.max_examples:
+                break
+    is_enough = sum(num_examples.values()) == config.max_examples
+    if is_enough or (rows.is_at_end and len(contents.files) < MAX_FILES):
+        _check(counts.report(num_examples), config)
 
 
 def _check(report: CorpusReport, config: DataConfig) -> None:

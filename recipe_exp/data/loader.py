@@ -194,8 +194,8 @@ def make_window(
     split: TokenSplit, plan: WindowPlan, step: int, micro_batch_tokens: int, process_index: int, num_processes: int
 ) -> Window:
     """Returns the window of one step as one process sees it; a pure function of its arguments."""
-    indices = plan.window(step)
-    sources = split.source_lengths[indices].astype(np.int64)
+    indices, prompts = plan.window(step), plan.prompts(step)
+    sources = split.all_source_lengths[indices, prompts].astype(np.int64)
     targets = split.target_lengths[indices].astype(np.int64)
     hands = plan_micro_batches(sources, targets, micro_batch_tokens, num_processes)
     stand_in = np.array([np.argmin(sources + targets)])
@@ -208,20 +208,30 @@ def make_window(
         num_target_tokens=int(targets.sum()),
         padded_tokens=sum(sizes),
         micro_batches=tuple(
-            make_micro_batch(split, indices[part])
+            make_micro_batch(split, indices[part], prompts[part])
             if len(part)
-            else replace(make_micro_batch(split, indices[stand_in]), num_target_tokens=0, is_dummy=True)
+            else replace(
+                make_micro_batch(split, indices[stand_in], prompts[stand_in]), num_target_tokens=0, is_dummy=True
+            )
             for part in hands[process_index]
         ),
     )
 
 
-def make_micro_batch(split: TokenSplit, indices: npt.ArrayLike) -> MicroBatch:
-    """Returns examples of a split as padded tensors, in the order of the indices."""
+def make_micro_batch(split: TokenSplit, indices: npt.ArrayLike, prompts: npt.ArrayLike = 0) -> MicroBatch:
+    """Returns examples of a split as padded tensors, in the order of the indices.
+
+    Args:
+        split: where they are.
+        indices: which ones, (batch,).
+        prompts: of each, or of all.
+    """
     positions = np.asarray(indices, dtype=np.int64)
-    input_ids = _padded([split.source(int(index)) for index in positions], split.pad_id)
+    chosen = np.broadcast_to(prompts, positions.shape)
+    rows = zip(positions.tolist(), chosen.tolist(), strict=True)
+    input_ids = _padded([split.source(index, prompt) for index, prompt in rows], split.pad_id)
     labels = _padded([split.target(int(index)) for index in positions], IGNORED_LABEL)
-    source_lengths = torch.from_numpy(split.source_lengths[positions].astype(np.int64))
+    source_lengths = torch.from_numpy(split.all_source_lengths[positions, chosen].astype(np.int64))
     return MicroBatch(
         input_ids=input_ids,
         # From the lengths, because a text may hold the pad id as a token of its own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,30 +13,45 @@ import numpy.typing as npt
 from recipe_exp.errors import DataError
 
 IndexArray = npt.NDArray[np.int64]
+DifficultyArray = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
 # What a micro-batch costs beyond its tokens, as a share of the budget: more, smaller ones have less padding but
 # leave the device idle between them.
 _FIXED_COST = 1 / 16
 
+# In the order of a curriculum's epoch a rank of difficulty counts as much as so many places of a uniform permutation.
+_DIFFICULTY_WEIGHT = 2
+
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """Which examples each step learns from.
+    """Which examples each step learns from, and which prompt each of them has there.
 
     Every epoch takes each example once, in a uniform permutation that depends on the fields below and the epoch
     only. The last window of an epoch may be smaller than the others.
+
+    With `difficulty` the first epoch is a curriculum (Bengio et al., 2009, https://doi.org/10.1145/1553374.1553380): it
+    takes the examples in the order of `2 * rank + place`, where `rank` is an example's rank of difficulty and `place`
+    its place in that epoch's uniform permutation, both counted from 0; `place` decides between equals. So for n
+    examples, one is drawn from ranks that spread over about n/2, the easier ones first.
+
+    A prompt is drawn for each example and epoch by itself, with the weights as probabilities, whatever the batch size.
 
     Attributes:
         num_examples: examples of the training split.
         batch_size: examples of one window, over all processes.
         seed: the run's seed.
         fingerprint: the data fingerprint.
+        prompt_weights: the probability of each prompt; they sum to 1.
+        difficulty: (num_examples,) of each example, higher is harder; None orders the first epoch like the others.
     """
 
     num_examples: int
     batch_size: int
     seed: int
     fingerprint: str
+    prompt_weights: tuple[float, ...] = (1.0,)
+    difficulty: DifficultyArray | None = field(default=None, repr=False, compare=False)
     _last_order: list[tuple[int, IndexArray]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +59,8 @@ class WindowPlan:
             raise DataError("data: the training split holds no example; lower the held-out fractions or add recipes")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.difficulty is not None and len(self.difficulty) != self.num_examples:
+            raise ValueError(f"{len(self.difficulty)} difficulties for {self.num_examples} examples")
 
     @property
     def windows_per_epoch(self) -> int:
@@ -63,11 +81,22 @@ class WindowPlan:
         start = step % self.windows_per_epoch * self.batch_size
         return self._order(self.epoch_of(step))[start : start + self.batch_size].copy()
 
+    def prompts(self, step: int) -> IndexArray:
+        """Returns the prompt of each example of one step, in the order of `window`; prompts are counted from 0."""
+        indices = self.window(step)
+        if len(self.prompt_weights) == 1:
+            return np.zeros_like(indices)
+        key = f"{self.fingerprint}|{self.seed}|{self.epoch_of(step)}|prompts"
+        # Without the last sum, which rounding may leave below 1.
+        return np.searchsorted(np.cumsum(self.prompt_weights)[:-1], _uniform(key, indices), side="right")
+
     def _order(self, epoch: int) -> IndexArray:
         for known, order in self._last_order:
             if known == epoch:
                 return order
         order = _permutation(self.num_examples, f"{self.fingerprint}|{self.seed}|{epoch}|{self.batch_size}")
+        if epoch == 0 and self.difficulty is not None:
+            order = _easy_first(order, self.difficulty)
         self._last_order[:] = [(epoch, order)]
         return order
 
@@ -132,6 +161,29 @@ def _permutation(size: int, key: str) -> IndexArray:
     # sorted. Two of 64 bits are equal too rarely to matter, and a stable sort makes even that reproducible.
     bits = np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "big")).random_raw(size)
     return np.argsort(bits, kind="stable")
+
+
+def _easy_first(order: IndexArray, difficulty: DifficultyArray) -> IndexArray:
+    """Returns a permutation moved towards growing difficulty, as `WindowPlan` defines it."""
+    places = np.arange(len(order))
+    ranks = np.empty_like(places)
+    ranks[np.argsort(np.asarray(difficulty)[order], kind="stable")] = places
+    return order[np.argsort(_DIFFICULTY_WEIGHT * ranks + places, kind="stable")]
+
+
+def _uniform(key: str, indices: IndexArray) -> npt.NDArray[np.float64]:
+    """Returns a number in [0, 1) for each index, as if drawn anew for every key and index.
+
+    They are the outputs of the generator SplitMix64 (Steele et al., 2014, https://doi.org/10.1145/2660193.2660195) at
+    these places, seeded with a hash of the key; any of them costs the same.
+    """
+    seed = np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+    bits = seed + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    bits ^= bits >> np.uint64(31)
+    # The upper 53 bits are all that a float64 below 1 holds.
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _cheapest_cuts(sources: IndexArray, targets: IndexArray, max_tokens: int) -> list[int]:

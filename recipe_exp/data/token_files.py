@@ -1,77 +1,108 @@
-"""The files of a token cache: token ids and texts of one split, written in order and read at random."""
+"""The files of a token cache: the token ids of one split, read at random, and where its texts stand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Self, overload
+from typing import overload
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from recipe_exp.data.example import Example
+from recipe_exp.data.prepared import decode_record
+from recipe_exp.data.prompts import example_of
+from recipe_exp.data.record_files import map_file
 
 MAX_VOCAB_SIZE = 2**16
 
 TokenArray = npt.NDArray[np.uint16]
 LengthArray = npt.NDArray[np.int32]
 OffsetArray = npt.NDArray[np.int64]
+ScoreArray = npt.NDArray[np.float32]
 
-_TOKENS = "tokens.u16"
-_ENDS = "ends.i64"
-_SOURCE_LENGTHS = "source_lengths.i32"
-_TARGET_LENGTHS = "target_lengths.i32"
-_TEXTS = "texts.jsonl"
-_TEXT_ENDS = "text_ends.i64"
+TOKENS = "tokens.u16"
+ENDS = "ends.i64"
+SOURCE_LENGTHS = "source_lengths.i32"
+TARGET_LENGTHS = "target_lengths.i32"
+TEXT_ENDS = "text_ends.i64"
+QUALITY_SCORES = "quality_scores.f32"
 
-_EXAMPLES = msgspec.json.Decoder(Example)
+TOKEN_FILES = (TOKENS, ENDS, SOURCE_LENGTHS, TARGET_LENGTHS, TEXT_ENDS, QUALITY_SCORES)
 
 
 class TokenSplit:
-    """The token ids of one split, mapped from the folder into which a `TokenWriter` wrote them.
+    """The token ids of one split, mapped from its folder.
 
-    An example's source and target stand one after the other, so that reading one touches one place on disk.
+    An example's sources, one for each prompt, and its target stand one after the other, so that reading one touches one
+    place on disk.
+
+    Args:
+        folder: of the split.
+        pad_id: the id that fills up sources in a batch.
+        num_prompts: sources of each example.
 
     Attributes:
-        source_lengths: (num_examples,) tokens of each source, the end-of-sequence token included.
+        source_lengths: (num_examples,) tokens of each source of the first prompt, the end-of-sequence token included.
+        all_source_lengths: (num_examples, num_prompts) the same for every prompt.
         target_lengths: (num_examples,) tokens of each target, the end-of-sequence token included.
         pad_id: the id that fills up sources in a batch.
     """
 
-    def __init__(self, folder: Path, pad_id: int) -> None:
-        self.source_lengths: LengthArray = _map(folder / _SOURCE_LENGTHS, np.int32)
-        self.target_lengths: LengthArray = _map(folder / _TARGET_LENGTHS, np.int32)
+    def __init__(self, folder: Path, pad_id: int, num_prompts: int = 1) -> None:
+        self.all_source_lengths: LengthArray = map_file(folder / SOURCE_LENGTHS, np.int32).reshape(-1, num_prompts)
+        self.source_lengths: LengthArray = self.all_source_lengths[:, 0]
+        self.target_lengths: LengthArray = map_file(folder / TARGET_LENGTHS, np.int32)
         self.pad_id = pad_id
-        self._tokens: TokenArray = _map(folder / _TOKENS, np.uint16)
-        self._ends: OffsetArray = _map(folder / _ENDS, np.int64)
+        self._folder = folder
+        self._tokens: TokenArray = map_file(folder / TOKENS, np.uint16)
+        self._ends: OffsetArray = map_file(folder / ENDS, np.int64)
 
     def __len__(self) -> int:
-        return len(self.source_lengths)
+        return len(self.target_lengths)
 
-    def source(self, index: int) -> TokenArray:
-        """Returns a view of one source, (source_lengths[index],)."""
-        start = self._start(index)
-        return self._tokens[start : start + self.source_lengths[index]]
+    @property
+    def num_prompts(self) -> int:
+        """Sources of each example."""
+        return int(self.all_source_lengths.shape[1])
+
+    @cached_property
+    def quality_scores(self) -> ScoreArray:
+        """(num_examples,) in [0, 1]."""
+        return map_file(self._folder / QUALITY_SCORES, np.float32)
+
+    def source(self, index: int, prompt: int = 0) -> TokenArray:
+        """Returns a view of one source, (all_source_lengths[index, prompt],)."""
+        start = self._start(index) + int(self.all_source_lengths[index, :prompt].sum())
+        return self._tokens[start : start + self.all_source_lengths[index, prompt]]
 
     def target(self, index: int) -> TokenArray:
         """Returns a view of one target, (target_lengths[index],)."""
-        start = self._start(index) + int(self.source_lengths[index])
+        start = self._start(index) + int(self.all_source_lengths[index].sum())
         return self._tokens[start : start + self.target_lengths[index]]
 
     def _start(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        return int(self._ends[index]) - int(self.source_lengths[index]) - int(self.target_lengths[index])
+        return int(self._ends[index - 1]) if index else 0
 
 
 class StoredExamples(Sequence[Example]):
-    """The examples of one split as texts, read from disk when they are asked for."""
+    """The examples of one split as texts, read from its prepared file when they are asked for.
 
-    def __init__(self, folder: Path) -> None:
-        self._texts = _map(folder / _TEXTS, np.uint8)
-        self._ends = _map(folder / _TEXT_ENDS, np.int64)
+    Args:
+        folder: of the split in the token cache, which knows where each record ends.
+        records: the prepared file.
+        template: makes the prompts.
+    """
+
+    def __init__(self, folder: Path, records: Path, template: str) -> None:
+        self._ends: OffsetArray = map_file(folder / TEXT_ENDS, np.int64)
+        self._records = records
+        self._template = template
+        self._bytes = map_file(records, np.uint8)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -85,59 +116,25 @@ class StoredExamples(Sequence[Example]):
             return [self[position] for position in range(*index.indices(len(self)))]
         position = range(len(self))[index]
         start = int(self._ends[position - 1]) if position else 0
-        return _EXAMPLES.decode(self._texts[start : int(self._ends[position])].data)
+        line = self._bytes[start : int(self._ends[position])].tobytes()
+        return example_of(decode_record(line, self._records, position + 1).content, self._template)
 
 
-class _SplitWriter:
-    """Opens its files below a folder, which it makes, and closes them together."""
+def token_bytes(sources: Sequence[Sequence[list[int]]], targets: Sequence[list[int]], start: int) -> dict[str, bytes]:
+    """Returns what the files of a split get for some examples.
 
-    names: tuple[str, ...]
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._files: dict[str, BinaryIO] = {name: (folder / name).open("wb") for name in self.names}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-
-class TextWriter(_SplitWriter):
-    """Writes the texts of one split."""
-
-    names = (_TEXTS, _TEXT_ENDS)
-    _num_bytes = 0
-
-    def write(self, example: Example) -> None:
-        """Appends one example."""
-        self._num_bytes += self._files[_TEXTS].write(msgspec.json.encode(example) + b"\n")
-        self._files[_TEXT_ENDS].write(np.int64(self._num_bytes).tobytes())
-
-
-class TokenWriter(_SplitWriter):
-    """Writes the token ids of one split."""
-
-    names = (_TOKENS, _ENDS, _SOURCE_LENGTHS, _TARGET_LENGTHS)
-    _num_tokens = 0
-
-    def write(self, sources: list[list[int]], targets: list[list[int]]) -> None:
-        """Appends the sources and targets of as many examples."""
-        pairs = chain.from_iterable(zip(sources, targets, strict=True))
-        self._files[_TOKENS].write(np.fromiter(chain.from_iterable(pairs), dtype=np.uint16).tobytes())
-        source_lengths = np.array([len(ids) for ids in sources], dtype=np.int32)
-        target_lengths = np.array([len(ids) for ids in targets], dtype=np.int32)
-        ends = self._num_tokens + np.cumsum(source_lengths + target_lengths, dtype=np.int64)
-        self._files[_SOURCE_LENGTHS].write(source_lengths.tobytes())
-        self._files[_TARGET_LENGTHS].write(target_lengths.tobytes())
-        self._files[_ENDS].write(ends.tobytes())
-        self._num_tokens = int(ends[-1]) if len(ends) else self._num_tokens
-
-
-def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    # The system refuses to map an empty file.
-    if path.stat().st_size == 0:
-        return np.empty(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+    Args:
+        sources: for each prompt the source of each example.
+        targets: the target of each example.
+        start: tokens that are in the file already.
+    """
+    lengths = np.array([[len(ids) for ids in row] for row in sources], dtype=np.int32).reshape(len(sources), -1).T
+    target_lengths = np.array([len(ids) for ids in targets], dtype=np.int32)
+    ends = start + np.cumsum(lengths.sum(axis=1, dtype=np.int64) + target_lengths, dtype=np.int64)
+    parts = chain.from_iterable(zip(*sources, targets, strict=True))
+    return {
+        TOKENS: np.fromiter(chain.from_iterable(parts), dtype=np.uint16).tobytes(),
+        ENDS: ends.tobytes(),
+        SOURCE_LENGTHS: np.ascontiguousarray(lengths).tobytes(),
+        TARGET_LENGTHS: target_lengths.tobytes(),
+    }

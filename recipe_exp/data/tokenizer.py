@@ -24,6 +24,8 @@ from recipe_exp.data.vocabulary import CONTROL_PIECES, EOS, PAD, UNK, WORD_START
 from recipe_exp.errors import ModelError
 
 NEWLINE = "\n"
+_PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
+_MAX_KNOWN_WORDS = 200_000
 # The sentinel that a text needs last: it marks the hundredth gap in span corruption.
 _SPARE_SENTINEL = "<extra_id_99>"
 _SENTINEL = re.compile(r"<extra_id_\d+>")
@@ -38,9 +40,9 @@ _VULGAR = "".join(
 _WHOLE_VULGAR = _VULGAR.replace("\u215f", "")  # "fraction numerator one" waits for its denominator
 # Where NFKC would run a whole number and the fraction after it, or a fraction and the number after it, together.
 _BESIDE_FRACTION = (
-    rf"(?<=[0-9{_WHOLE_VULGAR}])\s*(?=[{_VULGAR}])"
+    rf"(?<=[0-9₀₁₂₃₄₅₆₇₈₉{_WHOLE_VULGAR}])\s*(?=[{_VULGAR}])"
     rf"|(?<=[{_WHOLE_VULGAR}])(?=[0-9])"
-    rf"|(?<=[0-9])(?=[⁰¹²³⁴⁵⁶⁷⁸⁹]+[{_FRACTION_SLASH}/][₀₁₂₃₄₅₆₇₈₉]+)"
+    rf"|(?<=[0-9{_WHOLE_VULGAR}])(?=[⁰¹²³⁴⁵⁶⁷⁸⁹]+[{_FRACTION_SLASH}/][₀₁₂₃₄₅₆₇₈₉]+)"
 )
 
 
@@ -92,6 +94,7 @@ class RecipeTokenizer:
         # Not part of the serialised form, so every door sets it.
         self._backend.encode_special_tokens = True
         self.pad_id, self.eos_id, self.unk_id = range(len(CONTROL_PIECES))
+        self._words = _WordIds(cured) if _keeps_plain_words(cured) else None
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Tokenizer) -> Self:
@@ -126,7 +129,7 @@ class RecipeTokenizer:
         # By way of the constructor, because a pickled Tokenizer forgets that control pieces in a text are text.
         return type(self), (self._backend,)
 
-    @property
+    @cached_property
     def newline_id(self) -> int:
         """Id of the line break."""
         newline_id = self._backend.token_to_id(NEWLINE)
@@ -153,13 +156,37 @@ class RecipeTokenizer:
         normaliser = self._backend.normalizer
         return NEWLINE.join(normaliser.normalize_str(line) for line in text.split(NEWLINE))
 
+    def is_normal(self, text: str) -> bool:
+        """Whether `normalise` returns the text as it is."""
+        if self._words is None:
+            return self.normalise(text) == text
+        if _is_made_of_plain_lines(text):
+            return True
+        return all(_is_plain(line) or self.normalise(line) == line for line in text.split(NEWLINE))
+
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text, with the end-of-sequence id and never cut."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the ids of each text, with the end-of-sequence id and never cut."""
-        return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
+        if self._words is None:
+            return [encoding.ids for encoding in self._backend.encode_batch_fast(list(texts))]
+        return [self._encode_lines(text, self._words) for text in texts]
+
+    def _encode_lines(self, text: str, words: _WordIds) -> list[int]:
+        """Puts the ids of words together, which takes a tenth of the time: lines and words do not know each other."""
+        ids: list[int] = []
+        for number, line in enumerate(text.split(NEWLINE)):
+            if number:
+                ids.append(self.newline_id)
+            if _is_plain(line):
+                for word in line.split(" ") if line else ():
+                    ids += words[word]
+            else:
+                ids += self._backend.encode(line).ids[:-1]
+        ids.append(self.eos_id)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of the ids, without control pieces and sentinels."""
@@ -176,6 +203,44 @@ class RecipeTokenizer:
         (folder / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         text = json.dumps(_TRANSFORMERS_CONFIG, indent=2) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+class _WordIds(dict[str, list[int]]):
+    """The ids of each word that was met, as far as memory is spent on them."""
+
+    def __init__(self, backend: Tokenizer) -> None:
+        super().__init__()
+        self._backend = backend
+
+    def __missing__(self, word: str) -> list[int]:
+        ids: list[int] = self._backend.encode(word).ids[:-1]
+        if len(self) >= _MAX_KNOWN_WORDS:
+            self.clear()
+        self[word] = ids
+        return ids
+
+
+def _is_plain(line: str) -> bool:
+    """Whether normalising leaves the line as it is, and it is made of words between single spaces."""
+    return line.isascii() and line.isprintable() and "  " not in line and not line.startswith(" ") and line[-1:] != " "
+
+
+def _is_made_of_plain_lines(text: str) -> bool:
+    """Whether every line of a text that begins and ends with none is plain; takes the time of one of them."""
+    return (
+        text.isascii()
+        and not any(spaces in text for spaces in ("  ", " \n", "\n "))
+        and text[:1] != " "
+        and text[-1:] != " "
+        and text.replace(NEWLINE, "").isprintable()
+    )
+
+
+def _keeps_plain_words(backend: Tokenizer) -> bool:
+    """Whether the tokenizer leaves ASCII as it is and adds no piece that could reach from one word to the next."""
+    is_kept = all(backend.normalizer.normalize_str(text) == text for text in (*_PRINTABLE, _PRINTABLE))
+    added = backend.get_added_tokens_decoder().values()
+    return is_kept and all(token.special or token.content == NEWLINE for token in added)
 
 
 def _read_file(file: Path) -> Tokenizer:

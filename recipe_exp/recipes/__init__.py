@@ -13,6 +13,7 @@ from recipe_exp.recipes.markdown import (
     read_recipe,
     render_markdown,
 )
+from recipe_exp.recipes.quality import QualityChecks, quality_checks
 from recipe_exp.recipes.recipe import Recipe
 from recipe_exp.recipes.text import ascii_fractions, clean_line, normalise_title
 from recipe_exp.recipes.units import canonical_unit
@@ -25,6 +26,7 @@ __all__ = [
     "Line",
     "LineKind",
     "ParsedRecipe",
+    "QualityChecks",
     "Recipe",
     "ascii_fractions",
     "canonical_unit",
@@ -32,6 +34,7 @@ __all__ = [
     "normalise_title",
     "parse_ingredient",
     "parse_recipe",
+    "quality_checks",
     "read_recipe",
     "render_markdown",
     "singular",

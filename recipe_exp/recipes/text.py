@@ -35,7 +35,7 @@ _TO_ASCII = str.maketrans({**_VULGAR_FRACTIONS, "\u2044": "/"})
 _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉", "01234567890123456789")
 _RAISED_FRACTION = re.compile(r"([0-9]?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[\u2044/]([₀₁₂₃₄₅₆₇₈₉]+)")
 _HAS_FRACTION = re.compile(f"[{_VULGAR}\u2044₀-₉]")
-_BEFORE_VULGAR = re.compile(rf"(?<=[0-9{_COMPLETE_VULGAR}])[^\S\r\n]*(?=[{_VULGAR}])")
+_BEFORE_VULGAR = re.compile(rf"(?<=[0-9₀-₉{_COMPLETE_VULGAR}])[^\S\r\n]*(?=[{_VULGAR}])")
 _AFTER_VULGAR = re.compile(rf"(?<=[{_COMPLETE_VULGAR}])(?=[0-9])")
 
 # Between ASCII characters these are what they seem to be: mojibake always has two other characters side by side, or a

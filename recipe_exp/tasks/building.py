@@ -8,7 +8,9 @@ from typing import Any
 from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.training import TrainingConfig
 from recipe_exp.data.cache import TokenCache, build_or_open_cache
+from recipe_exp.data.plan import DifficultyArray, WindowPlan
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
@@ -25,16 +27,21 @@ def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeToken
     """
     if tokenizer is None and config.model.pretrained:
         tokenizer = RecipeTokenizer.from_pretrained(config.model.name, config.model.revision)
-    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else Path(config.output_dir) / "cache"
     with console.status("data") as status:
         return build_or_open_cache(
             config.data,
-            cache_dir=cache_dir.expanduser().absolute(),
+            cache_dir=cache_dir_of(config),
             tokenizer=tokenizer,
             vocab_size=None if tokenizer is not None else config.model.shape.vocab_size,
             num_workers=config.hardware.num_workers,
             progress=lambda stage, count: status.update(f"{stage} {count:,}"),
         )
+
+
+def cache_dir_of(config: ExperimentConfig) -> Path:
+    """Returns the folder of prepared data and token caches."""
+    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else Path(config.output_dir) / "cache"
+    return cache_dir.expanduser().absolute()
 
 
 def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_tokens: int | None = None) -> Machinery:
@@ -77,21 +84,39 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
 
 
 def longest_example_tokens(cache: TokenCache) -> int:
-    """Returns the source and target tokens of the longest training example."""
+    """Returns the source and target tokens of the longest training example under its longest prompt."""
     split = cache.split("train")
-    lengths = split.source_lengths.astype("int64") + split.target_lengths
+    lengths = split.all_source_lengths.max(axis=1).astype("int64") + split.target_lengths
     return int(lengths.max()) if len(split) else 1
+
+
+def plan_windows(training: TrainingConfig, seed: int, cache: TokenCache) -> WindowPlan:
+    """Returns which examples each step learns from, with which prompts.
+
+    Raises:
+        DataError: if there is no example.
+    """
+    split = cache.split("train")
+    difficulty: DifficultyArray | None = None
+    match training.curriculum:
+        case "short_first":
+            difficulty = split.target_lengths
+        case "quality_first":
+            difficulty = -split.quality_scores
+    return WindowPlan(len(split), training.batch_size, seed, cache.data_fingerprint, cache.prompts.weights, difficulty)
 
 
 def describe_data(cache: TokenCache) -> dict[str, Any]:
     """Returns the facts about the data that run.json and the tracker keep."""
     return {
         "fingerprint": cache.fingerprint,
+        "prepared": cache.prepared.folder.name,
         "data_fingerprint": cache.data_fingerprint,
         "tokenizer": cache.tokenizer.fingerprint,
         "num_examples": dict(cache.report.num_examples),
         "rejected": dict(cache.report.rejected),
         "num_duplicates": cache.report.num_duplicates,
+        "num_leaks": cache.report.num_leaks,
         "num_low_quality": cache.report.num_low_quality,
         "num_other_language": cache.report.num_other_language,
         "truncated_target_fraction": cache.card.splits["train"].truncated_target_fraction,

@@ -10,7 +10,7 @@ from pathlib import Path
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import GenerateTask, TrainTask
 from recipe_exp.data.first_look import look_at
-from recipe_exp.data.prompts import find_template, parse_prompt
+from recipe_exp.data.prompts import find_prompts, parse_prompt
 from recipe_exp.errors import ConfigError
 from recipe_exp.tasks.places import check_base, check_stored, place_mistakes
 from recipe_exp.tasks.run_choice import choose_run
@@ -57,9 +57,9 @@ def _generate_mistakes(task: object) -> Iterator[str]:
 
 def _prompt_mistakes(config: ExperimentConfig) -> Iterator[str]:
     try:
-        template = find_template(config.data.prompt)
+        mix = find_prompts(config.data)
         for prompt in config.evaluation.validation_prompts:
-            parse_prompt(prompt, template)
+            parse_prompt(prompt, mix.held_out)
     except ConfigError as error:
         yield from error.mistakes
 

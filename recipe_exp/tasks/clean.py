@@ -224,7 +224,10 @@ def _other_table(inventory: Inventory) -> Table:
     runs = [run.space for run in inventory.runs]
     for cache in inventory.caches:
         users = f"of {cache.num_runs} run{'s' * (cache.num_runs != 1)}" if cache.num_runs else "of no run here"
-        table.add_row(_size(cache.space.num_bytes), Text(f"token cache {cache.path.name[:12]}, {users}"))
+        table.add_row(
+            _size(cache.space.num_bytes),
+            Text(f"{cache.kind} {cache.path.name.removeprefix('prepared-')[:12]}, {users}"),
+        )
     for path in inventory.leftovers:
         table.add_row(_size(Space([path]).num_bytes), Text(f"left over: {_short(path)}", style="yellow"))
     for path in inventory.strangers:
@@ -252,7 +255,7 @@ def _advice(task: CleanTask, removal: Removal, freed: str, place: str) -> str:
         "checkpoints": "checkpoints of finished runs that are not among the best (`spare`)",
         "runs": "the runs that are named",
         "leftovers": "what interrupted saves, builds and removals left",
-        "caches": "token caches that no run here was trained on; they are built again when they are needed",
+        "caches": "tokens and prepared data that no run here was trained on; they are made again when they are needed",
     }[task.what]
     if not removal.paths:
         return f"nothing to remove: {what}"

@@ -12,8 +12,7 @@ from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.config.task import EvaluateTask
-from recipe_exp.data.corpus import Split
-from recipe_exp.data.prompts import find_template
+from recipe_exp.data.split import Split
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.evaluation.evaluator import EvaluationResult, Evaluator
 from recipe_exp.evaluation.generation import BATCH_TOKENS
@@ -88,7 +87,7 @@ def _evaluate(config: ExperimentConfig, stored: StoredRun, split: Split, console
         cache,
         split,
         config.evaluation,
-        template=find_template(config.data.prompt),
+        template=cache.prompts.held_out,
         max_source_tokens=config.data.max_source_tokens,
         batch_tokens=machinery.micro_batch_tokens,
         accelerator=accelerator,

@@ -181,7 +181,7 @@ class StoredFolder:
 
 @dataclass(frozen=True)
 class StoredCache:
-    """One token cache.
+    """One token cache, or the prepared data of some.
 
     Attributes:
         path: its folder.
@@ -190,6 +190,11 @@ class StoredCache:
 
     path: Path
     num_runs: int
+
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        return "prepared data" if self.path.name.startswith("prepared-") else "token cache"
 
     @property
     def lock_path(self) -> Path:
@@ -208,7 +213,7 @@ class Inventory:
 
     Attributes:
         runs: runs and sweeps, the newest first.
-        caches: token caches, the largest first.
+        caches: token caches and prepared data, the largest first.
         leftovers: folders that interrupted saves, builds and removals left.
         strangers: folders among the runs that are none, because their `run.json` is missing or damaged.
         tracker: MLflow's database and artifacts.
@@ -227,7 +232,7 @@ class Inventory:
         known = {run.folder.path for run in runs}
         folders = [path for kind in ("runs", "sweeps") for path in _folders_in(output_dir.absolute() / kind, "*")]
         caches = [
-            StoredCache(path, sum(_cache_of(run) == path.name for run in runs))
+            StoredCache(path, sum(path.name in _caches_of(run) for run in runs))
             for path in _folders_in(cache_dir, "*")
             if (path / "card.json").is_file() and not path.suffix
         ]
@@ -257,11 +262,12 @@ def _stored_runs(output_dir: Path) -> Iterator[StoredFolder]:
         yield StoredFolder(folder, record, tuple(trials.get(folder.run_id, ())))
 
 
-def _cache_of(run: StoredFolder) -> str | None:
-    """The name of the cache folder that a run was trained on, which is the beginning of its fingerprint."""
+def _caches_of(run: StoredFolder) -> set[str]:
+    """The names of the folders that a run was trained on; that of its tokens is the beginning of their fingerprint."""
     data = run.record.get("data")
-    fingerprint = data.get("fingerprint") if isinstance(data, dict) else None
-    return str(fingerprint)[:32] if fingerprint else None
+    if not isinstance(data, dict):
+        return set()
+    return {str(data.get("fingerprint"))[:32], str(data.get("prepared"))}
 
 
 def _is_checkpoint(path: Path) -> bool:

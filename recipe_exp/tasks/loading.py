@@ -127,7 +127,7 @@ def writer_of(model: Path, config: ExperimentConfig | None, device: Device) -> R
     resolved = resolve_device(device)
     return RecipeWriter.from_folder(
         model,
-        template=find_template(data.prompt),
+        template=find_template(data.prompt, data.templates),
         max_source_tokens=data.max_source_tokens,
         max_new_tokens=evaluation.max_new_tokens,
         num_beams=evaluation.num_beams,

@@ -16,6 +16,7 @@ from recipe_exp.errors import ModelError
 from recipe_exp.models.stored_files import CONFIG, check_model_folder, check_tokenizer_folder
 from recipe_exp.tracking import find_run
 
+_WRITING_TASKS = (EvaluateTask, GenerateTask, PlanTask, CompareTask, MergeTask, PrepareTask)
 _MAX_NAME_BYTES = 255
 _HUB_NAME = re.compile(r"(?=.{1,96}$)[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _REVISION = re.compile(r"(?=.{1,200}$)[\w./-]+", re.ASCII)
@@ -31,8 +32,9 @@ def place_mistakes(config: ExperimentConfig) -> Iterator[str]:
             reason = _why_no_folder(value) if value is not None else None
             if reason:
                 yield f"{show_setting(key, value)}: cannot be written ({reason}); name a folder that can"
-    elif isinstance(task, EvaluateTask | GenerateTask | PlanTask | CompareTask | MergeTask) and task.output is not None:
-        reason = _why_no_folder(task.output) if isinstance(task, MergeTask) else _why_no_file(task.output)
+    if isinstance(task, _WRITING_TASKS) and task.output is not None:
+        is_folder = isinstance(task, MergeTask | PrepareTask)
+        reason = _why_no_folder(task.output) if is_folder else _why_no_file(task.output)
         if reason:
             yield f"{show_setting('task.output', task.output)}: cannot be written ({reason}); choose another"
 

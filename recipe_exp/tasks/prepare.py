@@ -1,18 +1,93 @@
-"""`task=prepare`: the token cache that training opens, and nothing else."""
+"""`task=prepare`: the data that training opens, and nothing else."""
 
 from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.messages import show_setting
+from recipe_exp.config.task import PrepareTask
+from recipe_exp.data.cache import TokenCache
+from recipe_exp.data.card_file import CARD_FILE
+from recipe_exp.data.prepared import PREPARED_FILES, PreparedData, split_file
+from recipe_exp.data.split import SPLITS
+from recipe_exp.errors import DataError
+from recipe_exp.files import flush_to_disk, reason_of
+from recipe_exp.reports.data_card import DATA_CARD_FILES
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import open_data
+from recipe_exp.tasks.data_card import DATA_CARD_HTML, write_data_card
+
+_FOLDER_NAME_CHARACTERS = 12
 
 
 def run(config: ExperimentConfig) -> int:
-    """Builds the cache, or opens the one that is there, and says what is in it and where it lies."""
+    """Makes the data, or opens what is there, copies it where the user wants it, and says what it is and where.
+
+    The data card is written beside the copy, or else below `output_dir`: nothing is added to caches, which are shared.
+    """
+    assert isinstance(config.task, PrepareTask)
+    output = Path(config.task.output).expanduser() if config.task.output is not None else None
+    if output is not None:
+        _refuse_strange_folder(output)
     console = Console(soft_wrap=True, markup=False)
     cache = open_data(config, console)
-    summary.print_data(console, cache)
+    if output is not None:
+        _copy(cache.prepared, output)
+    folder = output or _card_folder(config, cache)
+    with _write_errors_in_one_line("task.output" if output is not None else "output_dir", folder):
+        write_data_card(cache, folder)
+    summary.print_data(console, cache, folder / DATA_CARD_HTML)
+    console.print(f"made  {cache.prepared.folder}", highlight=False)
     console.print(f"cache {cache.folder}", highlight=False)
+    if output is not None:
+        console.print(f"copy  {output}; train on it with data=prepared data.path={output}", highlight=False)
     return 0
+
+
+def _card_folder(config: ExperimentConfig, cache: TokenCache) -> Path:
+    return Path(config.output_dir) / "data_cards" / cache.data_fingerprint[:_FOLDER_NAME_CHARACTERS]
+
+
+def _refuse_strange_folder(output: Path) -> None:
+    """What somebody else put there is not mixed with splits."""
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if CARD_FILE not in names and names - {*PREPARED_FILES, *DATA_CARD_FILES}:
+        where = show_setting("task.output", str(output))
+        raise DataError(f"{where}: holds other files; name a folder that is empty or does not exist")
+
+
+def _copy(prepared: PreparedData, output: Path) -> None:
+    """Copies the files, the card last: without it a folder that is half written is no prepared data.
+
+    Splits that were edited are copied without the card and the list of what was left out, which speak of others.
+    """
+    known = PREPARED_FILES if prepared.card is not None else tuple(map(split_file, SPLITS))
+    names = [name for name in known if (prepared.folder / name).is_file()]
+    with _write_errors_in_one_line("task.output", output):
+        output.mkdir(parents=True, exist_ok=True)
+        if output.samefile(prepared.folder):
+            return
+        for name in {*PREPARED_FILES} - {*names} | {CARD_FILE}:
+            (output / name).unlink(missing_ok=True)
+        for name in names:
+            aside = output / f".{name}.{os.getpid()}.tmp"
+            shutil.copyfile(prepared.folder / name, aside)
+            flush_to_disk(aside)
+            aside.replace(output / name)
+        flush_to_disk(output)
+
+
+@contextmanager
+def _write_errors_in_one_line(key: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = show_setting(key, str(folder))
+        raise DataError(f"{where}: cannot be written ({reason_of(error)}); choose another folder") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,21 +14,24 @@ from rich.text import Text
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.data.cache import TokenCache
-from recipe_exp.data.corpus import REJECTS_FILE
+from recipe_exp.data.corpus_report import REJECTS_FILE
 from recipe_exp.hardware.detect import Machinery
+from recipe_exp.reports.data_card import describe_cause
 from recipe_exp.tasks.numbers import show_number
 from recipe_exp.tasks.session import RunSession, resume_command
 
 _SAMPLE_WIDTH = 52
 _NUM_SAMPLES = 3
 _MAX_CHANGES = 5
+_MAX_CAUSES = 5
+_TOLERATED_INEXACT_FRACTION = 0.01
 
 
 def print_begin(console: Console, config: ExperimentConfig, session: RunSession | None) -> None:
     """Says what runs and where, and that generated recipes teach a pretrained model nothing about cooking."""
     if config.model.pretrained and config.data.format == "sample":
         console.print(
-            "note: training on generated recipes; name your own with data=jsonl data.path=FILE|FOLDER|GLOB",
+            "note: training on generated recipes; name your own with data=files data.path=FILE|FOLDER|GLOB",
             style="yellow",
             highlight=False,
         )
@@ -35,14 +39,19 @@ def print_begin(console: Console, config: ExperimentConfig, session: RunSession 
         console.print(f"run   {session.folder.path}", highlight=False)
 
 
-def print_data(console: Console, cache: TokenCache) -> None:
-    """Says what there is to learn from."""
+def print_data(console: Console, cache: TokenCache, data_card: Path) -> None:
+    """Says what there is to learn from, what the tokenizer does not express of it, and where more is said."""
     report, train = cache.report, cache.card.splits["train"]
     counts = report.num_examples
     parts = [
         f"data  {counts['train']:,} recipes to train, {counts['validation']:,} to validate, {counts['test']:,} to test",
-        *([f"{report.num_rejected:,} rejected (in {cache.folder / REJECTS_FILE})"] if report.num_rejected else []),
+        *(
+            [f"{report.num_rejected:,} rejected (in {cache.prepared.folder / REJECTS_FILE})"]
+            if report.num_rejected
+            else []
+        ),
         *([f"{report.num_duplicates:,} duplicates"] if report.num_duplicates else []),
+        *([f"{report.num_leaks:,} near a held-out one"] if report.num_leaks else []),
         *([f"{report.num_low_quality:,} of low quality"] if report.num_low_quality else []),
         *([f"{report.num_other_language:,} in other languages"] if report.num_other_language else []),
     ]
@@ -55,6 +64,11 @@ def print_data(console: Console, cache: TokenCache) -> None:
     shown = [f"{share:.2%} {name}" for name, share in rates.items() if share > 0]
     if shown:
         console.print("      " + ", ".join(shown), highlight=False)
+    if train.inexact_target_fraction > _TOLERATED_INEXACT_FRACTION:
+        causes = ", ".join(map(describe_cause, train.inexact_causes[:_MAX_CAUSES]))
+        share = f"{train.inexact_target_fraction:.2%} of the recipes do not come back from the tokenizer exactly"
+        console.print(f"      {share}: {causes}", style="yellow", highlight=False)
+    console.print(f"card  {data_card}", highlight=False)
 
 
 def print_machinery(console: Console, total_steps: int, machinery: Machinery) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.data.cache import TokenCache
+from recipe_exp.data.split import Split
 from recipe_exp.errors import ConfigError
 from recipe_exp.hardware import accelerator as processes
 from recipe_exp.hardware.detect import resolve_device, resolve_num_processes
@@ -24,6 +25,7 @@ from recipe_exp.signals import Interrupted
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import describe_data, open_data
 from recipe_exp.tasks.callbacks import build_trainer, checkpoint_callback, describe_best, notify_callbacks
+from recipe_exp.tasks.data_card import DATA_CARD_HTML, DATA_CARD_JSON, write_data_card
 from recipe_exp.tasks.disk_space import check_disk_space
 from recipe_exp.tasks.resuming import Start, fingerprint_history, new_start, resumed_start
 from recipe_exp.tasks.run_choice import RunChoice, choose_run
@@ -141,7 +143,7 @@ def _train(
     )
     if session is not None:
         _warn_of_long_warmup(console, config, bench.length.total_steps)
-        summary.print_data(console, bench.cache)
+        summary.print_data(console, bench.cache, session.folder.path / DATA_CARD_HTML)
         summary.print_machinery(console, bench.length.total_steps, bench.machinery)
     with out_of_memory_in_one_line(
         f"lower hardware.micro_batch_tokens ({bench.machinery.micro_batch_tokens}), set "
@@ -224,9 +226,28 @@ def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -
         summary.print_notes(console, bench.start.notes, changes)
     machinery = {key: value for key, value in bench.machinery.to_dict().items() if key != "memory_bytes"}
     session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})
-    counts = {f"num_{split}": count for split, count in bench.cache.report.num_examples.items()}
+    _record_data(session, bench)
+
+
+def _record_data(session: RunSession, bench: Workbench) -> None:
+    """Leaves the data card with the run, and tells the tracker which recipes are learnt from and measured on."""
+    cache, folder = bench.cache, session.folder.path
+    write_data_card(cache, folder)
+    for name in (DATA_CARD_HTML, DATA_CARD_JSON):
+        session.journal.artifact(folder / name)
     source = bench.config.data.path or "generated"
-    session.journal.dataset("recipes", bench.cache.data_fingerprint[:32], counts, "training", source)
+    contexts: dict[Split, str] = {"train": "training", "validation": "validation"}
+    for split, context in contexts.items():
+        card = cache.card.splits[split]
+        is_evaluated = bench.config.data.validation_fraction > 0.0
+        if card.num_examples and (split == "train" or is_evaluated):
+            profile = {
+                "num_examples": card.num_examples,
+                "num_source_tokens": card.num_source_tokens,
+                "num_target_tokens": card.num_target_tokens,
+                "token_cache": cache.fingerprint,
+            }
+            session.journal.dataset(f"recipes/{split}", cache.data_fingerprint, profile, context, source)
 
 
 def _record_end(session: RunSession, config: ExperimentConfig, trainer: Trainer, reason: StopReason) -> None:

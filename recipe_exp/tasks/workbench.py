@@ -13,7 +13,6 @@ from recipe_exp.config.migrations import SCHEMA_VERSION, migrate_state
 from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.loader import Window, WindowLoader
 from recipe_exp.data.plan import WindowPlan
-from recipe_exp.data.prompts import find_template
 from recipe_exp.errors import CheckpointError
 from recipe_exp.evaluation.evaluator import Evaluator
 from recipe_exp.files import reason_of
@@ -21,6 +20,7 @@ from recipe_exp.hardware.accelerator import create_accelerator, from_main_proces
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.tasks.building import plan_windows
 from recipe_exp.tasks.resuming import BASE_FOLDER, Fingerprints, Start, base_of, refuse_foreign_checkpoint
 from recipe_exp.training import checkpoint
 from recipe_exp.training.checkpoint import Checkpoint
@@ -82,7 +82,7 @@ class Workbench:
             loss.compile(dynamic=True)
         model = accelerator.prepare(loss)
         optimizer = build_optimizer(loss, training)
-        plan = WindowPlan(len(cache.split("train")), training.batch_size, config.seed, cache.data_fingerprint)
+        plan = plan_windows(training, config.seed, cache)
         length = RunLength(start.span.total_steps, plan.windows_per_epoch)
         schedule = build_schedule(
             training.schedule,
@@ -131,7 +131,7 @@ class Workbench:
             self.cache,
             "validation",
             self.config.evaluation,
-            template=find_template(self.config.data.prompt),
+            template=self.cache.prompts.held_out,
             max_source_tokens=self.config.data.max_source_tokens,
             batch_tokens=self.machinery.micro_batch_tokens,
             accelerator=self.accelerator,

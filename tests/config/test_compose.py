@@ -199,6 +199,8 @@ SPECIAL = {
     "data.format": "jsonl",
     "data.language": "en",
     "resume_allow": ["seed"],
+    "data.prompts": {"title": 2.0},
+    "data.templates": {"mine": "Cook {title}"},
 }
 
 
@@ -348,7 +350,7 @@ BROKEN_LOCAL_FILES = {
     "defaults:\n  - override /model: nope\n": "Could not find 'model/nope'",
     "a: [1\n": "local/default.yaml",
     "tracking:\n  uri: ${oc.env:RECIPE_EXP_NO_SUCH_VARIABLE}\n": "tracking.uri: its interpolation cannot be resolved",
-    "1: 2\n": "1: no such key",
+    "1: 2\n": "1=2: no such key",
 }
 
 

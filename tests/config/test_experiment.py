@@ -151,6 +151,7 @@ VALID = {
     "description": st.none() | QUOTED,
     "tags": st.lists(QUOTED, max_size=3),
     "data.prompt": QUOTED.filter(bool),
+    "data.prompts": st.dictionaries(st.sampled_from(["title", "instruction", "mine"]), numbers(0, 1e6)),
     "data.min_quality_score": st.floats(0, 1),
     "data.max_source_tokens": st.integers(8, 65535),
     "training.batch_size": st.integers(1, 10**9),
@@ -174,6 +175,8 @@ def typed(value: Any) -> str:
     """The value in the grammar of the command line."""
     if isinstance(value, list):
         return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{typed(item)}' for name, item in value.items())}}}"
     if isinstance(value, str):
         return quoted(value)
     return yaml.safe_dump(value).removesuffix("\n...\n").strip()

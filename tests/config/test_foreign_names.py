@@ -13,6 +13,7 @@ from recipe_exp.config.foreign_names import (
     FOREIGN_NAMES,
     OLD_FLAGS,
     OLD_SECTIONS,
+    OTHERS,
     PEFT,
     TRANSFORMERS,
     Answer,
@@ -126,7 +127,7 @@ def test_names_are_looked_up_whole_and_then_by_their_last_part() -> None:
 
 
 def test_tables_do_not_overlap() -> None:
-    assert sum(map(len, (TRANSFORMERS, PEFT, OLD_FLAGS, OLD_SECTIONS))) == len(FOREIGN_NAMES)
+    assert sum(map(len, (TRANSFORMERS, PEFT, OLD_FLAGS, OLD_SECTIONS, OTHERS))) == len(FOREIGN_NAMES)
     assert all(name == name.lower().replace("-", "_") for name in FOREIGN_NAMES)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe_exp.config.foreign_names import FOREIGN_NAMES, OLD_FLAGS, OLD_SECTIONS, PEFT, TRANSFORMERS, Answer
+from recipe_exp.config.foreign_names import FOREIGN_NAMES, OLD_FLAGS, OLD_SECTIONS, OTHERS, PEFT, TRANSFORMERS, Answer
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "migration.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| `(?P<name>[^`]+)` \| (?:`(?P<here>[^`]+)`|none) \| (?P<note>.*) ?\|$", re.MULTILINE)
@@ -37,6 +37,7 @@ def test_every_row_of_a_table_is_read() -> None:
         ("peft", PEFT),
         ("The old system's flags", OLD_FLAGS),
         ("The old system's sections", OLD_SECTIONS),
+        ("Other tools", OTHERS),
     ],
 )
 def test_tables_are_grouped_like_the_source(heading: str, names: dict[str, Answer]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import pytest
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import cache as cache_module
-from recipe_exp.data import cache_builder, contents
+from recipe_exp.data import cache_builder, contents, intake_stage, preparation
 from recipe_exp.data.cache import TOKENIZER_TRAINING_VERSION, TokenCache, build_or_open_cache
 from recipe_exp.data.contents import SAMPLE_VERSION, open_contents
-from recipe_exp.data.corpus import SPLITS, split_of
+from recipe_exp.data.intake import Intake
 from recipe_exp.data.sample import sample_recipes
+from recipe_exp.data.split import SPLITS, split_of
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.data.vocabulary import train_unigram
 from recipe_exp.errors import ConfigError, DataError, ModelError
@@ -69,6 +71,11 @@ def open_cache(path: Path, tokenizer: RecipeTokenizer | None, **settings: Any) -
     )
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What every file below a folder holds, by its path."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.fixture
 def forbid_building(monkeypatch: pytest.MonkeyPatch) -> Any:
     def forbid() -> None:
@@ -76,6 +83,7 @@ def forbid_building(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise AssertionError("built again")
 
         monkeypatch.setattr(cache_module, "build_cache", refuse)
+        monkeypatch.setattr(cache_module, "prepare", refuse)
 
     return forbid
 
@@ -151,8 +159,7 @@ class TestContent:
             for count in (1, 4)
         ]
         assert caches[0].card == caches[1].card
-        for name in caches[0].card.file_bytes:
-            assert (caches[0].folder / name).read_bytes() == (caches[1].folder / name).read_bytes()
+        assert files_of(caches[0].folder) == files_of(caches[1].folder)
 
     def test_progress_is_reported(self, data: Path, tokenizer: RecipeTokenizer) -> None:
         calls: list[tuple[str, int]] = []
@@ -238,23 +245,46 @@ TRAINING_RECIPES = (
 class TestAddress:
     @pytest.mark.parametrize(
         "change",
-        [
-            {"min_quality_score": 0.1},
-            {"max_source_tokens": 255},
-            {"max_target_tokens": 511},
-            {"validation_fraction": 0.21},
-            {"test_fraction": 0.11},
-            {"prompt": "title"},
-            {"max_examples": NUM_RECIPES - 1},
-        ],
+        [{"max_source_tokens": 255}, {"max_target_tokens": 511}, {"prompt": "title"}],
         ids=lambda change: next(iter(change)),
     )
-    def test_a_key_that_changes_tokens_changes_the_fingerprint(
+    def test_a_key_that_changes_tokens_alone_changes_the_fingerprint_of_the_cache(
         self, data: Path, tokenizer: RecipeTokenizer, change: dict[str, Any]
     ) -> None:
         one, other = open_cache(data, tokenizer), open_cache(data, tokenizer, **change)
         assert one.fingerprint != other.fingerprint
         assert one.data_fingerprint == other.data_fingerprint
+        assert one.prepared.folder == other.prepared.folder
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"min_quality_score": 1.0, "max_rejected_fraction": 1.0},
+            {"validation_fraction": 0.5},
+            {"test_fraction": 0.5},
+            {"max_examples": NUM_RECIPES - 1},
+        ],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_a_key_that_changes_the_splits_changes_both_fingerprints(
+        self, data: Path, tokenizer: RecipeTokenizer, change: dict[str, Any]
+    ) -> None:
+        with data.open("a", encoding="utf-8") as file:
+            file.write(line_of(Recipe("Toast", ("2 slices bread",), ("Toast it.",)), quality_score=1.0) + "\n")
+        one, other = open_cache(data, tokenizer), open_cache(data, tokenizer, **change)
+        assert one.data_fingerprint != other.data_fingerprint
+        assert one.fingerprint != other.fingerprint
+
+    def test_settings_that_leave_the_splits_the_same_share_the_tokens(
+        self, data: Path, tokenizer: RecipeTokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = open_cache(data, tokenizer)
+        monkeypatch.setattr(cache_module, "build_cache", lambda *_: pytest.fail("tokenized again"))
+        for change in ({"min_quality_score": 0.01}, {"max_examples": NUM_RECIPES}, {"duplicates": "keep"}):
+            other = open_cache(data, tokenizer, **change)
+            assert other.folder == one.folder
+            assert other.prepared.folder != one.prepared.folder
+            assert other.data_fingerprint == one.data_fingerprint
 
     def test_one_letter_of_the_data_changes_both_fingerprints(self, data: Path, tokenizer: RecipeTokenizer) -> None:
         before = open_cache(data, tokenizer)
@@ -292,7 +322,7 @@ class TestContents:
         monkeypatch.setattr(contents, "_SETTLED_SECONDS", -1.0)
         before = open_contents(self.config(data), tmp_path).fingerprint
         hashed: list[Path] = []
-        monkeypatch.setattr(contents, "_sha256", lambda file: hashed.append(file) or "other")
+        monkeypatch.setattr(contents, "hash_of", lambda file: hashed.append(file) or "other")
         assert open_contents(self.config(data), tmp_path).fingerprint == before
         assert not hashed
         data.write_bytes(data.read_bytes())
@@ -304,7 +334,7 @@ class TestContents:
     ) -> None:
         open_contents(self.config(data), tmp_path)
         hashed: list[Path] = []
-        monkeypatch.setattr(contents, "_sha256", lambda file: hashed.append(file) or "other")
+        monkeypatch.setattr(contents, "hash_of", lambda file: hashed.append(file) or "other")
         open_contents(self.config(data), tmp_path)
         assert hashed == [data]
 
@@ -348,53 +378,161 @@ class TestSafety:
         assert second.card == first.card
         assert second.tokenizer is tokenizer
 
-    def test_a_build_that_dies_leaves_nothing_and_the_next_one_succeeds(
+    def test_a_build_that_dies_at_its_end_is_finished_by_the_next_one(
         self, data: Path, tokenizer: RecipeTokenizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(cache_builder, "write_card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                open_cache(data, tokenizer)
-        assert not [path for path in (data.parent.parent / "cache").iterdir() if path.is_dir()]
-        assert len(open_cache(data, tokenizer).split("train"))
+        for module in (preparation, cache_builder):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+                with pytest.raises(KeyboardInterrupt):
+                    open_cache(data, tokenizer)
+            caches = data.parent.parent / "cache"
+            left = [path.suffix for path in caches.iterdir() if path.is_dir() and path.suffix]
+            assert left == [".building"]
+        again = open_cache(data, tokenizer)
+        assert not list(caches.glob("*.building"))
+        assert files_of(again.folder) == files_of(
+            build_or_open_cache(config_of(data), cache_dir=data.parent, tokenizer=tokenizer).folder
+        )
 
-    def test_what_a_killed_build_left_is_removed(self, data: Path, tokenizer: RecipeTokenizer) -> None:
+    def test_reading_goes_on_where_it_ended(
+        self, data: Path, tokenizer: RecipeTokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(intake_stage, "_CHUNK_ROWS", 10)
+        with pytest.raises(KeyboardInterrupt):
+            self.build_until(data, tokenizer, "reading", 30)
+        taken: list[object] = []
+        take_one = Intake.take_one
+        monkeypatch.setattr(Intake, "take_one", lambda self, row: taken.append(row) or take_one(self, row))
+        again = open_cache(data, tokenizer)
+        assert len(taken) == NUM_RECIPES - 30
+        assert sum(again.report.num_examples.values()) == NUM_RECIPES
+
+    def test_what_was_read_counts_for_nothing_once_a_file_was_touched(
+        self, data: Path, tokenizer: RecipeTokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where it was another one for a moment, the same content as before says nothing of what was read meanwhile."""
+        monkeypatch.setattr(intake_stage, "_CHUNK_ROWS", 10)
+        good = data.read_bytes()
+        read = contents.open_contents
+
+        def open_and_change(*arguments: Any) -> Any:
+            found = read(*arguments)
+            data.write_bytes(good.replace(b"a", b"o"))
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cache_module, "open_contents", open_and_change)
+            with pytest.raises(DataError, match="was changed while it was read"):
+                open_cache(data, tokenizer)
+        assert list((data.parent.parent / "cache").glob("prepared-*.building"))
+        data.write_bytes(good)
+        again = open_cache(data, tokenizer)
+        other = build_or_open_cache(config_of(data), cache_dir=data.parent / "other", tokenizer=tokenizer)
+        assert files_of(again.prepared.folder) == files_of(other.prepared.folder)
+
+    def test_tokenizing_goes_on_where_it_ended(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cache_builder, "_CHUNK_EXAMPLES", 4)
+        monkeypatch.setattr(cache_builder, "_BLOCK_CHUNKS", 2)
+        whole = build_or_open_cache(config_of(data), cache_dir=data.parent, tokenizer=None, vocab_size=500)
+        with pytest.raises(KeyboardInterrupt):
+            self.build_until(data, None, "tokenizing train", 20)
+        monkeypatch.setattr(cache_builder, "train_unigram", lambda *_: pytest.fail("trained again"))
+        encoded: list[str] = []
+        encode = RecipeTokenizer.encode_batch
+        monkeypatch.setattr(
+            RecipeTokenizer, "encode_batch", lambda self, texts: encoded.extend(texts) or encode(self, texts)
+        )
+        again = open_cache(data, None)
+        num_examples = sum(again.report.num_examples.values())
+        assert len(encoded) == 2 * (num_examples - 16), "two blocks of eight were complete"
+        assert files_of(again.folder) == files_of(whole.folder)
+
+    def build_until(self, data: Path, tokenizer: RecipeTokenizer | None, stage: str, count: int) -> None:
+        """Interrupts a build once a stage has done so much."""
+
+        def interrupt(name: str, done: int) -> None:
+            if name == stage and done >= count:
+                raise KeyboardInterrupt
+
+        build_or_open_cache(
+            config_of(data),
+            cache_dir=data.parent.parent / "cache",
+            tokenizer=tokenizer,
+            vocab_size=None if tokenizer else 500,
+            num_workers=1,
+            progress=interrupt,
+        )
+
+    def test_what_a_killed_build_left_is_no_part_of_the_next_one(self, data: Path, tokenizer: RecipeTokenizer) -> None:
         cache = open_cache(data, tokenizer)
+        before = files_of(cache.folder)
         shutil.rmtree(cache.folder)
         stale = cache.folder.with_name(f"{cache.folder.name}.building")
         (stale / "train").mkdir(parents=True)
-        (stale / "train" / "texts.jsonl").write_text("half")
+        (stale / "train" / "tokens.u16").write_text("half")
+        (stale / "card.json").write_text("{}")
         again = open_cache(data, tokenizer)
         assert again.card == cache.card
+        assert files_of(again.folder) == before
         assert not stale.exists()
 
     @pytest.mark.parametrize("damage", ["truncated", "missing", "no card", "broken card", "empty"])
-    def test_a_damaged_cache_is_built_again_with_one_warning(
-        self, data: Path, tokenizer: RecipeTokenizer, damage: str, caplog: pytest.LogCaptureFixture
+    @pytest.mark.parametrize("kind", ["tokens", "prepared"])
+    def test_what_is_damaged_is_made_again_with_one_warning(
+        self, data: Path, tokenizer: RecipeTokenizer, kind: str, damage: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         cache = open_cache(data, tokenizer)
-        tokens = cache.folder / "train" / "tokens.u16"
-        before = tokens.read_bytes()
+        folder, name, said = {
+            "tokens": (cache.folder, "train/tokens.u16", "this token cache is damaged and is built again"),
+            "prepared": (cache.prepared.folder, "train.jsonl", "this prepared data is damaged and is made again"),
+        }[kind]
+        before = files_of(folder)
         match damage:
             case "truncated":
-                tokens.write_bytes(before[:-2])
+                (folder / name).write_bytes(before[name][:-2])
             case "missing":
-                tokens.unlink()
+                (folder / name).unlink()
             case "no card":
-                (cache.folder / "card.json").unlink()
+                (folder / "card.json").unlink()
             case "broken card":
-                (cache.folder / "card.json").write_text('{"fingerprint": ')
+                (folder / "card.json").write_text('{"fingerprint": ')
             case "empty":
-                shutil.rmtree(cache.folder)
-                cache.folder.mkdir()
+                shutil.rmtree(folder)
+                folder.mkdir()
         with caplog.at_level(logging.WARNING):
             again = open_cache(data, tokenizer)
-        assert (again.folder / "train" / "tokens.u16").read_bytes() == before
-        assert [record.getMessage() for record in caplog.records] == [
-            f"{cache.folder}: this token cache is damaged and is built again"
-        ]
+        assert again.card == cache.card
+        assert files_of(folder) == before
+        assert [record.getMessage() for record in caplog.records] == [f"{folder}: {said}"]
 
-    def test_several_processes_share_one_build(self, data: Path, tokenizer: RecipeTokenizer, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["train.jsonl", "rejects.jsonl", "train/tokens.u16", "test/text_ends.i64"])
+    def test_verify_notices_a_flipped_byte_and_makes_the_files_again(
+        self, data: Path, tokenizer: RecipeTokenizer, name: str
+    ) -> None:
+        with data.open("a") as file:
+            file.write('{"title": 3}\n')
+        cache = open_cache(data, tokenizer)
+        folder = cache.folder if "/" in name else cache.prepared.folder
+        before = files_of(folder)
+        flipped = bytearray(before[name])
+        flipped[len(flipped) // 2] ^= 1
+        (folder / name).write_bytes(flipped)
+        assert open_cache(data, tokenizer).card == cache.card, "sizes alone say nothing"
+        assert open_cache(data, tokenizer, verify=True).card == cache.card
+        assert files_of(folder) == before
+
+    def test_verify_makes_nothing_again_that_is_whole(
+        self, data: Path, tokenizer: RecipeTokenizer, forbid_building: Any
+    ) -> None:
+        first = open_cache(data, tokenizer, verify=True)
+        forbid_building()
+        assert open_cache(data, tokenizer, verify=True).card == first.card
+
+    @pytest.mark.parametrize("verify", ["", "verify"])
+    def test_several_processes_share_one_build(
+        self, data: Path, tokenizer: RecipeTokenizer, tmp_path: Path, verify: str
+    ) -> None:
         tokenizer.save(tmp_path / "tokenizer")
         script = """
 import sys
@@ -402,14 +540,15 @@ from pathlib import Path
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import RecipeTokenizer, build_or_open_cache
 folder, stages = Path(sys.argv[1]), []
-config, tokenizer = DataConfig(path=str(folder / "data")), RecipeTokenizer.from_pretrained(folder / "tokenizer")
+config = DataConfig(path=str(folder / "data"), verify=bool(sys.argv[2]))
+tokenizer = RecipeTokenizer.from_pretrained(folder / "tokenizer")
 print("ready", flush=True)
 sys.stdin.readline()
 cache = build_or_open_cache(config, cache_dir=folder / "cache", tokenizer=tokenizer,
                             progress=lambda stage, count: stages.append(stage))
 print(cache.fingerprint, bool(stages), len(cache.split("train")))
 """
-        command = [sys.executable, "-c", script, str(tmp_path)]
+        command = [sys.executable, "-c", script, str(tmp_path), verify]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
         assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
@@ -451,13 +590,22 @@ class TestRejections:
         kept = Path(str(error.value).rpartition("see ")[2])
         entries = [json.loads(line) for line in kept.read_text().splitlines()]
         assert len(entries) == 30
+        assert not list(kept.parent.glob("*.building"))
         reason = "title: expected str, got int"
         assert entries[0] == {"file": str(bad), "line": NUM_RECIPES + 1, "reason": reason}
 
-    def test_what_was_tolerated_is_in_the_cache(self, bad: Path, tokenizer: RecipeTokenizer) -> None:
+    def test_files_that_were_put_right_leave_nothing_of_the_refusal(
+        self, bad: Path, tokenizer: RecipeTokenizer
+    ) -> None:
+        with pytest.raises(DataError, match="30 of 90") as error:
+            open_cache(bad, tokenizer)
+        open_cache(bad, tokenizer, max_rejected_fraction=0.4)
+        assert not Path(str(error.value).rpartition("see ")[2]).exists()
+
+    def test_what_was_tolerated_is_in_the_prepared_data(self, bad: Path, tokenizer: RecipeTokenizer) -> None:
         cache = open_cache(bad, tokenizer, max_rejected_fraction=0.4)
         assert cache.report.rejected == {"title: expected str, got int": 30}
-        assert len((cache.folder / "rejects.jsonl").read_text().splitlines()) == 30
+        assert len((cache.prepared.folder / "rejects.jsonl").read_text().splitlines()) == 30
 
     def test_a_stricter_run_does_not_accept_the_cache_of_a_lenient_one(
         self, bad: Path, tokenizer: RecipeTokenizer, forbid_building: Any
@@ -473,19 +621,20 @@ def test_memory_does_not_grow_with_the_number_of_recipes(tmp_path: Path) -> None
 import resource, sys
 from pathlib import Path
 from recipe_exp.config.data import DataConfig
-from recipe_exp.data.cache_builder import CacheRequest, _write_texts
-from recipe_exp.data.contents import open_contents
+from recipe_exp.data.cache import open_or_prepare
 folder = Path(sys.argv[1])
 def build(name):
-    config = DataConfig(path=str(folder / name))
-    request = CacheRequest(config, None, 300, 1, lambda *_: None)
-    _write_texts(request, open_contents(config, folder), folder / f"{name}.building")
+    open_or_prepare(DataConfig(path=str(folder / name)), cache_dir=folder / "cache", num_workers=1)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 small = build("small.jsonl")
 print(build("large.jsonl") - small)
 """
-    for name, count in (("small.jsonl", 500), ("large.jsonl", 8000)):
-        lines = (line_of(Recipe(f"Dish {n}", ("bread",) * 20, ("Toast it well. " * 60,))) for n in range(count))
+    dice = random.Random(1)
+    words = ["".join(dice.choices("aeioustr", k=5)) for _ in range(900)]
+    for name, count in (("small.jsonl", 700), ("large.jsonl", 6000)):
+        lines = (
+            line_of(Recipe(f"Dish {n}", ("bread",), (" ".join(dice.choices(words, k=250)),))) for n in range(count)
+        )
         (tmp_path / name).write_text("\n".join(lines))
     result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     grown_kib = int(result.stdout)

@@ -11,8 +11,8 @@ import torch
 
 from recipe_exp.data import loader as loader_module
 from recipe_exp.data.loader import MicroBatch, Window, WindowLoader, evaluation_batches, make_micro_batch, make_window
-from recipe_exp.data.plan import WindowPlan
-from recipe_exp.data.token_files import TokenSplit, TokenWriter
+from recipe_exp.data.plan import WindowPlan, plan_micro_batches
+from recipe_exp.data.token_files import TokenSplit, token_bytes
 
 PAD = 0
 NUM_EXAMPLES = 37
@@ -32,9 +32,10 @@ def sources_and_targets() -> tuple[list[list[int]], list[list[int]]]:
 @pytest.fixture
 def split(tmp_path: Path) -> TokenSplit:
     sources, targets = sources_and_targets()
-    with TokenWriter(tmp_path) as writer:
-        writer.write(sources[:10], targets[:10])
-        writer.write(sources[10:], targets[10:])
+    first = token_bytes([sources[:10]], targets[:10], 0)
+    num_tokens = sum(map(len, [*sources[:10], *targets[:10]]))
+    for name, content in token_bytes([sources[10:]], targets[10:], num_tokens).items():
+        (tmp_path / name).write_bytes(first[name] + content)
     return TokenSplit(tmp_path, PAD)
 
 
@@ -184,6 +185,80 @@ def test_a_loader_that_is_dropped_ends_its_thread(split: TokenSplit, plan: Windo
 def test_a_loader_needs_room_for_a_window(split: TokenSplit, plan: WindowPlan) -> None:
     with pytest.raises(ValueError, match="prefetch=0"):
         WindowLoader(split, plan, 400, 0, 1, 0, 1, prefetch=0)
+
+
+PROMPT_WEIGHTS = (0.2, 0.3, 0.5)
+
+
+@pytest.fixture
+def mixed_split(tmp_path: Path) -> TokenSplit:
+    """Every example with three sources of different lengths."""
+    _, targets = sources_and_targets()
+    for name, content in token_bytes(mixed_sources(), targets, 0).items():
+        (tmp_path / name).write_bytes(content)
+    return TokenSplit(tmp_path, PAD, num_prompts=3)
+
+
+def mixed_sources() -> list[list[list[int]]]:
+    """For each prompt the source of each example."""
+    sources, _ = sources_and_targets()
+    return [[[prompt + 2] * (5 * prompt) + ids for ids in sources] for prompt in range(3)]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 5])
+@pytest.mark.parametrize("budget", [60, 400, 10**6])
+def test_each_example_comes_with_the_prompt_that_the_plan_drew(
+    mixed_split: TokenSplit, num_processes: int, budget: int
+) -> None:
+    sources, (_, targets) = mixed_sources(), sources_and_targets()
+    plan = WindowPlan(NUM_EXAMPLES, 8, 0, "data", PROMPT_WEIGHTS)
+    seen = set()
+    for step in (0, 4, 5, 12):
+        windows = [make_window(mixed_split, plan, step, budget, index, num_processes) for index in range(num_processes)]
+        batches = [batch for window in windows for batch in window.micro_batches]
+        real = [example for batch in batches if not batch.is_dummy for example in examples_of(batch)]
+        drawn = list(zip(plan.window(step).tolist(), plan.prompts(step).tolist(), strict=True))
+        seen |= {prompt for _, prompt in drawn}
+
+        assert sorted(real) == sorted((index, sources[prompt][index], targets[index]) for index, prompt in drawn)
+        for window in windows:
+            assert window.num_source_tokens == sum(len(sources[prompt][index]) for index, prompt in drawn)
+            assert window.padded_tokens == sum(batch.padded_tokens for batch in batches)
+        for batch in batches:
+            assert batch.padded_tokens <= budget or len(batch.indices) == 1
+    assert seen == {0, 1, 2}
+
+
+def test_micro_batches_are_cut_by_the_lengths_of_the_drawn_prompts(mixed_split: TokenSplit) -> None:
+    plan = WindowPlan(NUM_EXAMPLES, NUM_EXAMPLES, 0, "data", PROMPT_WEIGHTS)
+    window = make_window(mixed_split, plan, 0, 300, 0, 1)
+    order, drawn = plan.window(0), plan.prompts(0)
+    lengths = mixed_split.all_source_lengths[order, drawn]
+    hands = plan_micro_batches(lengths, mixed_split.target_lengths[order], 300, 1)
+    assert [batch.indices.tolist() for batch in window.micro_batches] == [order[part].tolist() for part in hands[0]]
+
+
+def test_a_stand_in_has_the_prompt_of_its_example(mixed_split: TokenSplit) -> None:
+    plan = WindowPlan(NUM_EXAMPLES, 2, 0, "data", PROMPT_WEIGHTS)
+    sources = mixed_sources()
+    for step in range(8):
+        drawn = dict(zip(plan.window(step).tolist(), plan.prompts(step).tolist(), strict=True))
+        windows = [make_window(mixed_split, plan, step, 1000, index, 3) for index in range(3)]
+        for batch in (batch for window in windows for batch in window.micro_batches):
+            for index, source, _ in examples_of(batch):
+                assert source == sources[drawn[index]][index]
+
+
+def test_one_prompt_is_read_where_none_is_named(mixed_split: TokenSplit) -> None:
+    sources = mixed_sources()
+    assert [source for _, source, _ in examples_of(make_micro_batch(mixed_split, [3, 1]))] == [
+        sources[0][3],
+        sources[0][1],
+    ]
+    assert [source for _, source, _ in examples_of(make_micro_batch(mixed_split, [3, 1], 2))] == [
+        sources[2][3],
+        sources[2][1],
+    ]
 
 
 @pytest.mark.parametrize("chunk", [4096, 5])

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -87,6 +92,153 @@ class TestWindowPlan:
             WindowPlan(3, 0, 0, "data")
         with pytest.raises(ValueError, match="step=-1"):
             WindowPlan(3, 1, 0, "data").window(-1)
+
+
+class TestPrompts:
+    WEIGHTS = (0.5, 0.3, 0.15, 0.05)
+
+    def drawn(self, num_examples: int = 20_000, *, epoch: int = 0, batch_size: int = 512, seed: int = 0) -> IndexArray:
+        """The prompt of each example of an epoch, in the order of the examples."""
+        plan = WindowPlan(num_examples, batch_size, seed, "data", self.WEIGHTS)
+        found = np.full(num_examples, -1)
+        for step in range(epoch * plan.windows_per_epoch, (epoch + 1) * plan.windows_per_epoch):
+            found[plan.window(step)] = plan.prompts(step)
+        return found
+
+    @pytest.mark.parametrize(("epoch", "seed"), [(0, 0), (1, 0), (7, 123)])
+    def test_prompts_are_drawn_with_their_weights(self, epoch: int, seed: int) -> None:
+        counts = np.bincount(self.drawn(epoch=epoch, seed=seed), minlength=4)
+        expected = np.array(self.WEIGHTS) * 20_000
+        # Chi-squared with 3 degrees of freedom: 21 has a probability of 1e-4.
+        assert ((counts - expected) ** 2 / expected).sum() < 21
+
+    @pytest.mark.parametrize("other", [{"epoch": 1}, {"seed": 1}])
+    def test_epochs_and_seeds_draw_independently(self, other: dict[str, int]) -> None:
+        counts = np.zeros((4, 4))
+        np.add.at(counts, (self.drawn(), self.drawn(**other)), 1)
+        expected = np.outer(self.WEIGHTS, self.WEIGHTS) * 20_000
+        # Chi-squared with 15 degrees of freedom: 45 has a probability of 1e-4.
+        assert ((counts - expected) ** 2 / expected).sum() < 45
+
+    def test_neighbours_draw_independently(self) -> None:
+        drawn, counts = self.drawn(), np.zeros((4, 4))
+        np.add.at(counts, (drawn[:-1], drawn[1:]), 1)
+        expected = np.outer(self.WEIGHTS, self.WEIGHTS) * 20_000
+        assert ((counts - expected) ** 2 / expected).sum() < 45
+
+    @given(
+        plan=PLANS,
+        weights=st.lists(st.floats(0.01, 1), min_size=2, max_size=6),
+        other_batch_size=st.integers(1, 20),
+        epoch=st.integers(0, 9),
+    )
+    def test_an_examples_prompt_depends_on_its_epoch_and_not_on_its_window(
+        self, plan: WindowPlan, weights: list[float], other_batch_size: int, epoch: int
+    ) -> None:
+        shares = tuple(weight / sum(weights) for weight in weights)
+        found = []
+        for batch_size in (plan.batch_size, other_batch_size):
+            mixed = WindowPlan(plan.num_examples, batch_size, plan.seed, plan.fingerprint, shares)
+            steps = range(epoch * mixed.windows_per_epoch, (epoch + 1) * mixed.windows_per_epoch)
+            pairs = [zip(mixed.window(step), mixed.prompts(step), strict=True) for step in reversed(steps)]
+            found.append({index: prompt for pair in pairs for index, prompt in pair})
+        assert found[0] == found[1]
+        assert set(found[0].values()) <= set(range(len(shares)))
+
+    @given(plan=PLANS, step=st.integers(0, 200))
+    def test_a_draw_is_what_splitmix64_says(self, plan: WindowPlan, step: int) -> None:
+        mixed = WindowPlan(plan.num_examples, plan.batch_size, plan.seed, plan.fingerprint, (0.2, 0.3, 0.5))
+        key = f"{plan.fingerprint}|{plan.seed}|{mixed.epoch_of(step)}|prompts".encode()
+        seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
+        for index, prompt in zip(mixed.window(step).tolist(), mixed.prompts(step).tolist(), strict=True):
+            draw = splitmix64(seed, index) / 2**64
+            assert prompt == (0 if draw < 0.2 else 1 if draw < 0.5 else 2)
+
+    def test_prompts_are_the_same_on_every_machine_and_version(self) -> None:
+        plan = WindowPlan(10, 10, 42, "data", (0.25, 0.25, 0.25, 0.25))
+        assert plan.window(0).tolist() == [4, 9, 0, 2, 7, 5, 8, 3, 1, 6]
+        assert plan.prompts(0).tolist() == [3, 2, 1, 3, 3, 2, 0, 2, 0, 0]
+
+    @given(plan=PLANS, step=st.integers(0, 200))
+    def test_prompts_change_no_window_and_one_prompt_is_no_draw(self, plan: WindowPlan, step: int) -> None:
+        mixed = WindowPlan(plan.num_examples, plan.batch_size, plan.seed, plan.fingerprint, (0.5, 0.5))
+        np.testing.assert_array_equal(mixed.window(step), plan.window(step))
+        assert plan.prompts(step).tolist() == [0] * len(plan.window(step))
+
+    def test_a_process_of_its_own_draws_the_same(self) -> None:
+        code = (
+            "from recipe_exp.data import WindowPlan;"
+            "print(WindowPlan(500, 64, 3, 'data', (0.5, 0.3, 0.2)).prompts(11).tolist())"
+        )
+        environment = {**os.environ, "PYTHONHASHSEED": "7"}
+        shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
+        assert json.loads(shown) == WindowPlan(500, 64, 3, "data", (0.5, 0.3, 0.2)).prompts(11).tolist()
+
+
+def splitmix64(seed: int, position: int) -> int:
+    """The output of the published generator at a position, in whole numbers."""
+    mask = 2**64 - 1
+    bits = (seed + (position + 1) * 0x9E3779B97F4A7C15) & mask
+    bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & mask
+    return bits ^ (bits >> 31)
+
+
+class TestCurriculum:
+    @staticmethod
+    def epoch(plan: WindowPlan, epoch: int = 0) -> list[int]:
+        steps = range(epoch * plan.windows_per_epoch, (epoch + 1) * plan.windows_per_epoch)
+        return [int(index) for step in steps for index in plan.window(step)]
+
+    @given(plan=PLANS, data=st.data())
+    def test_the_first_epoch_is_ordered_as_defined_and_later_ones_are_uniform(
+        self, plan: WindowPlan, data: st.DataObject
+    ) -> None:
+        values = data.draw(st.lists(st.integers(0, 9), min_size=plan.num_examples, max_size=plan.num_examples))
+        curriculum = WindowPlan(
+            plan.num_examples, plan.batch_size, plan.seed, plan.fingerprint, difficulty=np.array(values)
+        )
+        place = {index: position for position, index in enumerate(self.epoch(plan))}
+        by_difficulty = sorted(place, key=lambda index: (values[index], place[index]))
+        rank = {index: position for position, index in enumerate(by_difficulty)}
+        assert self.epoch(curriculum) == sorted(place, key=lambda index: (2 * rank[index] + place[index], place[index]))
+        assert self.epoch(curriculum, 1) == self.epoch(plan, 1)
+        assert self.epoch(curriculum, 2) == self.epoch(plan, 2)
+
+    @given(plan=PLANS, steps=st.lists(st.integers(0, 200), min_size=1, max_size=6))
+    def test_any_step_may_be_asked_for_in_any_order(self, plan: WindowPlan, steps: list[int]) -> None:
+        difficulty = np.arange(plan.num_examples) % 7
+        plans = [
+            WindowPlan(plan.num_examples, plan.batch_size, plan.seed, plan.fingerprint, (0.5, 0.5), difficulty)
+            for _ in range(2)
+        ]
+        walked = [(plans[0].window(step), plans[0].prompts(step)) for step in range(max(steps) + 1)]
+        for step in steps:
+            np.testing.assert_array_equal(plans[1].window(step), walked[step][0])
+            np.testing.assert_array_equal(plans[1].prompts(step), walked[step][1])
+
+    def test_easy_ones_come_first_and_chance_remains(self) -> None:
+        size = 4000
+        difficulty = np.random.default_rng(0).permutation(size).astype(np.float32)
+        ranks = difficulty[self.epoch(WindowPlan(size, 32, 0, "data", difficulty=difficulty))]
+        assert np.corrcoef(ranks, np.arange(size))[0, 1] > 0.8
+        assert ranks[: size // 10].max() < size / 2, "no hard one in the beginning"
+        assert ranks[-size // 10 :].min() > size / 2, "no easy one in the end"
+        middle = ranks[int(0.45 * size) : int(0.55 * size)]
+        assert middle.max() - middle.min() == pytest.approx(size / 2, rel=0.25), "half of the range at a time"
+
+    def test_where_all_are_equally_hard_the_order_is_uniform(self) -> None:
+        flat = WindowPlan(100, 8, 5, "data", difficulty=np.zeros(100))
+        assert self.epoch(flat) == self.epoch(WindowPlan(100, 8, 5, "data"))
+
+    def test_the_seed_still_changes_the_order(self) -> None:
+        difficulty = np.arange(1000)
+        orders = [self.epoch(WindowPlan(1000, 8, seed, "data", difficulty=difficulty)) for seed in (0, 1)]
+        assert orders[0] != orders[1]
+
+    def test_every_example_needs_a_difficulty(self) -> None:
+        with pytest.raises(ValueError, match="3 difficulties for 4 examples"):
+            WindowPlan(4, 2, 0, "data", difficulty=np.zeros(3))
 
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 600)), min_size=1, max_size=40)

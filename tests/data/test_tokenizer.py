@@ -54,8 +54,14 @@ def round_trip(tokenizer: RecipeTokenizer, text: str) -> str:
 
 
 # What clean_line leaves of any text in the characters that the vocabulary has, in the shape of a recipe.
-letters = st.sampled_from("abcdefgXYZ0123456789 .,;:'()-/*+&%#\"!?éûµ°<>_")
-lines = st.text(letters, min_size=1, max_size=30).map(clean_line).filter(bool)
+LETTERS = "abcdefgXYZ0123456789 .,;:'()-/*+&%#\"!?éûµ°<>_"
+letters = st.sampled_from(LETTERS)
+# Some of these letters in a row are what a wrong encoding made of another one, which cleaning brings back.
+lines = (
+    st.text(letters, min_size=1, max_size=30)
+    .map(clean_line)
+    .filter(lambda line: bool(line) and set(line) <= {*LETTERS})
+)
 recipes = st.builds(
     Recipe,
     lines,
@@ -79,6 +85,8 @@ class TestRoundTrip:
         assert round_trip(tokenizer, text) == tokenizer.normalise(text)
 
     @given(st.text(st.sampled_from(f"ab 0123½⅓¹²₂⁄/.-\n\t{VULGAR}"), max_size=30))
+    @example("⅐²/₂")
+    @example("²/₂¼")
     def test_normalising_is_fractions_in_ascii_nfkc_and_single_spaces(
         self, tokenizer: RecipeTokenizer, text: str
     ) -> None:

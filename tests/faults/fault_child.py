@@ -53,6 +53,9 @@ _CALLS = {
     "generate": "recipe_exp.evaluation.evaluator:generate",
     "token": "transformers:T5ForConditionalGeneration.forward",
     "build": "recipe_exp.models.load:build_model",
+    "intake": "recipe_exp.data.intake:Intake.take",
+    "bands": "recipe_exp.data.duplicates.key_file:KeyFile.bands",
+    "reject": "recipe_exp.data.preparation:reject_line",
     "encode": "recipe_exp.data.tokenizer:RecipeTokenizer.encode_batch",
     "last words": "recipe_exp.tasks.summary:print_end",
 }

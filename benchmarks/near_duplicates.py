@@ -1,0 +1,210 @@
+"""Measure the search for near-duplicates: `near_duplicates.py [--rows N] [--seed S] [--file FILE]`.
+
+The recipes are made up, of 120 to 150 words; every tenth is an edited copy of an earlier one: words replaced,
+ingredients reordered, or in capitals. Every stage is a process of its own, so that its peak memory is its own. Pairs of
+known similarity are those of a copy and its original, and all pairs of the first recipes, compared by brute force. With
+`--file` the recipes are those of a JSONL file (`title`, `ingredients`, `instructions`), and only counts are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from made_up_recipes import recipe
+
+from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
+from recipe_exp.data.duplicates.key_file import KeyFile
+from recipe_exp.data.duplicates.shingles import jaccard, shingle_sets
+from recipe_exp.data.duplicates.signatures import signatures
+
+BOUNDS = (0.7, 0.75, 0.8, 0.85, 0.9, 1.01)
+SHARE_HELD_OUT = 0.1
+CHUNK_ROWS = 2048
+MAX_KNOWN_PAIRS = 50_000
+BRUTE_FORCE_ROWS = 10_000
+
+
+class StoredTexts(Sequence[str]):
+    """Texts in one file, read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = os.open(folder / "texts", os.O_RDONLY)
+        self._ends = np.fromfile(folder / "ends", dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        start = int(self._ends[index - 1]) if index else 0
+        return os.pread(self._descriptor, int(self._ends[index]) - start, start).decode()
+
+
+def made_up(num_rows: int, seed: int) -> Iterator[str]:
+    return ("\n".join(recipe(seed, row)[0]) for row in range(num_rows))
+
+
+def read_file(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            record = json.loads(line)
+            yield "\n".join([record["title"], *record["ingredients"], *record["instructions"]])
+
+
+def store(texts: Iterator[str], folder: Path) -> None:
+    ends, end = [], 0
+    with (folder / "texts").open("wb") as file:
+        for text in texts:
+            end += file.write(text.encode())
+            ends.append(end)
+    np.array(ends, dtype=np.int64).tofile(folder / "ends")
+
+
+def write_keys(folder: Path) -> None:
+    texts = StoredTexts(folder)
+    with (folder / "keys").open("wb") as file:
+        for start in range(0, len(texts), CHUNK_ROWS):
+            file.write(signatures(texts[start : start + CHUNK_ROWS]).tobytes())
+
+
+def cluster(folder: Path) -> Clusters:
+    texts = StoredTexts(folder)
+    # Rows are their own exact keys, so that every duplicate has to be found.
+    return find_clusters(
+        keys=KeyFile(folder / "keys"),
+        texts=texts,
+        is_held_out=held_out(len(texts)),
+        exact_keys=np.arange(len(texts), dtype=np.uint64),
+        progress=lambda _done, _total: None,
+    )
+
+
+def nothing(folder: Path) -> None:
+    StoredTexts(folder)
+
+
+def held_out(num_rows: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.random.default_rng(1).random(num_rows) < SHARE_HELD_OUT
+
+
+def known_pairs(num_rows: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Yields copies and their originals, of rows all over the corpus."""
+    rows = list(range(num_rows))
+    random.Random(seed).shuffle(rows)
+    found = ((original, row) for row in rows if (original := recipe(seed, row)[1]) is not None)
+    return (pair for _, pair in zip(range(MAX_KNOWN_PAIRS), found, strict=False))
+
+
+def all_pairs(texts: Sequence[str]) -> Iterator[tuple[int, int, float]]:
+    """Yields every pair with a similarity of at least the lowest bound, found through a list of rows per shingle."""
+    rows_of: defaultdict[int, list[int]] = defaultdict(list)
+    sets = [one.tolist() for one in shingle_sets(texts)]
+    for row, shingles in enumerate(sets):
+        shared = Counter(other for shingle in shingles for other in rows_of[shingle])
+        for other, count in shared.items():
+            value = count / (len(shingles) + len(sets[other]) - count)
+            if value >= BOUNDS[0]:
+                yield other, row, value
+        for shingle in shingles:
+            rows_of[shingle].append(row)
+
+
+def print_recall(title: str, pairs: Sequence[tuple[int, int, float]], labels: Sequence[int]) -> None:
+    print(f"\n{title}\n| Jaccard | pairs | found | share |\n|---|---|---|---|")
+    for low, high in pairwise(BOUNDS):
+        chosen = [(first, second) for first, second, value in pairs if low <= value < high]
+        found = sum(labels[first] == labels[second] for first, second in chosen)
+        print(f"| {low} - {min(high, 1)} | {len(chosen):,} | {found:,} | {found / max(len(chosen), 1):.4f} |")
+    near = [labels[first] == labels[second] for first, second, value in pairs if value >= 0.8]
+    print(f"recall at J >= 0.8: {sum(near) / max(len(near), 1):.5f} of {len(near):,} pairs")
+
+
+def print_precision(labels: Sequence[int], texts: Sequence[str]) -> None:
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        members[label].append(row)
+    num_pairs = num_near = num_rows = num_justified = 0
+    for rows in [one for one in members.values() if len(one) > 1][:MAX_KNOWN_PAIRS]:
+        near = [pair for pair in combinations(rows, 2) if jaccard(texts[pair[0]], texts[pair[1]]) >= 0.8]
+        num_pairs, num_near = num_pairs + len(rows) * (len(rows) - 1) // 2, num_near + len(near)
+        num_rows, num_justified = num_rows + len(rows), num_justified + len({row for pair in near for row in pair})
+    print(
+        f"\nprecision: {num_justified / max(num_rows, 1):.5f} of {num_rows:,} rows in clusters are near another of it"
+    )
+    print(f"{num_near / max(num_pairs, 1):.5f} of {num_pairs:,} pairs within clusters are near themselves")
+
+
+def print_counts(result: Clusters) -> None:
+    sizes = Counter(Counter(result.labels.tolist()).values())
+    num_dropped = sum((size - 1) * count for size, count in sizes.items())
+    print(f"\nclusters by size: {dict(sorted(sizes.items()))}; rows that repeat another: {num_dropped:,}")
+    print(f"pairs compared {result.num_compared_pairs:,}, of them near {result.num_near_pairs:,}")
+    shown = ", ".join(f"{pair.similarity:.3f}" for pair in result.closest_across_split)
+    print(f"highest similarities left across the split: {shown or 'none'}")
+
+
+def staged(stage: Callable[[Path], Any], folder: Path) -> Any:
+    """Runs a stage in a process of its own and prints what it took."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        result, wall, cpu, mib = pool.apply(_measured, (stage, folder))
+    print(f"| {stage.__name__} | {wall:.1f} | {cpu:.1f} | {len(StoredTexts(folder)) / wall:,.0f} | {mib:.0f} |")
+    return result
+
+
+def _measured(stage: Callable[[Path], Any], folder: Path) -> tuple[Any, float, float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = stage(folder)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    # What getrusage says of the peak begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return result, wall, cpu, int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def main() -> None:
+    """Print the stages' costs, then how much was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--file", type=Path, help="JSONL file of recipes, instead of made-up ones")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store(read_file(arguments.file) if arguments.file else made_up(arguments.rows, arguments.seed), folder)
+        texts = StoredTexts(folder)
+        print(f"{len(texts):,} recipes\n| stage | seconds | CPU seconds | rows/s | peak MiB |\n|---|---|---|---|---|")
+        staged(nothing, folder)
+        staged(write_keys, folder)
+        result = staged(cluster, folder)
+        print_counts(result)
+        labels = result.labels.tolist()
+        if not arguments.file:
+            known = [(a, b, jaccard(texts[a], texts[b])) for a, b in known_pairs(len(texts), arguments.seed)]
+            print_recall("copies and their originals", known, labels)
+        compared = list(all_pairs(texts[:BRUTE_FORCE_ROWS]))
+        print_recall(f"all pairs of the first {BRUTE_FORCE_ROWS:,} recipes", compared, labels)
+        is_held_out = held_out(len(texts))
+        left = [
+            value
+            for a, b, value in compared
+            if value >= 0.8 and is_held_out[a] != is_held_out[b] and labels[a] != labels[b]
+        ]
+        print(f"pairs at J >= 0.8 left across the split: {len(left)}")
+        print_precision(labels, texts)
+
+
+if __name__ == "__main__":
+    main()

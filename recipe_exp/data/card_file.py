@@ -1,0 +1,72 @@
+"""What the cards of prepared data and of token caches share: an identity, and proof that nothing is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from recipe_exp.files import flush_to_disk
+
+CARD_FILE = "card.json"
+
+Identity: TypeAlias = Mapping[str, str | int | float | bool | list[str] | None]
+
+
+def fingerprint_of(identity: Identity) -> str:
+    """Returns the hash of an identity, whatever the order of its keys."""
+    return sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
+
+
+def sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """Returns the size in bytes of some files of a folder."""
+    return {name: (folder / name).stat().st_size for name in sorted(names)}
+
+
+def hashes_of(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Returns the SHA-256 of some files of a folder."""
+    return {name: hash_of(folder / name) for name in sorted(names)}
+
+
+def files_below(folder: Path) -> list[str]:
+    """Returns the relative path of every file below a folder."""
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+
+def hash_of(file: Path) -> str:
+    """Returns the SHA-256 of a file, as 64 hexadecimal digits."""
+    with file.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
+
+
+def is_whole(folder: Path, file_bytes: Mapping[str, int]) -> bool:
+    """Whether every file has its size."""
+    try:
+        return all((folder / name).stat().st_size == size for name, size in file_bytes.items())
+    except OSError:
+        return False
+
+
+def is_unchanged(folder: Path, file_hashes: Mapping[str, str]) -> bool:
+    """Whether every file has its hash; reads them all."""
+    try:
+        return all(hash_of(folder / name) == digest for name, digest in file_hashes.items())
+    except OSError:
+        return False
+
+
+def publish(building: Path, card: object, folder: Path) -> None:
+    """Makes the files of a folder last, its card after them, then gives it its name, in place of what was there."""
+    for path in [*building.rglob("*"), building]:
+        flush_to_disk(path)
+    (building / CARD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(card), indent=2) + b"\n")
+    flush_to_disk(building / CARD_FILE)
+    flush_to_disk(building)
+    if folder.exists():
+        shutil.rmtree(folder)
+    building.rename(folder)
+    flush_to_disk(folder.parent)

@@ -1,0 +1,51 @@
+"""The most similar pairs of rows that clustering left on the two sides of the split."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from recipe_exp.data.duplicates.forest import Forest
+
+_MAX_KEPT = 1000
+
+
+class SimilarPair(NamedTuple):
+    """Two rows, the smaller one first, and the Jaccard similarity of their texts."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+class ClosestPairs:
+    """Keeps the most similar of the pairs it is shown.
+
+    Pairs whose clusters grow together later are passed over in the end. Of the others the best are right unless over a
+    thousand better ones were passed over.
+    """
+
+    def __init__(self, forest: Forest) -> None:
+        self._forest = forest
+        self._similarities: dict[tuple[int, int], float] = {}
+        self.floor = 0.0
+        """A pair that is no more similar than this need not be shown."""
+
+    def add(self, first: int, second: int, similarity: float) -> None:
+        """Shows a pair of two clusters."""
+        if similarity <= self.floor:
+            return
+        self._similarities[min(first, second), max(first, second)] = similarity
+        if len(self._similarities) >= 2 * _MAX_KEPT:
+            best = self.best(_MAX_KEPT)
+            self._similarities = {(pair.first, pair.second): pair.similarity for pair in best}
+            self.floor = best[-1].similarity if len(best) == _MAX_KEPT else 0.0
+
+    def best(self, count: int) -> list[SimilarPair]:
+        """Returns at most `count` pairs of different clusters, the most similar first."""
+        find = self._forest.find
+        apart = [
+            SimilarPair(first, second, similarity)
+            for (first, second), similarity in self._similarities.items()
+            if find(first) != find(second)
+        ]
+        return sorted(apart, key=lambda pair: (-pair.similarity, pair.first, pair.second))[:count]

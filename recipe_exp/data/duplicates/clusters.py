@@ -1,0 +1,149 @@
+"""Clusters of near-duplicates: rows that share a key are compared by their exact similarity, and united.
+
+Rows that share a key in a band are a bucket of it. In a bucket of at most `MAX_COMPARED_ROWS` rows every pair is
+compared whose rows are in different clusters. Larger buckets come from identical, boilerplate or templated texts, whose
+pairs are too many to compare one by one: their rows form crowds, which `crowds` compares in blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recipe_exp.data.duplicates.closest import SimilarPair
+from recipe_exp.data.duplicates.comparison import Comparison, Progress
+from recipe_exp.data.duplicates.crowds import compare_crowds
+from recipe_exp.data.duplicates.forest import Forest, RowArray, runs_of_equal
+from recipe_exp.data.duplicates.key_file import KeyFile
+from recipe_exp.data.duplicates.shingles import HashArray
+from recipe_exp.data.duplicates.signatures import NO_WORDS, NUM_BANDS
+
+THRESHOLD = 0.8
+MAX_COMPARED_ROWS = 16
+NUM_CLOSEST_PAIRS = 10
+
+# Every pass over the file yields these, so that memory stays small and the file is not read once a band.
+_BANDS_A_PASS = 2
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Which rows are near-duplicates of each other.
+
+    Attributes:
+        labels: (num_rows,) the smallest row of each row's cluster; its own number if it is alone.
+        num_near_pairs: pairs of rows at or above the threshold among those compared.
+        num_compared_pairs: pairs of rows whose similarity was computed.
+        closest_across_split: the most similar pairs of one held-out and one other row that are not in one cluster,
+            the most similar first, at most `NUM_CLOSEST_PAIRS`.
+    """
+
+    labels: RowArray
+    num_near_pairs: int
+    num_compared_pairs: int
+    closest_across_split: tuple[SimilarPair, ...]
+
+
+def find_clusters(
+    keys: KeyFile,
+    texts: Sequence[str],
+    is_held_out: npt.NDArray[np.bool_],
+    exact_keys: npt.NDArray[np.uint64],
+    progress: Progress,
+    threshold: float = THRESHOLD,
+) -> Clusters:
+    """Returns the clusters: rows with one exact key are together, and so are near-duplicates that were found.
+
+    A row that is a near-duplicate of a held-out row is in its cluster, but for the share of 3e-6 of such pairs at the
+    threshold that have no key in common. Two other rows may be missed in a crowd too (see `crowds`). Nothing else
+    decides the result: neither threads nor the sizes of chunks.
+
+    Args:
+        keys: the rows' `signatures`.
+        texts: the rows' texts, read at random.
+        is_held_out: (num_rows,) whether a row belongs to validation or test.
+        exact_keys: (num_rows,) rows with equal ones are duplicates without looking.
+        progress: called now and then with how many steps are done, of how many; the total grows when crowds are
+            found. What it raises ends the search.
+        threshold: the least Jaccard similarity of near-duplicates; how many are missed is stated for 0.8 and more.
+
+    Raises:
+        ValueError: the arguments speak of different numbers of rows.
+    """
+    if not len(keys) == len(texts) == len(is_held_out) == len(exact_keys):
+        sizes = (len(keys), len(texts), len(is_held_out), len(exact_keys))
+        raise ValueError(f"keys, texts, is_held_out and exact_keys hold {sizes} rows")
+    comparison = Comparison(texts, is_held_out, threshold, progress)
+    comparison.clusters.unite_equal(exact_keys)
+    crowds = Forest(len(texts))
+    comparison.expect(NUM_BANDS)
+    for first in range(0, NUM_BANDS, _BANDS_A_PASS):
+        for band_keys in keys.bands(first, first + _BANDS_A_PASS):
+            _compare_band(band_keys, comparison, crowds)
+            comparison.report(1)
+    compare_crowds(crowds, comparison)
+    return Clusters(
+        labels=comparison.clusters.labels(),
+        num_near_pairs=comparison.num_near_pairs,
+        num_compared_pairs=comparison.num_compared_pairs,
+        closest_across_split=tuple(comparison.closest.best(NUM_CLOSEST_PAIRS)),
+    )
+
+
+def _compare_band(band_keys: HashArray, comparison: Comparison, crowds: Forest) -> None:
+    order = np.argsort(band_keys)
+    ordered = band_keys[order]
+    starts, sizes = runs_of_equal(ordered)
+    has_words = ordered[starts] != NO_WORDS
+    buckets = _Buckets(order, starts[has_words], sizes[has_words])
+    del ordered
+    # A crowd's rows are compared later, all at once, so the crowds of this band are known before its small buckets.
+    undecided = buckets.spread_over(comparison.clusters).spread_over(crowds)
+    for rows in undecided.larger_than(MAX_COMPARED_ROWS):
+        crowds.unite_all(rows)
+    for rows in undecided.up_to(MAX_COMPARED_ROWS).spread_over(crowds):
+        _compare_all(rows.tolist(), comparison, crowds)
+
+
+def _compare_all(rows: list[int], comparison: Comparison, crowds: Forest) -> None:
+    for position, second in enumerate(rows):
+        for first in rows[:position]:
+            if crowds.find(first) != crowds.find(second):
+                comparison.compare(first, second)
+
+
+@dataclass(frozen=True)
+class _Buckets:
+    """The buckets of one band: `order[start : start + size]` are the rows of one."""
+
+    order: RowArray
+    starts: RowArray
+    sizes: RowArray
+
+    def __iter__(self) -> Iterator[RowArray]:
+        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
+            # Sorting by keys leaves the rows of one key in any order.
+            yield np.sort(self.order[start : start + size])
+
+    def spread_over(self, forest: Forest) -> _Buckets:
+        """Returns the buckets whose rows are not all in one set."""
+        if not len(self.starts):
+            return self
+        roots = forest.labels()[self.order]
+        bounds = np.stack((self.starts, self.starts + self.sizes), axis=1).ravel()
+        # Every other stretch lies between two buckets; the last bound may be the end of the array.
+        bounds = bounds[:-1] if bounds[-1] == len(roots) else bounds
+        least, most = np.minimum.reduceat(roots, bounds)[::2], np.maximum.reduceat(roots, bounds)[::2]
+        return self._where(least != most)
+
+    def larger_than(self, size: int) -> _Buckets:
+        return self._where(self.sizes > size)
+
+    def up_to(self, size: int) -> _Buckets:
+        return self._where(self.sizes <= size)
+
+    def _where(self, is_chosen: npt.NDArray[np.bool_]) -> _Buckets:
+        return _Buckets(self.order, self.starts[is_chosen], self.sizes[is_chosen])

@@ -1,0 +1,114 @@
+"""The records of a corpus while it is prepared: on disk, in the order in which they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from recipe_exp.data.intake import Place
+from recipe_exp.data.split import SPLITS, Split
+from recipe_exp.data.stored_record import StoredRecord
+
+RECORDS = "records.jsonl"
+ENDS = "record_ends.i64"
+PLACES = "places.jsonl"
+SPLIT_NUMBERS = "splits.u8"
+KEYS = "keys.u64"
+SCORES = "scores.f4"
+SIGNATURES = "signatures.u64"
+REJECTS = "rejects.jsonl"
+
+RECORD_FILES = (RECORDS, ENDS, PLACES, SPLIT_NUMBERS, KEYS, SCORES, SIGNATURES, REJECTS)
+
+_RECORD = msgspec.json.Decoder(StoredRecord)
+_PLACE = msgspec.json.Decoder(tuple[str, int])
+
+
+class RecordFiles:
+    """What the records are, by their number: memory does not grow with them beyond some bytes for each.
+
+    Attributes:
+        splits: (num_records,) uint8, the number of each one's split in `SPLITS`.
+        keys: (num_records,) uint64, equal for two that are the same.
+        scores: (num_records,) float32, the quality of each.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.splits: npt.NDArray[np.uint8] = np.fromfile(folder / SPLIT_NUMBERS, dtype=np.uint8)
+        self.keys: npt.NDArray[np.uint64] = np.fromfile(folder / KEYS, dtype=np.uint64)
+        self.scores: npt.NDArray[np.float32] = np.fromfile(folder / SCORES, dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    @property
+    def is_held_out(self) -> npt.NDArray[np.bool_]:
+        """(num_records,) whether each one's own title puts it into validation or test."""
+        return np.not_equal(self.splits, SPLITS.index("train"))
+
+    def split(self, number: int) -> Split:
+        """Returns the split of a record."""
+        return SPLITS[int(self.splits[number])]
+
+    def texts(self) -> RecordTexts:
+        """Returns the words by which records are compared."""
+        return RecordTexts(self._folder)
+
+    def lines(self) -> Iterator[bytes]:
+        """Yields each record as a line of JSON, in order."""
+        with (self._folder / RECORDS).open("rb") as file:
+            yield from file
+
+    def places(self) -> Iterator[Place]:
+        """Yields where each record stood, in order."""
+        with (self._folder / PLACES).open("rb") as file:
+            for line in file:
+                yield Place(*_PLACE.decode(line))
+
+
+@dataclass
+class RecordTexts(Sequence[str]):
+    """The text of each record, read when it is asked for."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self._ends = np.fromfile(self.folder / ENDS, dtype=np.int64)
+        self._bytes = map_file(self.folder / RECORDS, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def record(self, number: int) -> StoredRecord:
+        """Returns a record."""
+        start = int(self._ends[number - 1]) if number else 0
+        return decode_line(self._bytes[start : int(self._ends[number])].data)
+
+    @overload
+    def __getitem__(self, number: int) -> str: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[str]: ...
+    def __getitem__(self, number: int | slice) -> str | list[str]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        return self.record(range(len(self))[number]).text
+
+
+def decode_line(line: bytes | memoryview) -> StoredRecord:
+    """Returns the record of a line of `RECORDS`."""
+    return _RECORD.decode(line)
+
+
+def map_file(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """Returns the numbers of a file, read when they are looked at."""
+    # The system refuses to map an empty file.
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

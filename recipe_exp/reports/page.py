@@ -1,0 +1,163 @@
+"""A page of findings, whatever it is written in: what `markdown` and `html` make a text of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that stands out.
+
+    Attributes:
+        value: as it is read.
+        label: what it counts.
+        explanation: what that means, in half a sentence.
+    """
+
+    value: str
+    label: str
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Numbers beside each other."""
+
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Sentences, one below the other."""
+
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a whole is divided into, as one bar.
+
+    Attributes:
+        parts: label and size of each; those of size 0 are not shown.
+    """
+
+    parts: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells.
+
+    Attributes:
+        columns: their headings.
+        rows: a text for each column.
+        num_texts: columns from the left that hold texts; the others hold numbers.
+        title: above it; empty for none.
+        note: below it; empty for none.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    num_texts: int = 1
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A histogram of one set of values beside that of another.
+
+    Attributes:
+        title: what is counted.
+        note: what it says, in half a sentence.
+        labels: of the bins.
+        bars: share of the values in each bin.
+        dots: the same for the other set; empty without one.
+    """
+
+    title: str
+    note: str
+    labels: tuple[str, ...]
+    bars: tuple[float, ...]
+    dots: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Histograms beside each other.
+
+    Attributes:
+        charts: the histograms.
+        bars_name: what the bars are of.
+        dots_name: what the dots are of.
+    """
+
+    charts: tuple[Chart, ...]
+    bars_name: str
+    dots_name: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """One record in full: paragraphs of a text under a heading."""
+
+    title: str
+    note: str
+    lists: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Records below each other."""
+
+    cards: tuple[Card, ...]
+
+
+Block: TypeAlias = Figures | Points | Shares | Table | Charts | Cards
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page.
+
+    Attributes:
+        title: its heading.
+        explanation: what is shown, and how it is to be read.
+        blocks: what is shown.
+    """
+
+    title: str
+    explanation: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """What is written.
+
+    Attributes:
+        title: its heading.
+        lead: the whole of it in a sentence or two.
+        sections: in order.
+    """
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+
+
+def count_text(count: int) -> str:
+    """Returns a number as it is read: `12,345`."""
+    return f"{count:,}"
+
+
+def share_text(share: float) -> str:
+    """Returns a share of a whole as it is read: `12.3%`, `0.12%` or `0%`."""
+    if share in (0.0, 1.0):
+        return f"{share:.0%}"
+    if share < 0.0001:
+        return "< 0.01%"
+    # A share that is not quite the whole is not shown as the whole.
+    return f"{min(share, 0.999):.1%}" if share >= 0.01 else f"{share:.2%}"

@@ -1,0 +1,156 @@
+"""What tasks build of several prompts and of a curriculum, and what real runs make of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from recipe_exp.config.compose import compose
+from recipe_exp.errors import ConfigError, ResumeError
+from recipe_exp.tasks.building import longest_example_tokens, open_data, plan_windows
+from recipe_exp.tasks.checks import check
+from recipe_exp.tasks.train import TrainResult, train
+from recipe_exp.training.callbacks import Callback
+from recipe_exp.training.lifecycle import StopReason
+from recipe_exp.training.state import StepResult
+from recipe_exp.training.trainer import Trainer
+
+MIX = "data.prompts={title:1,ingredients:1,instruction:2}"
+LONG = ("training.max_steps=16", "training.log_every_n_steps=1", "evaluation.every_n_steps=8", "model.dropout=0.1")
+
+
+class StopAt(Callback):
+    """Stands in for SIGTERM at a given step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+        if result.step == self.step:
+            trainer.stop(StopReason.SIGTERM)
+
+
+def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
+    return train(compose(overrides), callbacks)
+
+
+def series(result: TrainResult) -> list[tuple[int, dict[str, float]]]:
+    """Every logged point but the speeds, which no two runs share."""
+    assert result.folder is not None
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
+        for line in lines
+    ]
+
+
+def final_state(result: TrainResult) -> dict[str, str]:
+    """Hashes of the last checkpoint's tensors."""
+    assert result.folder is not None
+    newest = sorted((result.folder / "checkpoints").iterdir())[-1]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
+
+
+def data_of(overrides: Sequence[str]) -> Any:
+    return open_data(compose(overrides), Console(quiet=True))
+
+
+def test_the_longest_example_counts_its_longest_prompt(small_run: list[str]) -> None:
+    short, mixed = data_of([*small_run, "data.prompt=title"]), data_of([*small_run, "data.prompt=title", MIX])
+    split = mixed.split("train")
+    lengths = split.all_source_lengths.astype(np.int64) + split.target_lengths[:, None]
+    assert longest_example_tokens(mixed) == lengths.max()
+    assert longest_example_tokens(mixed) > (split.source_lengths.astype(np.int64) + split.target_lengths).min()
+    longest = np.unravel_index(lengths.argmax(), lengths.shape)
+    assert "{ingredients}" in mixed.prompts.templates[longest[1]]
+    assert longest_example_tokens(short) == int(
+        (short.split("train").target_lengths + short.split("train").source_lengths).max()
+    )
+
+
+def test_the_plan_has_the_weights_of_the_mix_and_the_difficulty_of_the_curriculum(small_run: list[str]) -> None:
+    cache = data_of([*small_run, MIX])
+    split = cache.split("train")
+    training = compose(small_run).training
+    plain = plan_windows(training, 3, cache)
+    assert (plain.seed, plain.batch_size, plain.fingerprint) == (3, 16, cache.data_fingerprint)
+    assert dict(zip(cache.prompts.templates, plain.prompt_weights, strict=True)) == {
+        template: 0.5 if template.startswith("I would") else 0.25 for template in cache.prompts.templates
+    }
+    assert plain.difficulty is None
+    for curriculum, easy in (("short_first", -split.target_lengths), ("quality_first", split.quality_scores)):
+        plan = plan_windows(training.model_copy(update={"curriculum": curriculum}), 3, cache)
+        steps = range(plan.windows_per_epoch)
+        order = np.concatenate([plan.window(step) for step in steps])
+        third = len(order) // 3
+        assert easy[order[:third]].mean() > easy[order].mean() > easy[order[-third:]].mean()
+        assert [plan.window(step + len(steps)).tolist() for step in steps] == [
+            plain.window(step + len(steps)).tolist() for step in steps
+        ]
+
+
+@pytest.mark.parametrize("keys", [(MIX, "data.paraphrase=true"), (MIX, "training.curriculum=quality_first")])
+@pytest.mark.parametrize("stop_at", [4, 13])
+def test_a_mixed_run_that_is_stopped_and_resumed_equals_the_whole_one(
+    small_run: list[str], tmp_path: Path, keys: tuple[str, ...], stop_at: int
+) -> None:
+    overrides = [*small_run, *LONG, *keys]
+    whole = run([*overrides, f"output_dir={tmp_path / 'whole'}"])
+    stopped = run(overrides, StopAt(stop_at))
+    assert stopped.status == "interrupted"
+    continued = run([*overrides, "resume=latest"])
+    assert continued.folder == stopped.folder
+    assert series(continued) == series(whole)
+    assert final_state(continued) == final_state(whole)
+
+
+def test_a_mix_and_a_curriculum_change_what_is_learnt(small_run: list[str], tmp_path: Path) -> None:
+    keys = ["training.max_steps=3", "evaluation.every_n_steps=null"]
+    losses = [
+        run([*small_run, *keys, *given, f"output_dir={tmp_path / str(number)}"]).metrics["train/loss"]
+        for number, given in enumerate([[], [MIX], [MIX, "data.paraphrase=true"], ["training.curriculum=short_first"]])
+    ]
+    assert len(set(losses)) == 4
+
+
+def test_the_micro_batch_does_not_change_what_a_mix_learns(small_run: list[str], tmp_path: Path) -> None:
+    keys = [*small_run, MIX, "training.max_steps=3", "evaluation.every_n_steps=null"]
+    whole, cut = (
+        run([*keys, f"hardware.micro_batch_tokens={tokens}", f"output_dir={tmp_path / str(tokens)}"])
+        for tokens in (16384, 256)
+    )
+    assert cut.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-5)
+    assert cut.metrics["train/grad_norm"] == pytest.approx(whole.metrics["train/grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("data.prompts={title:2,ingredients:1}", 'data.prompts: {"ingredients": 1.0, "title": 1.0} -> '),
+        ("training.curriculum=short_first", "training.curriculum: none -> short_first"),
+        ("data.paraphrase=true", "data.paraphrase: false -> true"),
+    ],
+)
+def test_what_changes_prompts_or_order_is_refused_on_resume(small_run: list[str], key: str, line: str) -> None:
+    first = [*small_run, "data.prompts={title:1,ingredients:1}", "evaluation.every_n_steps=null"]
+    stopped = run(first, StopAt(2))
+    assert stopped.folder is not None
+    with pytest.raises(ResumeError) as error:
+        run([*first, f"resume={stopped.folder.name}", key])
+    assert line in str(error.value)
+    assert str(error.value).count("->") == 1
+    same = [given for given in first if not given.startswith("data.prompts")]
+    assert run([*same, "data.prompts={ingredients:1,title:1}", "resume=latest"]).folder == stopped.folder
+
+
+def test_a_wrong_template_is_known_before_anything_is_loaded() -> None:
+    with pytest.raises(ConfigError) as error:
+        check(compose(["data.prompts={titel:1}", "data.templates={mine:Cook}"]))
+    assert [line.partition("=")[0] for line in error.value.mistakes] == ["data.templates.mine", "data.prompts.titel"]
