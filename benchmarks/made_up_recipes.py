@@ -8,10 +8,27 @@ SHARE_OF_COPIES = 0.1
 
 _SYLLABLES = [a + b for a in "bcdfglmnprstv" for b in ("a", "e", "i", "o", "u", "an", "or", "el")]
 _FOODS = [a + b + c for a, b, c in zip(_SYLLABLES * 9, _SYLLABLES[7:] * 9, _SYLLABLES[31:] * 9, strict=False)]
-_VERBS = "stir mix fold bake fry boil simmer chop slice whisk beat knead season toast roast drain".split()
-_VESSELS = "bowl pan pot dish tray skillet oven saucepan".split()
-_STATES = "golden soft tender thick smooth brown crisp warm firm cold".split()
-_UNITS = "cups cup tablespoons teaspoons grams pounds ounces pinch".split()
+_VERBS = [
+    "stir",
+    "mix",
+    "fold",
+    "bake",
+    "fry",
+    "boil",
+    "simmer",
+    "chop",
+    "slice",
+    "whisk",
+    "beat",
+    "knead",
+    "season",
+    "toast",
+    "roast",
+    "drain",
+]
+_VESSELS = ["bowl", "pan", "pot", "dish", "tray", "skillet", "oven", "saucepan"]
+_STATES = ["golden", "soft", "tender", "thick", "smooth", "brown", "crisp", "warm", "firm", "cold"]
+_UNITS = ["cups", "cup", "tablespoons", "teaspoons", "grams", "pounds", "ounces", "pinch"]
 
 
 def recipe(seed: int, row: int) -> tuple[list[str], int | None]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from made_up_recipes import recipe
 
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters

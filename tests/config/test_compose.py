@@ -34,6 +34,7 @@ NEEDS = {
     "data/files": ["data.path=recipes"],
     "data/huggingface": ["data.path=owner/name"],
     "data/jsonl": ["data.path=recipes.jsonl"],
+    "data/prepared": ["data.path=prepared"],
     "sweeps/lora_rank": ["training=lora"],
 }
 HEADER = "# @package _global_\n"

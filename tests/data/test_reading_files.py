@@ -33,7 +33,12 @@ def test_links_that_lead_up_or_out_are_not_followed(tmp_path: Path) -> None:
 
 def test_what_a_run_wrote_is_no_data(tmp_path: Path) -> None:
     wanted = written(tmp_path / "a.jsonl")
-    for mark, other in (("run.json", "journal.jsonl"), ("card.json", "texts.jsonl"), ("mlflow.db", "artifact.jsonl")):
+    for mark, other in (
+        ("run.json", "journal.jsonl"),
+        ("card.json", "texts.jsonl"),
+        ("mlflow.db", "artifact.jsonl"),
+        ("file_hashes.json", "a.jsonl"),
+    ):
         written(tmp_path / mark.partition(".")[0] / mark)
         written(tmp_path / mark.partition(".")[0] / other)
     written(tmp_path / "cache" / "x.building" / "texts.jsonl")

@@ -17,7 +17,7 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 VERSIONS = sorted(int(path.name.removeprefix("schema_")) for path in FIXTURES.glob("schema_*"))
 
 # Another version may make other tokens of the same recipes, which a user has to permit.
-TOKENS = "resume_allow=[tokens]"
+TOKENS = "resume_allow=[tokens,data,tokenizer]"
 
 Command = Callable[..., int]
 

@@ -15,7 +15,7 @@ import torch
 
 from recipe_exp.config.model import ModelShape
 from recipe_exp.config.training import AdamWConfig, LinearScheduleConfig, NoAdapterConfig, TrainingConfig
-from recipe_exp.data.token_files import TokenSplit, TokenWriter
+from recipe_exp.data.token_files import TokenSplit, token_bytes
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models import load
 from recipe_exp.models.sequence_loss import SequenceLoss
@@ -45,8 +45,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> TokenSplit:
     def texts(longest: int) -> list[list[int]]:
         return [[*rng.integers(3, SHAPE.vocab_size, length).tolist(), 1] for length in rng.integers(1, longest, 24)]
 
-    with TokenWriter(folder) as writer:
-        writer.write(texts(14), texts(40))
+    for name, content in token_bytes([texts(14)], texts(40), 0).items():
+        (folder / name).write_bytes(content)
     return TokenSplit(folder, pad_id=0)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipe_exp.data.token_files import TokenSplit, TokenWriter
+from recipe_exp.data.token_files import TokenSplit, token_bytes
 from recipe_exp.hardware.processes import run_processes
 
 WORKER = Path(__file__).parent / "window_in_processes.py"
@@ -42,8 +42,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     def texts(longest: int) -> list[list[int]]:
         return [[*rng.integers(3, 60, length).tolist(), 1] for length in rng.integers(1, longest, 24)]
 
-    with TokenWriter(folder / "tokens") as writer:
-        writer.write(texts(14), texts(40))
+    (folder / "tokens").mkdir()
+    for name, content in token_bytes([texts(14)], texts(40), 0).items():
+        (folder / "tokens" / name).write_bytes(content)
     assert len(TokenSplit(folder / "tokens", pad_id=0)) == 24
     command = [sys.executable, str(WORKER), str(folder / "tokens"), str(folder), json.dumps(CUTS)]
     assert run_processes(command, 2) == 0

@@ -33,7 +33,7 @@ _LINES_BETWEEN_LOOKS = 4096
 # Devices and processes; walking them never ends.
 _NO_FOLDERS = ("/proc/", "/sys/", "/dev/")
 # What marks a run folder, a token cache and an output folder with MLflow's artifacts.
-_OWN_FILES = ("run.json", "card.json", "mlflow.db")
+_OWN_FILES = ("run.json", "card.json", "data_card.json", "file_hashes.json", "mlflow.db")
 _OWN_SUFFIX = ".rejects.jsonl"
 
 
