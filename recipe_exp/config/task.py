@@ -22,8 +22,8 @@ class PrepareTask(Section):
     kind: Literal["prepare"] = "prepare"
     """Selects this task."""
     output: Text | None = None
-    """Folder for the splits, the list of what was left out and the data card; `data=prepared data.path=FOLDER` trains on
-    it on any machine. Null leaves them in the cache."""
+    """Folder for the splits, the list of what was left out and the data card; `data=prepared data.path=FOLDER` trains
+    on it on any machine. Null leaves them in the cache, and puts the data card below `output_dir`."""
 
 
 class EvaluateTask(Section):

@@ -282,10 +282,9 @@ class _Values:
             self._largest = value
 
     def histogram(self) -> Histogram:
-        num_values = sum(self._counts)
-        return Histogram(
-            self._bin_width, tuple(self._counts), round(self._sum / max(num_values, 1), 4), round(self._largest, 4)
-        )
+        mean = self._sum / max(sum(self._counts), 1)
+        # All of them as they are read from the card again, where 25 would be another number than 25.0.
+        return Histogram(float(self._bin_width), tuple(self._counts), round(mean, 4), round(float(self._largest), 4))
 
 
 class _Examples:

@@ -61,7 +61,8 @@ def _as_json(data: PreparedData, cache: CacheCard) -> str:
         "version": DATA_CARD_VERSION,
         "data_fingerprint": data.data_fingerprint,
         "cache_fingerprint": cache.fingerprint,
-        "made_with": {name: value for name, value, _ in _settings(data, cache)},
+        "preparation": data.card.identity if data.card else None,
+        "tokenization": cache.identity,
         "num_records": data.report.num_records,
         "report": data.report,
         "statistics": data.card.statistics if data.card else None,
@@ -123,11 +124,9 @@ def _fates(report: CorpusReport) -> tuple[tuple[str, int], ...]:
 def _verdicts(report: CorpusReport, statistics: Statistics | None, cache: CacheCard) -> list[str]:
     train, sentences = cache.splits["train"], []
     if statistics is not None:
-        closest = f"{report.closest[0].similarity:.2f}" if report.closest else "none that was found"
         sentences = [
             f"{share_text(report.rejected_fraction)} of the records were unreadable or incomplete.",
-            f"No training recipe is nearly the same as a held-out one (similarity {THRESHOLD:g} or more): "
-            f"{count_text(report.num_leaks)} were taken out for it, and the highest similarity left is {closest}.",
+            _split_verdict(report),
             *_length_verdict(statistics),
         ]
     return [
@@ -137,6 +136,18 @@ def _verdicts(report: CorpusReport, statistics: Statistics | None, cache: CacheC
         f"{share_text(train.inexact_target_fraction)} of the training recipes do not come back from the tokenizer "
         "exactly as they were.",
     ]
+
+
+def _split_verdict(report: CorpusReport) -> str:
+    if not report.num_examples["validation"] + report.num_examples["test"]:
+        return "Nothing is held out, so nothing can be measured on recipes that were not learnt from."
+    left = "no similar pair is left"
+    if report.closest:
+        left = f"the highest similarity left is {report.closest[0].similarity:.2f}"
+    return (
+        f"No training recipe was found that is nearly the same as a held-out one (similarity {THRESHOLD:g} or more): "
+        f"{count_text(report.num_leaks)} were taken out for it, and {left}."
+    )
 
 
 def _length_verdict(statistics: Statistics) -> list[str]:
@@ -244,8 +255,10 @@ def _split(report: CorpusReport) -> Section:
 
 
 def _sizes(statistics: Statistics) -> Section:
+    # Pairs of texts have no parts.
+    parts = [part for part in _PART_NAMES if any(sum(statistics.words[split][part].counts) for split in SPLITS)]
     charts = tuple(
-        _chart(_PART_NAMES[part], {split: statistics.words[split][part] for split in SPLITS}) for part in _PART_NAMES
+        _chart(_PART_NAMES[part], {split: statistics.words[split][part] for split in SPLITS}) for part in parts
     )
     quality = _chart("Quality", statistics.quality)
     about = (
@@ -285,9 +298,10 @@ def _means(statistics: Statistics) -> Table:
     rows = []
     for split in SPLITS:
         words = statistics.words[split]
-        cells = [f"{words[part].mean:,.1f}" for part in _PART_NAMES]
+        cells = [f"{words[part].mean:,.1f}" if sum(words[part].counts) else "none" for part in _PART_NAMES]
         cells += [f"{words['text'].largest:,.0f}", f"{statistics.quality[split].mean:.2f}"]
-        rows.append((_SPLIT_NAMES[split], *cells))
+        if sum(words["text"].counts):
+            rows.append((_SPLIT_NAMES[split], *cells))
     columns = ("split", "title", "ingredients", "steps", "whole recipe", "longest recipe", "quality")
     return Table(columns, tuple(rows), title="Words on average", note="Quality is a score between 0 and 1.")
 

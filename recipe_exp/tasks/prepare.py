@@ -52,7 +52,7 @@ def run(config: ExperimentConfig) -> int:
 
 
 def _card_folder(config: ExperimentConfig, cache: TokenCache) -> Path:
-    return Path(config.output_dir) / "data_cards" / cache.data_fingerprint[:_FOLDER_NAME_CHARACTERS]
+    return Path(config.output_dir).absolute() / "data_cards" / cache.data_fingerprint[:_FOLDER_NAME_CHARACTERS]
 
 
 def _refuse_strange_folder(output: Path) -> None:

@@ -154,10 +154,9 @@ def test_the_tracker_has_the_whole_run_also_after_the_folder_moved(
     assert stored["params"]["machinery.micro_batch_tokens"] == "2048"
     assert [point[0] for point in stored["loss"]] == [3, 6, 8]
     assert [point[1] for point in stored["loss"]] == pytest.approx(losses(run))
-    assert {"config.yaml", "samples.jsonl", "model/model.safetensors", "model/tokenizer.json"} <= set(
-        stored["artifacts"]
-    )
-    assert stored["datasets"] == ["training"]
+    files = {"config.yaml", "data_card.html", "data_card.json", "samples.jsonl"}
+    assert files | {"model/model.safetensors", "model/tokenizer.json"} <= set(stored["artifacts"])
+    assert sorted(stored["datasets"]) == ["training", "validation"]
     assert stored["note"] == "a small run"
     assert json.loads((run / "run.json").read_text())["mlflow"]["run_id"] == stored["run_id"]
 
