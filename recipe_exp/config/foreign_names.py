@@ -373,7 +373,7 @@ OLD_SECTIONS: dict[str, Answer] = {
 """Keys of the old system's configuration files, with their sections."""
 OTHERS: dict[str, Answer] = {
     "prompt_template": _PROMPT,
-    "prompt_templates": Answer("data.prompts", "templates with weights; those of one's own are named in data.templates"),
+    "prompt_templates": Answer("data.prompts", "templates with weights; data.templates names one's own"),
     "curriculum_learning": _CURRICULUM,
     "curriculum_sampling": _CURRICULUM,
 }

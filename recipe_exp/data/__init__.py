@@ -23,7 +23,14 @@ if TYPE_CHECKING:
         make_window,
     )
     from recipe_exp.data.plan import WindowPlan, plan_micro_batches
-    from recipe_exp.data.prompts import TEMPLATES, find_template, make_example, parse_prompt
+    from recipe_exp.data.prompts import (
+        TEMPLATES,
+        PromptMix,
+        find_prompts,
+        find_template,
+        make_example,
+        parse_prompt,
+    )
     from recipe_exp.data.readers.files import find_files
     from recipe_exp.data.readers.jsonl import read_jsonl
     from recipe_exp.data.sample import sample_recipes
@@ -40,6 +47,7 @@ __all__ = [
     "CorpusReport",
     "Example",
     "MicroBatch",
+    "PromptMix",
     "RecipeTokenizer",
     "Split",
     "SplitCard",
@@ -51,6 +59,7 @@ __all__ = [
     "build_or_open_cache",
     "evaluation_batches",
     "find_files",
+    "find_prompts",
     "find_template",
     "make_example",
     "make_micro_batch",
@@ -79,7 +88,7 @@ _NAMES_BY_MODULE = {
         "make_window",
     ),
     "plan": ("WindowPlan", "plan_micro_batches"),
-    "prompts": ("TEMPLATES", "find_template", "make_example", "parse_prompt"),
+    "prompts": ("TEMPLATES", "PromptMix", "find_prompts", "find_template", "make_example", "parse_prompt"),
     "readers.files": ("find_files",),
     "readers.jsonl": ("read_jsonl",),
     "sample": ("sample_recipes",),

@@ -218,20 +218,21 @@ def make_window(
     )
 
 
-def make_micro_batch(split: TokenSplit, indices: npt.ArrayLike, prompts: npt.ArrayLike = 0) -> MicroBatch:
+def make_micro_batch(split: TokenSplit, indices: npt.ArrayLike, prompts: npt.ArrayLike | None = None) -> MicroBatch:
     """Returns examples of a split as padded tensors, in the order of the indices.
 
     Args:
         split: where they are.
         indices: which ones, (batch,).
-        prompts: of each, or of all.
+        prompts: of each, (batch,); None takes the first one for all.
     """
     positions = np.asarray(indices, dtype=np.int64)
-    chosen = np.broadcast_to(prompts, positions.shape)
+    chosen = np.zeros_like(positions) if prompts is None else np.asarray(prompts)
     rows = zip(positions.tolist(), chosen.tolist(), strict=True)
-    input_ids = _padded([split.source(index, prompt) for index, prompt in rows], split.pad_id)
+    sources = [split.source(index, prompt) for index, prompt in rows]
+    input_ids = _padded(sources, split.pad_id)
     labels = _padded([split.target(int(index)) for index in positions], IGNORED_LABEL)
-    source_lengths = torch.from_numpy(split.all_source_lengths[positions, chosen].astype(np.int64))
+    source_lengths = torch.from_numpy(np.fromiter(map(len, sources), np.int64, len(sources)))
     return MicroBatch(
         input_ids=input_ids,
         # From the lengths, because a text may hold the pad id as a token of its own.

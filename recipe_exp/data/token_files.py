@@ -75,7 +75,7 @@ class TokenSplit:
 
     def source(self, index: int, prompt: int = 0) -> TokenArray:
         """Returns a view of one source, (all_source_lengths[index, prompt],)."""
-        start = self._start(index) + int(self.all_source_lengths[index, :prompt].sum())
+        start = self._start(index) + (int(self.all_source_lengths[index, :prompt].sum()) if prompt else 0)
         return self._tokens[start : start + self.all_source_lengths[index, prompt]]
 
     def target(self, index: int) -> TokenArray:

@@ -15,6 +15,7 @@ from recipe_exp.config.relevance import (
     FIXED_KEYS,
     FREE_KEYS,
     LENGTH_KEYS,
+    MAPPING_KEYS,
     Difference,
     changes,
     differences,
@@ -49,6 +50,8 @@ def config() -> ExperimentConfig:
         ),
         *("training/schedule=cosine", "training.label_smoothing=0.1"),
         "training.early_stopping_patience=3",
+        *("data.prompts={title:1}", "data.templates={mine:'Cook {title}'}", "data.paraphrase=true"),
+        "training.curriculum=short_first",
     ],
 )
 def test_what_changes_the_numbers_is_relevant(config: ExperimentConfig, override: str) -> None:
@@ -148,6 +151,21 @@ def test_another_option_of_a_union_is_one_difference_and_leaves_no_key_behind(co
     assert list(map(str, changes(config, given_now, usual))) == ["training.optimizer.kind: adamw -> adafactor"]
     laid_over = overlay(config, given_now, usual).training.optimizer
     assert laid_over.model_dump() == {"kind": "adafactor", "beta2_decay": -0.8, "clip_threshold": 2.0}
+
+
+def test_every_mapping_of_the_schema_is_compared_as_a_whole(config: ExperimentConfig) -> None:
+    values = dict(flatten(config.model_dump(mode="json")))
+    assert {key for key, value in values.items() if isinstance(value, dict)} == set(MAPPING_KEYS)
+    mixed = config.with_overrides(["data.prompts={title:1,ingredients:2}"])
+    assert changes(config, mixed, config) == [Difference("data.prompts", {}, {"ingredients": 2.0, "title": 1.0})]
+    # Another mix replaces the first one, whatever the names in it.
+    other = config.with_overrides(["data.prompts={instruction:1}"])
+    assert overlay(mixed, other, config).data.prompts == {"instruction": 1.0}
+    assert overlay(mixed, config, config).data.prompts == mixed.data.prompts
+    literal = ExperimentConfig.from_data(
+        {**mixed.model_dump(mode="json"), "data": {**mixed.data.model_dump(), "prompts": {"Cook {title}. Now.": 1.0}}}
+    )
+    assert overlay(mixed, literal, config).data.prompts == {"Cook {title}. Now.": 1.0}
 
 
 def test_differences_name_key_then_and_now() -> None:

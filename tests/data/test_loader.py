@@ -255,7 +255,7 @@ def test_one_prompt_is_read_where_none_is_named(mixed_split: TokenSplit) -> None
         sources[0][3],
         sources[0][1],
     ]
-    assert [source for _, source, _ in examples_of(make_micro_batch(mixed_split, [3, 1], 2))] == [
+    assert [source for _, source, _ in examples_of(make_micro_batch(mixed_split, [3, 1], [2, 2]))] == [
         sources[2][3],
         sources[2][1],
     ]
