@@ -22,6 +22,7 @@ from typing import TextIO
 from urllib.parse import quote, urlsplit, urlunsplit
 
 MASK = "***"
+_MAX_PASSES = 8
 
 # Every repetition has a bound or cannot give back what it took, so that the time grows with the text's length only.
 _TOKENS = r"""
@@ -185,6 +186,16 @@ def redact(text: str) -> str:
 
     It rather masks too much than too little.
     """
+    for _ in range(_MAX_PASSES):
+        # What is masked may be the name of what comes next.
+        masked = _mask_once(text)
+        if masked == text:
+            break
+        text = masked
+    return text
+
+
+def _mask_once(text: str) -> str:
     text = redact_known(text)
     text = _BLOCK.sub(_mask_block, text)
     text = _LINE.sub(_mask_assignment, text)

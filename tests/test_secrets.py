@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recipe_exp.secrets import (
@@ -196,6 +196,7 @@ pieces = [
 ]
 
 
+@example("token\"=token\"\"token")
 @given(st.lists(st.sampled_from([*pieces, "http://", "@", "hf_" + "a1" * 9, "Bearer ", ":"]), max_size=25).map("".join))
 def test_redaction_is_stable_where_rules_meet(text: str) -> None:
     once = redact(text)

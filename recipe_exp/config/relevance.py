@@ -32,6 +32,7 @@ FREE_KEYS = (
     "model.gradient_checkpointing",
     "data.cache_dir",
     "data.max_rejected_fraction",
+    "data.verify",
     "training.log_every_n_steps",
     "training.checkpoint_every_n_steps",
     "training.keep_best_n_checkpoints",
