@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +76,16 @@ class RecordFiles:
 
 @dataclass
 class RecordTexts(Sequence[str]):
-    """The text of each record, read when it is asked for."""
+    """The text of each record, read when it is asked for.
+
+    The file is read and not mapped, so that its pages do not count as memory of this process.
+    """
 
     folder: Path
 
     def __post_init__(self) -> None:
         self._ends = np.fromfile(self.folder / ENDS, dtype=np.int64)
-        self._bytes = map_file(self.folder / RECORDS, np.uint8)
+        self._file = (self.folder / RECORDS).open("rb", buffering=0)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -89,7 +93,8 @@ class RecordTexts(Sequence[str]):
     def record(self, number: int) -> StoredRecord:
         """Returns a record."""
         start = int(self._ends[number - 1]) if number else 0
-        return decode_line(self._bytes[start : int(self._ends[number])].data)
+        line = os.pread(self._file.fileno(), int(self._ends[number]) - start, start)
+        return decode_line(line)
 
     @overload
     def __getitem__(self, number: int) -> str: ...
