@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.training import TrainingConfig
@@ -27,15 +30,33 @@ def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeToken
     """
     if tokenizer is None and config.model.pretrained:
         tokenizer = RecipeTokenizer.from_pretrained(config.model.name, config.model.revision)
-    with console.status("data") as status:
+    with _progress(console) as show:
         return build_or_open_cache(
             config.data,
             cache_dir=cache_dir_of(config),
             tokenizer=tokenizer,
             vocab_size=None if tokenizer is not None else config.model.shape.vocab_size,
             num_workers=config.hardware.num_workers,
-            progress=lambda stage, count: status.update(f"{stage} {count:,}"),
+            progress=show,
         )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int], None]]:
+    """Shows a bar for each stage, with what it has done and for how long; it goes when all is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        known: dict[str, TaskID] = {}
+
+        def show(stage: str, count: int) -> None:
+            if stage not in known:
+                for before in bars.tasks:
+                    bars.update(before.id, total=max(before.completed, 1), completed=max(before.completed, 1))
+                # How many there will be is only known at the end.
+                known[stage] = bars.add_task(stage, total=None)
+            bars.update(known[stage], completed=count)
+
+        yield show
 
 
 def cache_dir_of(config: ExperimentConfig) -> Path:
