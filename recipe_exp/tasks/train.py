@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +19,7 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.split import Split
 from recipe_exp.errors import ConfigError
+from recipe_exp.files import is_process_alive
 from recipe_exp.hardware import accelerator as processes
 from recipe_exp.hardware.detect import resolve_device, resolve_num_processes
 from recipe_exp.hardware.memory import out_of_memory_in_one_line
@@ -37,6 +40,8 @@ from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.trainer import Trainer
+
+_LAUNCHER_PREFIX = "recipe_exp-"
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,14 @@ def _record_end(session: RunSession, config: ExperimentConfig, trainer: Trainer,
         session.journal.artifact(session.folder.model_path, max_upload_bytes=max_upload_bytes)
 
 
+def _remove_folders_of_killed_launchers() -> None:
+    """What a launcher hands its workers stays when it is killed, and nobody but the next one knows of it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_LAUNCHER_PREFIX}*-*"):
+        process_id = folder.name.removeprefix(_LAUNCHER_PREFIX).partition("-")[0]
+        if process_id.isdecimal() and not is_process_alive(int(process_id)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _train_in_processes(config: ExperimentConfig, num_processes: int, callbacks: Sequence[Callback]) -> TrainResult:
     if callbacks:
         raise ConfigError(
@@ -269,7 +282,8 @@ def _train_in_processes(config: ExperimentConfig, num_processes: int, callbacks:
                 "them in training.callbacks=[module:Class]"
             ]
         )
-    with tempfile.TemporaryDirectory(prefix="recipe_exp-") as folder:
+    _remove_folders_of_killed_launchers()
+    with tempfile.TemporaryDirectory(prefix=f"{_LAUNCHER_PREFIX}{os.getpid()}-") as folder:
         config_path, result_path = Path(folder) / "config.yaml", Path(folder) / "result.json"
         config.to_yaml(config_path)
         command = [sys.executable, "-m", "recipe_exp.tasks.worker", str(config_path), str(result_path)]
