@@ -45,7 +45,7 @@ def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeToken
 def _progress(console: Console) -> Iterator[Callable[[str, int], None]]:
     """Shows a bar for each stage, with what it has done and for how long; it goes when all is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         known: dict[str, TaskID] = {}
 
         def show(stage: str, count: int) -> None:

@@ -38,7 +38,9 @@ def test_8_bit_library_is_loaded_where_it_is_installed(
         (tmp_path / "bitsandbytes-0.1.dist-info").mkdir()
         (tmp_path / "bitsandbytes-0.1.dist-info" / "METADATA").write_text("Name: bitsandbytes\nVersion: 0.1\n")
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "bitsandbytes", raising=False)
+        # Set first, so that what is imported is taken out again in the end.
+        monkeypatch.setitem(sys.modules, "bitsandbytes", sys)
+        monkeypatch.delitem(sys.modules, "bitsandbytes")
         assert importlib.metadata.version("bitsandbytes") == "0.1"
     finding = check_bitsandbytes()
     assert finding.status == status
