@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -17,16 +17,15 @@ from recipe_exp.data import prepared as prepared_folder
 from recipe_exp.data.cache_builder import (
     TOKENIZER_FOLDER,
     CacheRequest,
-    Progress,
     build_cache,
     refuse_wide_vocabulary,
 )
-from recipe_exp.data.cache_card import CacheCard, read_card
-from recipe_exp.data.card_file import Identity, fingerprint_of, is_unchanged
+from recipe_exp.data.cache_card import CacheCard
+from recipe_exp.data.card_file import Identity, fingerprint_of, read_card
 from recipe_exp.data.contents import Contents, open_contents
 from recipe_exp.data.corpus_report import REJECTS_FILE, CorpusReport
-from recipe_exp.data.preparation import CORPUS_VERSION, PreparationRequest, prepare
-from recipe_exp.data.prepared import PreparedCard, PreparedData, counted, read_prepared_card
+from recipe_exp.data.preparation import CORPUS_VERSION, PreparationRequest, Progress, prepare
+from recipe_exp.data.prepared import PreparedCard, PreparedData, counted
 from recipe_exp.data.prompts import PromptMix, find_prompts
 from recipe_exp.data.split import Split
 from recipe_exp.data.token_files import StoredExamples, TokenSplit
@@ -48,7 +47,6 @@ _KEYS_OF_PREPARATION = {
     "duplicates",
 }
 _FOLDER_NAME_CHARACTERS = 32
-_Card = TypeVar("_Card", PreparedCard, CacheCard)
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -187,11 +185,11 @@ def _open_or_prepare(
         "corpus_version": CORPUS_VERSION,
     }
     folder = cache_dir / f"prepared-{fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]}"
-    card = _intact(folder, read_prepared_card(folder), is_verified=config.verify)
+    card = read_card(folder, PreparedCard, is_verified=config.verify)
     if card is None:
         with _only_builder(folder):
             # Another process may have made it while this one waited.
-            again = _intact(folder, read_prepared_card(folder), is_verified=config.verify)
+            again = read_card(folder, PreparedCard, is_verified=config.verify)
             card = again or prepare(PreparationRequest(config, contents, identity, num_workers, progress), folder)
     return PreparedData(folder, card.data_fingerprint, card)
 
@@ -209,19 +207,12 @@ def _open_or_build(request: CacheRequest, prepared: PreparedData, cache_dir: Pat
         "cache_format_version": CACHE_FORMAT_VERSION,
     }
     folder = cache_dir / fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]
-    is_verified = request.config.verify
-    card = _intact(folder, read_card(folder), is_verified=is_verified)
+    card = read_card(folder, CacheCard, is_verified=request.config.verify)
     if card is None:
         with _only_builder(folder):
-            again = _intact(folder, read_card(folder), is_verified=is_verified)
+            again = read_card(folder, CacheCard, is_verified=request.config.verify)
             card = again or build_cache(request, prepared, identity, folder)
     return folder, card
-
-
-def _intact(folder: Path, card: _Card | None, *, is_verified: bool) -> _Card | None:
-    """Returns the card of a folder, or None if a file has not the hash on it; the files are read if so asked."""
-    is_sound = card is not None and (not is_verified or is_unchanged(folder, card.file_hashes))
-    return card if is_sound else None
 
 
 @contextmanager

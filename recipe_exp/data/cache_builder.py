@@ -6,13 +6,12 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,6 +21,7 @@ from recipe_exp.data.append_log import AppendLog
 from recipe_exp.data.cache_card import CacheCard, InexactCause, SplitCard
 from recipe_exp.data.card_file import CARD_FILE, Identity, files_below, fingerprint_of, hashes_of, publish, sizes_of
 from recipe_exp.data.in_order import map_in_threads
+from recipe_exp.data.preparation import Progress
 from recipe_exp.data.prepared import PreparedData, decode_record
 from recipe_exp.data.prompts import PromptMix, example_of
 from recipe_exp.data.round_trip import RoundTrips
@@ -34,8 +34,6 @@ from recipe_exp.errors import DataError, ModelError
 from recipe_exp.files import flush_to_disk
 
 TOKENIZER_FOLDER = "tokenizer"
-
-Progress: TypeAlias = Callable[[str, int], None]
 
 _CHUNK_EXAMPLES = 256
 _BLOCK_CHUNKS = 8

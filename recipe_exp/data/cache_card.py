@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-
-from recipe_exp.data.card_file import CARD_FILE, Identity, is_whole
+from recipe_exp.data.card_file import Identity
 from recipe_exp.data.split import Split
 
 
@@ -73,12 +70,3 @@ class CacheCard:
     splits: Mapping[Split, SplitCard]
     file_bytes: Mapping[str, int]
     file_hashes: Mapping[str, str]
-
-
-def read_card(folder: Path) -> CacheCard | None:
-    """Returns the card of a whole cache; None if there is none or one of its files has not the size on the card."""
-    try:
-        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=CacheCard)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return card if is_whole(folder, card.file_bytes) else None

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -43,20 +43,39 @@ def hash_of(file: Path) -> str:
         return file_digest(stream, "sha256").hexdigest()
 
 
-def is_whole(folder: Path, file_bytes: Mapping[str, int]) -> bool:
-    """Whether every file has its size."""
-    try:
-        return all((folder / name).stat().st_size == size for name, size in file_bytes.items())
-    except OSError:
-        return False
+class Card(Protocol):
+    """What every card says of the files beside it.
+
+    Attributes:
+        file_bytes: size of each, by its path in the folder.
+        file_hashes: SHA-256 of each.
+    """
+
+    @property
+    def file_bytes(self) -> Mapping[str, int]: ...
+    @property
+    def file_hashes(self) -> Mapping[str, str]: ...
 
 
-def is_unchanged(folder: Path, file_hashes: Mapping[str, str]) -> bool:
-    """Whether every file has its hash; reads them all."""
+C = TypeVar("C", bound=Card)
+
+
+def read_card(folder: Path, kind: type[C], *, is_verified: bool = False) -> C | None:
+    """Returns the card of a whole folder; None if there is none, or a file is not what the card says.
+
+    Args:
+        folder: what is asked for.
+        kind: of card.
+        is_verified: whether every file is read for its hash, and not only asked for its size.
+    """
     try:
-        return all(hash_of(folder / name) == digest for name, digest in file_hashes.items())
-    except OSError:
-        return False
+        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=kind)
+        is_whole = all((folder / name).stat().st_size == size for name, size in card.file_bytes.items())
+        if is_whole and is_verified:
+            is_whole = all(hash_of(folder / name) == digest for name, digest in card.file_hashes.items())
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return card if is_whole else None
 
 
 def publish(building: Path, card: object, folder: Path) -> None:

@@ -116,7 +116,7 @@ def first_contents(config: DataConfig, max_files: int) -> Contents | None:
     return Contents("", files, formats, states)
 
 
-def hashes_of(files: Sequence[Path], cache_dir: Path, *, is_verified: bool) -> list[str]:
+def remembered_hashes(files: Sequence[Path], cache_dir: Path, *, is_verified: bool) -> list[str]:
     """Returns the SHA-256 of files, remembered as `open_contents` does.
 
     Args:

@@ -23,10 +23,10 @@ from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.intake import Place
 from recipe_exp.data.intake_stage import IntakeCounts, reject_line, take_all
 from recipe_exp.data.prepared import DUPLICATES_FILE, PreparedCard, fingerprint_of_splits, split_file
-from recipe_exp.data.record_files import REJECTS, SIGNATURES, RecordFiles, decode_line
+from recipe_exp.data.record_files import REJECTS, SIGNATURES, RecordFiles
 from recipe_exp.data.split import SPLITS
 from recipe_exp.data.statistics import NEAR_BETTER, NEAR_HELD_OUT, Statistics, StatisticsCounter
-from recipe_exp.data.stored_record import title_of
+from recipe_exp.data.stored_record import decode_line, title_of
 from recipe_exp.errors import DataError
 
 # Part of the address of prepared data: raise it when the same rows would become other splits.
@@ -81,7 +81,7 @@ def prepare(request: PreparationRequest, folder: Path) -> PreparedCard:
     records = RecordFiles(work)
     clusters = find_clusters(
         KeyFile(work / SIGNATURES),
-        records.texts(),
+        records.texts,
         records.is_held_out,
         records.keys,
         lambda done, _: request.progress("looking for duplicates", done),
@@ -216,7 +216,7 @@ def _places_of(records: RecordFiles, kept: _Kept) -> dict[int, Place]:
 
 
 def _closest(records: RecordFiles, clusters: Clusters, kept: _Kept) -> tuple[ClosePair, ...]:
-    texts, is_held_out = records.texts(), records.is_held_out
+    texts, is_held_out = records.texts, records.is_held_out
     found = []
     for first, second, similarity in clusters.closest_across_split:
         if kept.is_kept[first] and kept.is_kept[second]:

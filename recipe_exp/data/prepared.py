@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 
 from recipe_exp.config.messages import show_path
-from recipe_exp.data.card_file import CARD_FILE, Identity, is_whole
-from recipe_exp.data.contents import hashes_of
+from recipe_exp.data.card_file import CARD_FILE, Identity, read_card
+from recipe_exp.data.contents import remembered_hashes
 from recipe_exp.data.corpus_report import REJECTS_FILE, CorpusReport
 from recipe_exp.data.split import SPLITS, Split
 from recipe_exp.data.statistics import Statistics
-from recipe_exp.data.stored_record import StoredRecord
+from recipe_exp.data.stored_record import StoredRecord, decode_line
 from recipe_exp.errors import DataError
 
 DUPLICATES_FILE = "duplicates.jsonl"
@@ -24,8 +24,6 @@ PREPARED_FILES = (*(f"{split}.jsonl" for split in SPLITS), DUPLICATES_FILE, REJE
 """What the folder may hold, the card last."""
 # Part of the data fingerprint: raise it when the same lines would mean other recipes.
 PREPARED_VERSION = 1
-
-_RECORD = msgspec.json.Decoder(StoredRecord)
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def decode_record(line: bytes, path: Path, number: int) -> StoredRecord:
         DataError: it is none.
     """
     try:
-        record = _RECORD.decode(line)
+        record = decode_line(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{show_path(path)}:{number}: {_reason(error)}; task=prepare writes such files") from error
     is_pair = record.input and record.output
@@ -140,25 +138,16 @@ def open_folder(path: str, cache_dir: Path, *, is_verified: bool) -> PreparedDat
             "task.output=FOLDER, or read other files with data=files"
         )
     try:
-        hashes = dict(zip(SPLITS, hashes_of(files, cache_dir, is_verified=is_verified), strict=True))
+        hashes = dict(zip(SPLITS, remembered_hashes(files, cache_dir, is_verified=is_verified), strict=True))
         card = _card_of(folder, hashes)
     except OSError as error:
         raise DataError(f"data.path={show_path(path)}: cannot be read: {error.strerror or error}") from error
     return PreparedData(folder.absolute(), fingerprint_of_splits(hashes), card)
 
 
-def read_prepared_card(folder: Path) -> PreparedCard | None:
-    """Returns the card of prepared data that is whole; None if there is none, or a file has not its size."""
-    try:
-        card = msgspec.json.decode((folder / CARD_FILE).read_bytes(), type=PreparedCard)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return card if is_whole(folder, card.file_bytes) else None
-
-
 def _card_of(folder: Path, hashes: Mapping[Split, str]) -> PreparedCard | None:
     """The card that came with the splits where they are still the same."""
-    card = read_prepared_card(folder)
+    card = read_card(folder, PreparedCard)
     is_theirs = card is not None and all(card.file_hashes[split_file(split)] == hashes[split] for split in SPLITS)
     return card if is_theirs else None
 

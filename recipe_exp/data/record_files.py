@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import msgspec
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from recipe_exp.data.intake import Place
 from recipe_exp.data.split import SPLITS, Split
-from recipe_exp.data.stored_record import StoredRecord
+from recipe_exp.data.stored_record import StoredRecord, decode_line
 
 RECORDS = "records.jsonl"
 ENDS = "record_ends.i64"
@@ -27,7 +28,6 @@ REJECTS = "rejects.jsonl"
 
 RECORD_FILES = (RECORDS, ENDS, PLACES, SPLIT_NUMBERS, KEYS, SCORES, SIGNATURES, REJECTS)
 
-_RECORD = msgspec.json.Decoder(StoredRecord)
 _PLACE = msgspec.json.Decoder(tuple[str, int])
 
 
@@ -58,8 +58,9 @@ class RecordFiles:
         """Returns the split of a record."""
         return SPLITS[int(self.splits[number])]
 
+    @cached_property
     def texts(self) -> RecordTexts:
-        """Returns the words by which records are compared."""
+        """The words by which records are compared."""
         return RecordTexts(self._folder)
 
     def lines(self) -> Iterator[bytes]:
@@ -104,16 +105,3 @@ class RecordTexts(Sequence[str]):
         if isinstance(number, slice):
             return [self[one] for one in range(*number.indices(len(self)))]
         return self.record(range(len(self))[number]).text
-
-
-def decode_line(line: bytes | memoryview) -> StoredRecord:
-    """Returns the record of a line of `RECORDS`."""
-    return _RECORD.decode(line)
-
-
-def map_file(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    """Returns the numbers of a file, read when they are looked at."""
-    # The system refuses to map an empty file.
-    if path.stat().st_size == 0:
-        return np.empty(0, dtype=dtype)
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

@@ -345,7 +345,7 @@ def _origins_of_sources(keys: npt.NDArray[np.uint64], is_kept: npt.NDArray[np.bo
     num_kept = np.bincount(inverse[is_kept[numbers]], minlength=len(counts))
     order = np.lexsort((first, -counts))
     largest, others = order[:NUM_SOURCES], order[NUM_SOURCES:]
-    texts = records.texts()
+    texts = records.texts
     names = [source_name(texts.record(int(numbers[first[one]])).source or "") for one in largest]
     return Origins(
         tuple(
@@ -376,7 +376,7 @@ def _largest_clusters(
 ) -> tuple[LargeCluster, ...]:
     sizes = np.bincount(labels) if len(labels) else np.zeros(0, dtype=np.int64)
     crowded = np.flatnonzero(sizes > 1)
-    texts, found = records.texts(), []
+    texts, found = records.texts, []
     for label in crowded[np.argsort(-sizes[crowded], kind="stable")][:NUM_LARGEST_CLUSTERS]:
         members = np.flatnonzero(labels == label)
         members = members[np.argsort(~is_kept[members], kind="stable")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from recipe_exp.data.readers.rows import Pair
-from recipe_exp.recipes.markdown import parse_recipe, render_markdown
+from recipe_exp.recipes.markdown import parse_recipe
 from recipe_exp.recipes.quality import quality_checks
 from recipe_exp.recipes.recipe import Recipe
 
@@ -47,11 +47,13 @@ class StoredRecord(msgspec.Struct, omit_defaults=True):
             return self.output
         return "\n".join((self.title, *self.ingredients, *self.instructions))
 
-    @property
-    def target_text(self) -> str:
-        """What a model learns to write."""
-        content = self.content
-        return content.target_text if isinstance(content, Pair) else render_markdown(content)
+
+_RECORD = msgspec.json.Decoder(StoredRecord)
+
+
+def decode_line(line: bytes) -> StoredRecord:
+    """Returns the record of a line of JSON; what msgspec raises says what is wrong with it."""
+    return _RECORD.decode(line)
 
 
 def score_of(record: StoredRecord) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from recipe_exp.data.example import Example
 from recipe_exp.data.prepared import decode_record
 from recipe_exp.data.prompts import example_of
-from recipe_exp.data.record_files import map_file
 
 MAX_VOCAB_SIZE = 2**16
 
@@ -52,13 +51,13 @@ class TokenSplit:
     """
 
     def __init__(self, folder: Path, pad_id: int, num_prompts: int = 1) -> None:
-        self.all_source_lengths: LengthArray = map_file(folder / SOURCE_LENGTHS, np.int32).reshape(-1, num_prompts)
+        self.all_source_lengths: LengthArray = _map(folder / SOURCE_LENGTHS, np.int32).reshape(-1, num_prompts)
         self.source_lengths: LengthArray = self.all_source_lengths[:, 0]
-        self.target_lengths: LengthArray = map_file(folder / TARGET_LENGTHS, np.int32)
+        self.target_lengths: LengthArray = _map(folder / TARGET_LENGTHS, np.int32)
         self.pad_id = pad_id
         self._folder = folder
-        self._tokens: TokenArray = map_file(folder / TOKENS, np.uint16)
-        self._ends: OffsetArray = map_file(folder / ENDS, np.int64)
+        self._tokens: TokenArray = _map(folder / TOKENS, np.uint16)
+        self._ends: OffsetArray = _map(folder / ENDS, np.int64)
 
     def __len__(self) -> int:
         return len(self.target_lengths)
@@ -71,7 +70,7 @@ class TokenSplit:
     @cached_property
     def quality_scores(self) -> ScoreArray:
         """(num_examples,) in [0, 1]."""
-        return map_file(self._folder / QUALITY_SCORES, np.float32)
+        return _map(self._folder / QUALITY_SCORES, np.float32)
 
     def source(self, index: int, prompt: int = 0) -> TokenArray:
         """Returns a view of one source, (all_source_lengths[index, prompt],)."""
@@ -99,10 +98,10 @@ class StoredExamples(Sequence[Example]):
     """
 
     def __init__(self, folder: Path, records: Path, template: str) -> None:
-        self._ends: OffsetArray = map_file(folder / TEXT_ENDS, np.int64)
+        self._ends: OffsetArray = _map(folder / TEXT_ENDS, np.int64)
         self._records = records
         self._template = template
-        self._bytes = map_file(records, np.uint8)
+        self._bytes = _map(records, np.uint8)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -138,3 +137,10 @@ def token_bytes(sources: Sequence[Sequence[list[int]]], targets: Sequence[list[i
         SOURCE_LENGTHS: np.ascontiguousarray(lengths).tobytes(),
         TARGET_LENGTHS: target_lengths.tobytes(),
     }
+
+
+def _map(path: Path, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    # The system refuses to map an empty file.
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.planning.memory import auto_micro_batch_tokens
+from recipe_exp.tasks.places import cache_dir_of
 
 
 def open_data(config: ExperimentConfig, console: Console, tokenizer: RecipeTokenizer | None = None) -> TokenCache:
@@ -57,12 +57,6 @@ def _progress(console: Console) -> Iterator[Callable[[str, int], None]]:
             bars.update(known[stage], completed=count)
 
         yield show
-
-
-def cache_dir_of(config: ExperimentConfig) -> Path:
-    """Returns the folder of prepared data and token caches."""
-    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else Path(config.output_dir) / "cache"
-    return cache_dir.expanduser().absolute()
 
 
 def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_tokens: int | None = None) -> Machinery:

@@ -20,6 +20,7 @@ from recipe_exp.config.task import CleanTask
 from recipe_exp.errors import CheckpointError, ConfigError
 from recipe_exp.files import LockedError, file_lock, flush_to_disk, size_text
 from recipe_exp.tasks.inventory import REMOVED, Inventory, Space, StoredFolder
+from recipe_exp.tasks.places import cache_dir_of
 from recipe_exp.tracking import RunFolder, find_run
 
 _STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
@@ -50,8 +51,7 @@ def run(config: ExperimentConfig) -> int:
     """
     assert isinstance(config.task, CleanTask)
     output_dir = Path(config.output_dir).expanduser()
-    cache_dir = Path(config.data.cache_dir).expanduser() if config.data.cache_dir else output_dir / "cache"
-    inventory = Inventory.of(output_dir, cache_dir)
+    inventory = Inventory.of(output_dir, cache_dir_of(config))
     removal = plan_removal(config.task, inventory, output_dir)
     console = Console(highlight=False)
     freed = size_text(Space(removal.paths).freed_bytes)

@@ -39,6 +39,12 @@ def place_mistakes(config: ExperimentConfig) -> Iterator[str]:
             yield f"{show_setting('task.output', task.output)}: cannot be written ({reason}); choose another"
 
 
+def cache_dir_of(config: ExperimentConfig) -> Path:
+    """Returns the folder of prepared data and token caches."""
+    cache_dir = Path(config.data.cache_dir) if config.data.cache_dir else Path(config.output_dir) / "cache"
+    return cache_dir.expanduser().absolute()
+
+
 def check_stored(config: ExperimentConfig) -> None:
     """Refuses a run that is not there, or whose configuration cannot be read.
 

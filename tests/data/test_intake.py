@@ -51,7 +51,7 @@ class TestCleaning:
         "steps", [("2. Toast it.",), ("1. Toast it.", "Eat."), ("1. a", "1. b"), ("1 egg. Stir.",)]
     )
     def test_digits_that_do_not_count_the_steps_stay(self, steps: tuple[str, ...]) -> None:
-        text = accepted(Recipe("Toast", ("bread",), steps)).record.target_text
+        text = example_of(accepted(Recipe("Toast", ("bread",), steps)).record.content, "{title}").target_text
         assert all(f"{number}. {step}" in text for number, step in enumerate(steps, start=1))
 
     def test_a_pair_keeps_its_prompt_and_its_lines(self) -> None:
@@ -125,7 +125,7 @@ class TestQuality:
         good = Recipe("Toast", ("2 slices bread", "1 tbsp butter"), ("Toast the bread.", "Spread the butter on it."))
         expected = quality_checks(good).score
         assert accepted(good).record.quality_score == expected
-        text = accepted(good).record.target_text
+        text = example_of(accepted(good).record.content, "{title}").target_text
         assert accepted(Pair("Toast?", text)).record.quality_score == expected
         assert left_out(Pair("a", "b"), min_quality_score=0.9) == (
             Fate.LOW_QUALITY,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import in_order, intake_stage, statistics
 from recipe_exp.data.cache import open_or_prepare
-from recipe_exp.data.prepared import PreparedData, read_prepared_card
+from recipe_exp.data.card_file import read_card
+from recipe_exp.data.prepared import PreparedCard, PreparedData
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.split import SPLITS
 from recipe_exp.data.statistics import Origin, Statistics, source_name
@@ -209,7 +210,7 @@ def test_neither_chunks_nor_processes_change_them_and_the_card_keeps_them(
         monkeypatch.setattr(intake_stage, "_CHUNK_ROWS", chunk_rows)
         prepared = prepare(tmp_path, {"a.jsonl": ["{", *lines]}, num_workers, verify=True)
         found.append(statistics_of(prepared))
-        card = read_prepared_card(prepared.folder)
+        card = read_card(prepared.folder, PreparedCard)
         assert card is not None
         assert msgspec.json.encode(card.statistics) == msgspec.json.encode(found[-1])
         for file in prepared.folder.iterdir():
