@@ -152,7 +152,7 @@ def print_counts(result: Clusters) -> None:
     num_dropped = sum((size - 1) * count for size, count in sizes.items())
     print(f"\nclusters by size: {dict(sorted(sizes.items()))}; rows that repeat another: {num_dropped:,}")
     print(f"pairs compared {result.num_compared_pairs:,}, of them near {result.num_near_pairs:,}")
-    shown = ", ".join(f"{pair.similarity:.3f}" for pair in result.closest_across_split)
+    shown = ", ".join(f"{pair.similarity:.3f}" for pair in result.closest_across_split[:10])
     print(f"highest similarities left across the split: {shown or 'none'}")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -305,3 +306,28 @@ def test_report_lists_the_clusters_and_keeps_them(tmp_path: Path) -> None:
     listed = [json.loads(line) for line in (prepared.folder / "duplicates.jsonl").read_text().splitlines()]
     assert listed == [{"cluster": 0, "file": str(path), "line": line, "split": "train"} for line in (1, 2)]
     assert prepared.report.num_examples["train"] == 3
+
+
+def test_the_closest_pair_is_told_however_many_closer_ones_were_left_out(tmp_path: Path) -> None:
+    titles = (f"Dish {number}" for number in range(1000))
+    held_out_title = next(title for title in titles if split_of(title, 0.2, 0.0) == "validation")
+    training_titles = [title for title in titles if split_of(title, 0.2, 0.0) == "train"][:13]
+    words = [f"word{number}" for number in range(150)]
+
+    def record(title: str, changed: Sequence[int], score: float) -> dict[str, Any]:
+        text = [f"other{number}" if number in changed else word for number, word in enumerate(words)]
+        return {"title": title, "ingredients": ["1 egg"], "instructions": [" ".join(text)], "quality_score": score}
+
+    rows = [record(held_out_title, (), 1.0), record(training_titles[0], (20, 50, 80, 110, 140), 1.0)]
+    rows += [record(title, (20, 50, 80, 110), 0.5) for title in training_titles[1:]]
+    texts = ["\n".join([row["title"], *row["ingredients"], *row["instructions"]]) for row in rows]
+    similarities = [jaccard(texts[0], text) for text in texts[1:]]
+    assert max(similarities) < 0.8 < min(jaccard(texts[1], text) for text in texts[2:])
+    assert similarities[0] < min(similarities[1:])
+    path = tmp_path / "recipes.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(path=str(path), validation_fraction=0.2, test_fraction=0.0)
+    report = open_or_prepare(config, cache_dir=tmp_path / "cache", num_workers=1).report
+    assert report.num_duplicates == 12
+    assert [(pair.held_out, pair.training) for pair in report.closest] == [(held_out_title, training_titles[0])]
+    assert report.closest[0].similarity == round(similarities[0], 4)

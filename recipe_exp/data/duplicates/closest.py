@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from recipe_exp.data.duplicates.forest import Forest
 
-_MAX_KEPT = 1000
+MAX_KEPT = 1000
 
 
 class SimilarPair(NamedTuple):
@@ -35,17 +35,17 @@ class ClosestPairs:
         if similarity <= self.floor:
             return
         self._similarities[min(first, second), max(first, second)] = similarity
-        if len(self._similarities) >= 2 * _MAX_KEPT:
-            best = self.best(_MAX_KEPT)
+        if len(self._similarities) >= 2 * MAX_KEPT:
+            best = self.best()
             self._similarities = {(pair.first, pair.second): pair.similarity for pair in best}
-            self.floor = best[-1].similarity if len(best) == _MAX_KEPT else 0.0
+            self.floor = best[-1].similarity if len(best) == MAX_KEPT else 0.0
 
-    def best(self, count: int) -> list[SimilarPair]:
-        """Returns at most `count` pairs of different clusters, the most similar first."""
+    def best(self) -> list[SimilarPair]:
+        """Returns at most `MAX_KEPT` pairs of different clusters, the most similar first."""
         find = self._forest.find
         apart = [
             SimilarPair(first, second, similarity)
             for (first, second), similarity in self._similarities.items()
             if find(first) != find(second)
         ]
-        return sorted(apart, key=lambda pair: (-pair.similarity, pair.first, pair.second))[:count]
+        return sorted(apart, key=lambda pair: (-pair.similarity, pair.first, pair.second))[:MAX_KEPT]

@@ -23,7 +23,6 @@ from recipe_exp.data.duplicates.signatures import NO_WORDS, NUM_BANDS
 
 THRESHOLD = 0.8
 MAX_COMPARED_ROWS = 16
-NUM_CLOSEST_PAIRS = 10
 
 # Every pass over the file yields these, so that memory stays small and the file is not read once a band.
 _BANDS_A_PASS = 2
@@ -38,7 +37,7 @@ class Clusters:
         num_near_pairs: pairs of rows at or above the threshold among those compared.
         num_compared_pairs: pairs of rows whose similarity was computed.
         closest_across_split: the most similar pairs of one held-out and one other row that are not in one cluster,
-            the most similar first, at most `NUM_CLOSEST_PAIRS`.
+            the most similar first, at most `MAX_KEPT` of `closest`: some of them may be left out later.
     """
 
     labels: RowArray
@@ -89,7 +88,7 @@ def find_clusters(
         labels=comparison.clusters.labels(),
         num_near_pairs=comparison.num_near_pairs,
         num_compared_pairs=comparison.num_compared_pairs,
-        closest_across_split=tuple(comparison.closest.best(NUM_CLOSEST_PAIRS)),
+        closest_across_split=tuple(comparison.closest.best()),
     )
 
 
