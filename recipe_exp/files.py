@@ -23,6 +23,7 @@ DISK_FAULTS = FULL_DISK | {errno.EROFS, errno.EIO, errno.ESTALE}
 """Error numbers that speak of the disk and not of the program."""
 
 _LOCK_POLL_SECONDS = 0.02
+_READ_BYTES = 2**20
 
 _held_locks: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
 
@@ -165,6 +166,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     Raises:
         OSError: it is no regular file, holds more than `max_bytes`, or cannot be read; its `strerror` says which.
     """
+    limit = max_bytes
     # Asked before it is opened, since opening a device may do something.
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
@@ -172,10 +174,14 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     with open(descriptor, "rb") as stream:  # noqa: PTH123 - a path may be another file by now
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
-        content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"is larger than {size_text(max_bytes)}", str(path))
-    return content
+        # A read reserves all that it may get.
+        parts = []
+        while len(part := stream.read(min(_READ_BYTES, max_bytes + 1))):
+            parts.append(part)
+            max_bytes -= len(part)
+            if max_bytes < 0:
+                raise OSError(errno.EFBIG, f"is larger than {size_text(limit)}", str(path))
+    return b"".join(parts)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -32,8 +32,8 @@ class TrackingConfig(Section):
     A hard link on the same disk is no upload."""
     flush_timeout_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 60.0
     """Longest wait for the upload at the end of a run, in seconds. A tracker that does not answer, or answers with
-    errors, is waited for five seconds, and Ctrl-C ends the wait. The upload goes on without the run for ten minutes;
-    `task=sync` sends what is left."""
+    errors, is waited for five seconds; a run that was stopped by a signal waits ten at most, and Ctrl-C ends the wait.
+    The upload goes on without the run for ten minutes; `task=sync` sends what is left."""
     notify: Strings = ()
     """Names of environment variables that hold where to send start, end, failure, interruption, better checkpoints (one
     a minute at most) and progress: an apprise URL (mail, SMS, ...) or a webhook of Discord or Slack. Needs the extra

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -13,7 +16,33 @@ from recipe_exp.signals import ended_with_parent, handling
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
+ORPHAN_SECONDS = 20
+_LAUNCHER_POLL_SECONDS = 1.0
 _ORDERLY_ENDS = (ExitCode.FINISHED, ExitCode.UNFINISHED, ExitCode.SIGINT, ExitCode.SIGTERM)
+
+
+def end_when_orphaned() -> None:
+    """Ends this process once its launcher is gone and its main thread has not moved for `ORPHAN_SECONDS`.
+
+    A worker whose launcher was killed is told to stop by the kernel, and does so after its step. Where it waits for
+    others that are gone too, as before the first step, Python never gets to hear of it.
+    """
+    threading.Thread(target=_watch_launcher, args=(os.getppid(),), name="launcher-watch", daemon=True).start()
+
+
+def _watch_launcher(launcher_id: int) -> None:
+    while os.getppid() == launcher_id:
+        time.sleep(_LAUNCHER_POLL_SECONDS)
+    position = None
+    while True:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        present = (id(frame), frame.f_lasti) if frame is not None else None
+        if present != position:
+            # The kernel's clock ends the process even where a hanging thread holds the interpreter's lock.
+            signal.alarm(ORPHAN_SECONDS)
+        position = present
+        del frame
+        time.sleep(_LAUNCHER_POLL_SECONDS)
 
 
 def is_worker() -> bool:

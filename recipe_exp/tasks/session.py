@@ -39,6 +39,7 @@ _NO_PARAMETERS = {
     *("task", "tags", "description", "run_name", "output_dir"),
     *("resume", "resume_strict", "resume_allow", "resume_schedule"),
 }
+_SECONDS_AFTER_SIGNAL = 10.0
 
 
 @dataclass
@@ -191,7 +192,13 @@ def _close(session: RunSession, config: ExperimentConfig) -> None:
             with suppress(OSError, CheckpointError):
                 session.announce_end(config)
             if session.uploader is not None:
-                session.is_synced = session.uploader.finish(config.tracking.flush_timeout_seconds)
+                session.is_synced = session.uploader.finish(_seconds_to_send(session, config))
+
+
+def _seconds_to_send(session: RunSession, config: ExperimentConfig) -> float:
+    """Who sends a signal may not wait long before it kills; the uploader goes on alone."""
+    timeout = config.tracking.flush_timeout_seconds
+    return min(timeout, _SECONDS_AFTER_SIGNAL) if session.stop_reason in ("sigint", "sigterm") else timeout
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from recipe_exp.config.base import every_key
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import RecipeExpError
 from recipe_exp.files import printing_on_full_disk
-from recipe_exp.hardware.processes import is_main_process
+from recipe_exp.hardware.processes import end_when_orphaned, is_main_process
 from recipe_exp.secrets import redact_known, redact_traces
 from recipe_exp.tasks.train import train
 
@@ -23,6 +23,7 @@ def main() -> int:
     The main process leaves what the run came to in the second argument's file.
     """
     redact_traces()
+    end_when_orphaned()
     with printing_on_full_disk():
         return _train(Path(sys.argv[1]), Path(sys.argv[2]))
 

@@ -28,6 +28,7 @@ GOES_ON = rf"warning: .*{SPACE}.*; training goes on$"
 CONTINUE = rf"error: .*{SPACE}.* continue with python -m recipe_exp resume=\S+$"
 AGAIN = rf"error: .*{SPACE}.* continue with the same command$"
 CACHE = rf"error: data\.cache_dir=.*: cannot be written \({SPACE}\)"
+ANOTHER_SAVE = r"warning: step-\d+ could not be saved either"
 JOURNAL = rf"(error|warning): .*(journal|metrics)\.jsonl: {SPACE}"
 
 
@@ -145,7 +146,7 @@ LOG = {
         refuse("write", r"/journal\.jsonl$", after=12),
         MISTAKE,
         CONTINUE,
-        [JOURNAL, *[r"warning: step-\d+ could not"] * 4],
+        [JOURNAL, ANOTHER_SAVE],
     ),
     "samples": Case(
         refuse("write", r"/samples\.jsonl$", after=1, times=1), FINISHED, rf"warning: .*samples\.jsonl: {SPACE}"
@@ -186,7 +187,9 @@ def assert_one_line(shown: str, line: str | None, repetitions: Sequence[str] = (
     assert "Traceback" not in shown, shown
     expected = [*repetitions] if line is None else [line, *repetitions]
     lines = told(shown)
-    assert len(lines) == len(expected), shown
+    # How many writes there are until the disk is full, and so how many saves fail after it, is a matter of time.
+    different = [one for one in lines if not re.match(ANOTHER_SAVE, one)]
+    assert len(different) == len([pattern for pattern in expected if not pattern.startswith("warning: step-")]), shown
     for pattern in expected:
         assert any(re.match(pattern, one) for one in lines), f"{pattern}\n" + "\n".join(lines)
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from recipe_exp.hardware import processes
@@ -87,3 +89,38 @@ def test_a_process_knows_whether_it_is_one_of_several(monkeypatch: pytest.Monkey
     assert (is_worker(), is_main_process()) == (True, True)
     monkeypatch.setenv("RANK", "1")
     assert (is_worker(), is_main_process()) == (True, False)
+
+
+STUCK_WORKER = """
+import ctypes, signal
+from recipe_exp import signals
+from recipe_exp.hardware import processes
+processes.ORPHAN_SECONDS = 2
+processes.end_when_orphaned()
+mutex, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+libc.pthread_mutex_lock(mutex)
+with signals.raising():
+    print("ready", flush=True)
+    libc.pthread_mutex_lock(mutex)
+"""
+LAUNCHER = """
+import os, subprocess, sys
+from recipe_exp.signals import ended_with_parent
+worker = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, preexec_fn=ended_with_parent())
+worker.stdout.readline()
+print(worker.pid, flush=True)
+worker.wait()
+"""
+
+
+def test_a_worker_that_waits_in_vain_ends_after_its_launcher() -> None:
+    command = [sys.executable, "-c", LAUNCHER, STUCK_WORKER]
+    launcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    worker = psutil.Process(int(launcher.stdout.readline()))
+    launcher.kill()
+    launcher.wait()
+    time.sleep(1)
+    assert worker.is_running()  # it was told to end, and cannot hear it
+    psutil.wait_procs([worker], timeout=20)
+    assert not worker.is_running()
