@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from recipe_exp.config import yaml_file
+from recipe_exp.config.adapter_rules import adapter_contradictions
 from recipe_exp.config.base import Section, Strings, Text, every_key
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.evaluation import LOWER_IS_BETTER, EvaluationConfig
@@ -20,7 +21,7 @@ from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.relevance import explain_name
 from recipe_exp.config.task import TaskConfig
 from recipe_exp.config.tracking import TrackingConfig
-from recipe_exp.config.training import LoraConfig, TrainingConfig
+from recipe_exp.config.training import NoAdapterConfig, TrainingConfig
 from recipe_exp.errors import ConfigError
 from recipe_exp.files import write_atomically
 
@@ -150,6 +151,8 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     """Yields one line for each pair of keys that cannot both hold; each names the field and the remedy."""
     yield from _data_contradictions(config.data)
     yield from _model_contradictions(config)
+    yield from adapter_contradictions(config)
+    yield from _low_memory_contradictions(config)
     yield from _evaluation_contradictions(config)
     if config.hardware.device == "cpu" and config.training.precision == "tf32":
         yield "training.precision=tf32: only NVIDIA GPUs have it; use fp32 with hardware.device=cpu"
@@ -175,13 +178,37 @@ def _model_contradictions(config: ExperimentConfig) -> Iterator[str]:
     if not model.pretrained and model.revision is not None:
         revision = show_value(model.revision)
         yield f"model.revision={revision}: random weights have none; remove it or set model.pretrained=true"
-    if isinstance(config.training.adapter, LoraConfig) and config.training.adapter.rank > model.shape.d_model:
-        yield (
-            f"training.adapter.rank={config.training.adapter.rank}: more than the model's width "
-            f"(model.shape.d_model={model.shape.d_model}) adds weights and no freedom; lower it"
-        )
     if hardware.compile and model.gradient_checkpointing:
         yield "hardware.compile=true: not together with model.gradient_checkpointing=true; switch one of them off"
+
+
+def _low_memory_contradictions(config: ExperimentConfig) -> Iterator[str]:
+    training, hardware = config.training, config.hardware
+    has_adapter = not isinstance(training.adapter, NoAdapterConfig)
+    if training.weights_dtype == "bf16":
+        if training.precision != "bf16":
+            yield (
+                f"training.precision={training.precision}: weights held in bfloat16 are computed with in it; set "
+                "training.precision=bf16 or training.weights_dtype=fp32"
+            )
+        if has_adapter:
+            yield "training.weights_dtype=bf16: an adapter is small and stays in fp32; set it to fp32"
+    if not training.update_in_backward:
+        return
+    key = "training.update_in_backward=true"
+    if has_adapter:
+        yield f"{key}: an adapter's gradients are small; set it to false"
+    if training.max_grad_norm is not None:
+        yield f"{key}: the gradient is never there as a whole to be clipped; set training.max_grad_norm=null"
+    if training.on_non_finite == "skip_step":
+        yield f"{key}: a step is half done when it proves unsound; set training.on_non_finite=stop or rollback"
+    if hardware.num_processes != 1:
+        yield f"{key}: processes would have to exchange their gradients first; set hardware.num_processes=1"
+    if hardware.micro_batch_tokens != "auto":
+        yield (
+            f"{key}: a window is one micro-batch; set hardware.micro_batch_tokens=auto, and training.batch_size as "
+            "small as the memory needs it"
+        )
 
 
 def _evaluation_contradictions(config: ExperimentConfig) -> Iterator[str]:

@@ -79,8 +79,10 @@ _OTHER_TRACKER = Answer("tracking=mlflow|journal_only", "MLflow is the tracker")
 _TRACKED_EXPERIMENT = Answer("tracking.experiment")
 _UPLOAD = Answer(None, "model/ of a run can be uploaded with any tool")
 _SECRET = Answer(None, "secrets come from the environment or .env, never from a configuration")
-_QUANTIZED = Answer(None, "quantised base models are not supported; training=lora needs the least memory")
-_PLAIN_LORA = Answer(None, "adapters are plain LoRA; training.adapter has rank, alpha, dropout and targets")
+_QUANTIZED = Answer("training=qlora", "training.adapter.quantization=nf4, always with double quantisation")
+_EIGHT_BIT = Answer("training=qlora", "a base is quantised to 4 bits or not at all")
+_PLAIN_LORA = Answer(None, "every adapted layer has the same rank and scale, and nothing else is tuned")
+_PATTERN = Answer("training.adapter.targets", "names of modules, each the end of a dotted one")
 _FOLDERS = Answer(None, "each run has a folder of its own under output_dir, and none overwrites another")
 
 TRANSFORMERS: dict[str, Answer] = {
@@ -213,20 +215,25 @@ PEFT: dict[str, Answer] = {
     "lora_target_modules": _TARGETS,
     "peft_type": _LORA,
     "use_peft": _LORA,
-    "init_lora_weights": Answer(None, "adapters start at zero update, as in the LoRA paper"),
+    "init_lora_weights": Answer("training.adapter.init", "lora or pissa"),
+    "loraplus_lr_ratio": Answer("training.adapter.learning_rate_ratio"),
+    "lora_plus_ratio": Answer("training.adapter.learning_rate_ratio"),
     "lora_bias": Answer(None, "biases are not tuned; T5 has none in its linear layers"),
     "task_type": Answer(None, "the task is always sequence to sequence"),
     "base_model_name_or_path": _MODEL,
-    "use_dora": _PLAIN_LORA,
-    "use_rslora": _PLAIN_LORA,
+    "use_dora": Answer("training.adapter.dora", "or training=dora"),
+    "use_rslora": Answer("training.adapter.rslora", "or training=rslora"),
     "rank_pattern": _PLAIN_LORA,
     "alpha_pattern": _PLAIN_LORA,
     "modules_to_save": _PLAIN_LORA,
-    "layers_to_transform": _PLAIN_LORA,
-    "exclude_modules": _PLAIN_LORA,
+    "layers_to_transform": _PATTERN,
+    "layers_pattern": _PATTERN,
+    "exclude_modules": _PATTERN,
     "load_in_4bit": _QUANTIZED,
-    "load_in_8bit": _QUANTIZED,
-    "loftq_config": _QUANTIZED,
+    "load_in_8bit": _EIGHT_BIT,
+    "loftq_config": Answer(
+        None, "a quantised base is taken as it is; training.adapter.init=pissa is for one that is not"
+    ),
     "bnb_4bit_compute_dtype": _QUANTIZED,
     "bnb_4bit_quant_type": _QUANTIZED,
     "bnb_4bit_use_double_quant": _QUANTIZED,
@@ -244,7 +251,7 @@ OLD_FLAGS: dict[str, Answer] = {
     "compile_model": _COMPILE,
     "use_lora": _LORA,
     "use_qlora": _QUANTIZED,
-    "use_8bit": _QUANTIZED,
+    "use_8bit": _EIGHT_BIT,
     "use_4bit": _QUANTIZED,
     "batch_size": _BATCH,
     "effective_batch_size": _BATCH,
@@ -376,6 +383,7 @@ OTHERS: dict[str, Answer] = {
     "prompt_templates": Answer("data.prompts", "templates with weights; data.templates names one's own"),
     "curriculum_learning": _CURRICULUM,
     "curriculum_sampling": _CURRICULUM,
+    "prepare.model": Answer("task.model", "with task=prepare"),
 }
 """Keys that several other tools have."""
 FOREIGN_NAMES = TRANSFORMERS | PEFT | OLD_FLAGS | OLD_SECTIONS | OTHERS

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recipe_exp.config.base import Count, Section
+from recipe_exp.config.base import Count, Section, Text
 
 
 class HardwareConfig(Section):
@@ -19,7 +19,11 @@ class HardwareConfig(Section):
     micro_batch_tokens: Annotated[int, Field(ge=16, le=1_000_000_000)] | Literal["auto"] = "auto"
     """Padded source and target tokens that one forward and backward pass may hold; `auto` fills the memory."""
     memory_gb: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """Memory of one device in GiB; null asks the device."""
+    """Memory of one device in GiB; null asks the device. A GPU that has less counts with what it has."""
+    card: Text | None = None
+    """Part of the name of the GPU that these settings describe; training on another is warned of. Null takes any."""
+    on_oversize: Literal["refuse", "warn"] = "refuse"
+    """What becomes of a run that does not fit by its plan: `refuse` ends it before the model is loaded, `warn` tries."""
     peak_tflops: Annotated[float, Field(ge=1e-6, le=1e9)] | None = None
     """Dense bf16 matrix peak of one device, for time estimates; null leaves them out."""
     num_workers: Count | Literal["auto"] = "auto"

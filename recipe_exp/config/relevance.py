@@ -49,6 +49,8 @@ FIXED_KEYS = (
     "training.adapter.kind",
     "training.adapter.rank",
     "training.adapter.targets",
+    "training.adapter.dora",
+    "training.adapter.init",
     "training.optimizer.kind",
 )
 """Keys, and a section, that no permission covers: the weights and moments of a checkpoint fit no other value."""

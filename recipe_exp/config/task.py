@@ -24,6 +24,8 @@ class PrepareTask(Section):
     output: Text | None = None
     """Folder for the splits, the list of what was left out and the data card; `data=prepared data.path=FOLDER` trains
     on it on any machine. Null leaves them in the cache, and puts the data card below `output_dir`."""
+    model: bool = False
+    """Fetch the weights of `model.name` too, for a machine without a network; its tokenizer is fetched in any case."""
 
 
 class EvaluateTask(Section):
@@ -40,14 +42,15 @@ class EvaluateTask(Section):
 
 
 class GenerateTask(Section):
-    """Write recipes for prompts with a run's model."""
+    """Write recipes for prompts with a run's model, or with that of a folder."""
 
     kind: Literal["generate"] = "generate"
     """Selects this task."""
     run: Text = "latest"
-    """A run folder, a run id or its start, a run name, or `latest`."""
+    """A run folder, a run id or its start, a run name, `latest`, or the folder of a plain T5 or an adapter."""
     prompts: Strings = ()
-    """Prompts: raw text, or `title=...; ingredients=..., ...`. Empty reads `prompts_file`."""
+    """Prompts: raw text, or `title=...; ingredients=..., ...`. Empty reads `prompts_file`; without one, a terminal is
+    asked for prompts until it says `exit`."""
     prompts_file: Text | None = None
     """A file with one prompt a line; `-` is standard input."""
     output: Text | None = None
@@ -55,7 +58,7 @@ class GenerateTask(Section):
 
 
 class MergeTask(Section):
-    """Merge a run's LoRA adapter into its base model and save a plain transformers model."""
+    """Merge a run's LoRA adapter into its base model and save a plain transformers model, certified."""
 
     kind: Literal["merge"] = "merge"
     """Selects this task."""
@@ -63,6 +66,27 @@ class MergeTask(Section):
     """A run folder, a run id or its start, a run name, or `latest`."""
     output: Text | None = None
     """Folder of the merged model; null writes `merged/` into the run folder."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type of the weights that are written; for bf16 the difference from the trained model is reported."""
+    license: Text | None = None
+    """Licence for the model card, such as `apache-2.0`; null leaves it unknown."""
+
+
+class ExportTask(Section):
+    """Publish a run's model as a plain transformers folder: merged, certified, with a model card."""
+
+    kind: Literal["export"] = "export"
+    """Selects this task."""
+    run: Text = "latest"
+    """A run folder, a run id or its start, a run name, or `latest`."""
+    output: Text | None = None
+    """Folder of the model; null writes `export/` into the run folder."""
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type of the weights that are written; for bf16 the difference from the trained model is reported."""
+    license: Text | None = None
+    """Licence for the model card, such as `apache-2.0`; null leaves it unknown."""
+    ctranslate2: bool = False
+    """Convert it for CTranslate2 too, into `ctranslate2/` in the folder, and certify that."""
 
 
 class PlanTask(Section):
@@ -132,6 +156,7 @@ TaskConfig = Annotated[
     | EvaluateTask
     | GenerateTask
     | MergeTask
+    | ExportTask
     | PlanTask
     | DoctorTask
     | SyncTask

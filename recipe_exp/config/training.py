@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from recipe_exp.config.base import Count, Section, Strings
+from recipe_exp.config.base import Count, Section, Strings, Text
+from recipe_exp.config.lora_targets import PRESETS
 
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+_MODULE_NAME = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 
 
 class AdamWConfig(Section):
     """AdamW (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101)."""
 
     kind: Literal["adamw"] = "adamw"
+    """Selects this optimizer."""
+    beta1: Momentum = 0.9
+    """Decay of the first moment."""
+    beta2: Momentum = 0.999
+    """Decay of the second moment."""
+    epsilon: Positive = 1e-8
+    """Added to the square root of the second moment."""
+
+
+class AdamW8bitConfig(Section):
+    """AdamW with moments in 8 bits (Dettmers et al., 2022, https://arxiv.org/abs/2110.02861); needs bitsandbytes."""
+
+    kind: Literal["adamw_8bit"] = "adamw_8bit"
     """Selects this optimizer."""
     beta1: Momentum = 0.9
     """Decay of the first moment."""
@@ -36,7 +53,7 @@ class AdafactorConfig(Section):
     """Selects this optimizer."""
     beta2_decay: Annotated[float, Field(lt=0.0)] = -0.8
     """Exponent of the second moment's decay over the step number."""
-    clip_threshold: Positive = 1.0
+    clip_threshold: Annotated[float, Field(ge=1.0)] = 1.0
     """Updates with a larger root mean square are scaled down to it."""
 
 
@@ -89,21 +106,62 @@ class NoAdapterConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adaptation (Hu et al., 2021, https://arxiv.org/abs/2106.09685)."""
+    """Low-rank adaptation (Hu et al., 2021, https://arxiv.org/abs/2106.09685) and its variants.
+
+    A layer computes W x + s B A x with s = alpha / rank.
+    """
 
     kind: Literal["lora"] = "lora"
     """Selects LoRA."""
     rank: Count = 16
     """Rank of the update."""
     alpha: Positive = 32.0
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank, with `rslora` by alpha / sqrt(rank)."""
     dropout: Momentum = 0.05
     """Dropout probability on the adapter's input."""
-    targets: Literal["attention_qv", "attention", "all_linear"] = "attention_qv"
-    """Which linear layers get an update: q and v; q, k, v and o; or these and the feed-forward layers."""
+    targets: Literal["attention_qv", "attention", "all_linear"] | Strings = "attention_qv"
+    """Which linear layers get an update: q and v; q, k, v and o; these and the feed-forward layers; or a list of module
+    names, each the end of a dotted one, such as [q,wo] or [SelfAttention.q]."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), so that a larger rank learns no slower (https://arxiv.org/abs/2312.03732)."""
+    dora: bool = False
+    """Tune each output's magnitude beside the direction (https://arxiv.org/abs/2402.09353)."""
+    init: Literal["lora", "pissa"] = "lora"
+    """`lora` starts at no update; `pissa` at the principal components of each matrix, which leave the frozen base
+    (https://arxiv.org/abs/2404.02948)."""
+    learning_rate_ratio: Positive | None = None
+    """LoRA+: rate of B over that of A, which is `training.learning_rate` (https://arxiv.org/abs/2402.12354); null
+    is 1."""
+    quantization: Literal["none", "nf4"] = "none"
+    """`nf4` holds the frozen attention and wi matrices in 4-bit NormalFloat, their scales quantised again
+    (https://arxiv.org/abs/2305.14314); it needs bitsandbytes."""
+    start_from: Text | None = None
+    """A run whose adapter this one begins with: a run id, a folder or `latest`. Base, rank, targets, scale and variant
+    have to be the same. The run's folder is stored."""
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _refuse_unknown_targets(cls, value: object) -> object:
+        presets = ", ".join(PRESETS)
+        if isinstance(value, str) and value not in PRESETS:
+            raise ValueError(f"{value} is none of {presets}; a module's name is written [{value}]")
+        names = list(value) if isinstance(value, list | tuple) else []
+        if not names and not isinstance(value, str):
+            raise ValueError(f"must be one of {presets}, or a list of module names such as [q,wo]")
+        for name in names:
+            if name in PRESETS:
+                raise ValueError(f"{name} is no module; write targets={name} without brackets")
+            if not isinstance(name, str) or not _MODULE_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no module's name; write such as [q,wo] or [SelfAttention.q]")
+        return value
+
+    @property
+    def scale(self) -> float:
+        """What the product of the two factors is multiplied by."""
+        return float(self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank))
 
 
-OptimizerConfig = Annotated[AdamWConfig | AdafactorConfig, Field(discriminator="kind")]
+OptimizerConfig = Annotated[AdamWConfig | AdamW8bitConfig | AdafactorConfig, Field(discriminator="kind")]
 ScheduleConfig = Annotated[
     LinearScheduleConfig
     | CosineScheduleConfig
@@ -141,8 +199,14 @@ class TrainingConfig(Section):
     """Probability mass spread evenly over the vocabulary in the training loss; `eval/loss` is never smoothed."""
     precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
     """`bf16` computes matrix products in bfloat16 over fp32 weights; `auto` takes it where the GPU is fast at it."""
+    weights_dtype: Literal["fp32", "bf16"] = "fp32"
+    """Type in which the weights that are tuned, their gradients and AdamW's moments are held. `bf16` halves them; every
+    update is rounded stochastically, so that small ones are kept on average."""
+    update_in_backward: bool = False
+    """Update each weight as soon as the backward pass has its gradient, and let the gradient go: there is never one of
+    the whole model. Then a window is one micro-batch, gradients are not clipped, and a step cannot be skipped."""
     optimizer: OptimizerConfig
-    """Chosen with `training/optimizer=adamw|adafactor`."""
+    """Chosen with `training/optimizer=adamw|adamw_8bit|adafactor`."""
     schedule: ScheduleConfig
     """Chosen with `training/schedule=linear|cosine|cosine_with_restarts|constant|inverse_square_root`."""
     adapter: AdapterConfig

@@ -99,7 +99,7 @@ class WindowLoader:
     Args:
         split: the tokens to learn from.
         plan: which examples make a window.
-        micro_batch_tokens: the budget of one micro-batch.
+        micro_batch_tokens: the budget of one micro-batch; None makes each window one.
         process_index: this process, counted from 0.
         num_processes: processes that share each window.
         start_step: the first step.
@@ -111,7 +111,7 @@ class WindowLoader:
         self,
         split: TokenSplit,
         plan: WindowPlan,
-        micro_batch_tokens: int,
+        micro_batch_tokens: int | None,
         process_index: int,
         num_processes: int,
         start_step: int,
@@ -191,7 +191,12 @@ def _put(item: _Item, ready: queue.Queue[_Item], stop: threading.Event) -> bool:
 
 
 def make_window(
-    split: TokenSplit, plan: WindowPlan, step: int, micro_batch_tokens: int, process_index: int, num_processes: int
+    split: TokenSplit,
+    plan: WindowPlan,
+    step: int,
+    micro_batch_tokens: int | None,
+    process_index: int,
+    num_processes: int,
 ) -> Window:
     """Returns the window of one step as one process sees it; a pure function of its arguments."""
     indices, prompts = plan.window(step), plan.prompts(step)

@@ -104,7 +104,7 @@ class WindowPlan:
 def plan_micro_batches(
     source_lengths: npt.ArrayLike,
     target_lengths: npt.ArrayLike,
-    micro_batch_tokens: int,
+    micro_batch_tokens: int | None,
     num_processes: int,
 ) -> list[list[IndexArray]]:
     """Divides a window into micro-batches of similar lengths and deals them to the processes.
@@ -116,7 +116,7 @@ def plan_micro_batches(
     Args:
         source_lengths: (num_examples,) tokens of each source in the window.
         target_lengths: (num_examples,) tokens of each target.
-        micro_batch_tokens: the budget of one micro-batch.
+        micro_batch_tokens: the budget of one micro-batch; None, for one process, makes the whole window one.
         num_processes: how many processes share the window.
 
     Returns:
@@ -125,6 +125,10 @@ def plan_micro_batches(
     """
     sources = np.asarray(source_lengths, dtype=np.int64)
     targets = np.asarray(target_lengths, dtype=np.int64)
+    if micro_batch_tokens is None:
+        if num_processes > 1:
+            raise ValueError(f"num_processes={num_processes}: a window that is one micro-batch cannot be shared")
+        return [[_by_length(sources, targets)]]
     cheapest = cut_by_tokens(sources, targets, micro_batch_tokens)
     num_rounds = -(-len(cheapest) // num_processes)
     even = _cut_evenly(sources, targets, micro_batch_tokens, num_rounds * num_processes)

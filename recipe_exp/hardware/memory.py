@@ -1,4 +1,4 @@
-"""What a run says when the device's memory is full."""
+"""Running out of a device's memory, noticed and told from other errors."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from contextlib import contextmanager
 
 import torch
 
-from recipe_exp.errors import TrainingError
-
 # PyTorch's allocator for the CPU has no error class of its own.
 _CPU_MESSAGE = "can't allocate memory"
 
 
+class OutOfMemoryError(Exception):
+    """The device's memory was full. What was being computed is lost, what was there before is not."""
+
+
 @contextmanager
-def out_of_memory_in_one_line(remedy: str) -> Iterator[None]:
-    """Turns running out of memory inside into one line with a remedy.
+def out_of_memory_noticed() -> Iterator[None]:
+    """Turns running out of memory inside, on any device, into `OutOfMemoryError`.
 
     Raises:
-        TrainingError: the device's memory was full.
+        OutOfMemoryError: the device's memory was full.
     """
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and _CPU_MESSAGE not in str(error):
             raise
-        raise TrainingError(f"out of memory; {remedy}") from error
+        raise OutOfMemoryError(str(error).partition("\n")[0]) from error
+
+
+def release_memory() -> None:
+    """Hands what PyTorch keeps for later back to the device."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -7,18 +7,19 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
-from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
+from recipe_exp.models.download import fetch_model
 
+BASE_FOLDER = "base"
+"""Of a run: the random weights that its adapter is trained on."""
 BASE_FILE = "base.json"
 """Stands beside an adapter and says which weights it was trained on."""
 
@@ -54,24 +55,44 @@ def base_fingerprint(name: str, revision: str | None = None) -> str:
     return hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
 
 
-def write_base(folder: Path, fingerprint: str) -> None:
-    """Writes beside an adapter which weights it was trained on."""
-    (folder / BASE_FILE).write_text(json.dumps({"fingerprint": fingerprint}) + "\n", encoding="utf-8")
+@dataclass(frozen=True)
+class BaseFacts:
+    """What stands beside an adapter of the base that it was trained on.
+
+    Attributes:
+        fingerprint: of the base's weights as they are stored; None if it is not known.
+        quantization: how training held them, `none` or `nf4`.
+        init: what the adapter started from, `lora` or `pissa`.
+    """
+
+    fingerprint: str | None = None
+    quantization: Literal["none", "nf4"] = "none"
+    init: Literal["lora", "pissa"] = "lora"
 
 
-def read_base(folder: Path) -> str | None:
-    """Returns the fingerprint of the weights that the adapter in a folder was trained on, None if it is not stored.
+def write_facts(folder: Path, facts: BaseFacts) -> None:
+    """Writes beside an adapter which base it was trained on, and how."""
+    (folder / BASE_FILE).write_text(json.dumps(asdict(facts)) + "\n", encoding="utf-8")
+
+
+def read_facts(folder: Path) -> BaseFacts:
+    """Returns what is stored of the base that the adapter in a folder was trained on; the usual where nothing is.
 
     Raises:
         ModelError: if the file that holds it is damaged.
     """
     path = folder / BASE_FILE
     if not path.is_file():
-        return None
+        return BaseFacts()
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError(f"{path}: damaged; it says which base the adapter was trained on") from None
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        facts = BaseFacts(stored["fingerprint"], stored.get("quantization", "none"), stored.get("init", "lora"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        facts = None
+    known = facts is not None and facts.quantization in ("none", "nf4") and facts.init in ("lora", "pissa")
+    if facts is None or not known or not isinstance(facts.fingerprint, str | None):
+        raise ModelError(f"{path}: damaged; it says which base the adapter was trained on")
+    return facts
 
 
 def refuse_other_base(folder: Path, name: str, revision: str | None) -> None:
@@ -80,7 +101,7 @@ def refuse_other_base(folder: Path, name: str, revision: str | None) -> None:
     Raises:
         ModelError: if they are others.
     """
-    then = read_base(folder)
+    then = read_facts(folder).fingerprint
     now = base_fingerprint(name, revision) if then is not None else None
     if now is not None and now != then:
         raise ModelError(
@@ -90,20 +111,9 @@ def refuse_other_base(folder: Path, name: str, revision: str | None) -> None:
 
 
 def _finder(name: str, revision: str | None) -> Callable[[str], Path | None]:
-    """Returns what finds a file of the model: in its folder, in the hub's cache, or on the hub."""
-    if Path(name).is_dir():
-        return lambda file: path if (path := Path(name) / file).is_file() else None
-
-    def find(file: str) -> Path | None:
-        cached = try_to_load_from_cache(name, file, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-        try:
-            return Path(hf_hub_download(name, file, revision=revision)) if hub_is_reachable() else None
-        except EntryNotFoundError:
-            return None
-
-    return find
+    """Returns what finds a file of the model, in its folder or in the hub's cache, where it then is."""
+    folder = Path(name) if Path(name).is_dir() else fetch_model(name, revision)
+    return lambda file: path if (path := folder / file).is_file() else None
 
 
 def _weight_files(find: Callable[[str], Path | None]) -> Iterable[Path]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from recipe_exp.config.training import LoraConfig, TrainingConfig
 from recipe_exp.errors import ModelError
 from recipe_exp.files import flush_to_disk, reason_of
 from recipe_exp.models import load
-from recipe_exp.models.base_weights import write_base
+from recipe_exp.models.base_weights import BaseFacts, write_facts
+from recipe_exp.models.download import find_commit
 from recipe_exp.models.sequence_loss import t5_of
 
 FULL_WEIGHTS = "model.safetensors"
@@ -27,12 +29,18 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def build_trainable(
-    model: ModelConfig, training: TrainingConfig, *, precision: str, attention: str, base_folder: Path
+    model: ModelConfig,
+    training: TrainingConfig,
+    *,
+    precision: str,
+    attention: str,
+    base_folder: Path,
+    device: str = "cpu",
 ) -> Any:
     """Returns the network that training changes, on the CPU, with its adapter if one is configured.
 
-    Weights that are tuned are in fp32 whatever the precision of the computation; a base that stays frozen is held in
-    bf16 when the computation is.
+    Weights that are tuned are in `training.weights_dtype` whatever the precision of the computation; a base that stays
+    frozen is held in bf16 when the computation is.
 
     Args:
         model: the network.
@@ -40,27 +48,30 @@ def build_trainable(
         precision: resolved, `fp32`, `tf32` or `bf16`.
         attention: resolved, `eager` or `sdpa`.
         base_folder: where a random base is saved, so that its adapter can be loaded again; one that is there is taken.
+        device: `cpu` or `cuda`, where a quantised base is made; everything else is made on the CPU.
 
     Raises:
         ModelError: if the base cannot be found or read.
     """
     is_frozen = isinstance(training.adapter, LoraConfig)
-    dtype = torch.bfloat16 if is_frozen and precision == "bf16" else torch.float32
-    network = load.build_model(model, dtype=dtype, attention=attention)
+    is_bf16 = precision == "bf16" if is_frozen else training.weights_dtype == "bf16"
+    dtype = torch.bfloat16 if is_bf16 else torch.float32
     if not isinstance(training.adapter, LoraConfig):
-        return network
+        return load.build_model(model, dtype=dtype, attention=attention)
     from recipe_exp.models import adapters
 
-    base = model.name
-    if not model.pretrained:
-        base = str(base_folder)
-        if base_folder.is_dir():
-            # Built all the same, so that the random state is that of a run that was never interrupted.
-            load_tuned_state(network, load.read_weights(base_folder))
-        elif os.environ.get("RANK", "0") == "0":
-            with _folder_written_aside(base_folder) as aside:
-                load.export_model(network, aside)
-    wrapped = adapters.add_lora(network, training.adapter, base=base, revision=model.revision)
+    build = partial(load.build_model, dtype=dtype, attention=attention)
+    build_frozen = partial(build, quantization=training.adapter.quantization, device=device)
+    revision = find_commit(model.name, model.revision) if model.pretrained else None
+    if model.pretrained:
+        network = build_frozen(model)
+    else:
+        network = build(model)
+        _keep_random_base(network, base_folder)
+        model = model.model_copy(update={"name": str(base_folder), "pretrained": True})
+        if training.adapter.quantization != "none":
+            network = build_frozen(model)
+    wrapped = adapters.add_lora(network, training.adapter, base=model.name, revision=revision)
     wrapped.train()
     return wrapped
 
@@ -118,16 +129,26 @@ def describe_model(network: nn.Module, folder: Path, *, base: str | None = None)
         from recipe_exp.models import adapters
 
         adapters.write_adapter_config(network, folder)
-        if base is not None:
-            write_base(folder, base)
+        facts = adapters.facts_of(network, base)
+        if facts != BaseFacts():
+            write_facts(folder, facts)
     else:
         load.write_config(t5_of(network), folder)
 
 
-def load_model_folder(folder: Path, *, precision: str = "fp32", attention: str = "eager") -> Any:
+def load_model_folder(
+    folder: Path, *, precision: str = "fp32", attention: str = "eager", as_trained: bool = False, device: str = "cpu"
+) -> Any:
     """Returns the network of a run's `model/` folder, or of any plain T5 or LoRA folder, in evaluation mode.
 
     As in training, the frozen base of an adapter is held in bf16 where the computation is.
+
+    Args:
+        folder: of the model.
+        precision: resolved, `fp32`, `tf32` or `bf16`.
+        attention: resolved, `eager` or `sdpa`.
+        as_trained: whether a base that was quantised in training is quantised again, where bitsandbytes is installed.
+        device: `cpu` or `cuda`, where a quantised base is made; everything else is made on the CPU.
 
     Raises:
         ModelError: if the folder holds no model or its base is missing.
@@ -136,7 +157,9 @@ def load_model_folder(folder: Path, *, precision: str = "fp32", attention: str =
         from recipe_exp.models import adapters
 
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        network = adapters.load_with_adapter(folder, dtype=dtype, attention=attention)
+        network = adapters.load_with_adapter(
+            folder, dtype=dtype, attention=attention, as_trained=as_trained, device=device
+        )
     elif (folder / "config.json").is_file():
         network = load.load_pretrained(str(folder), dtype=torch.float32, attention=attention)
     else:
@@ -145,26 +168,16 @@ def load_model_folder(folder: Path, *, precision: str = "fp32", attention: str =
     return network
 
 
-def merge_to_folder(source: Path, target: Path) -> T5ForConditionalGeneration:
-    """Merges the adapter in `source` into its base in fp32 and writes a plain transformers model to `target`.
+def _keep_random_base(network: T5ForConditionalGeneration, folder: Path) -> None:
+    """Saves a base of random weights; where it is saved already, the network gets what was saved.
 
-    Raises:
-        ModelError: if `source` holds no adapter, `target` exists and is not empty, or the disk refuses.
+    It is built all the same, so that the random state is that of a run that was never interrupted.
     """
-    if not (source / "adapter_config.json").is_file():
-        raise ModelError(f"{source}: not an adapter; its model is plain already and needs no merge")
-    if target.exists() and any(target.iterdir()):
-        raise ModelError(f"{target}: exists and is not empty; choose another folder with task.output=...")
-    from recipe_exp.models import adapters
-
-    merged = adapters.merge_adapter(load_model_folder(source))
-    merged.eval()
-    with _folder_written_aside(target.absolute()) as aside:
-        load.export_model(merged, aside)
-        for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-            if (source / name).is_file():
-                shutil.copy2(source / name, aside / name)
-    return merged
+    if folder.is_dir():
+        load_tuned_state(network, load.read_weights(folder))
+    elif os.environ.get("RANK", "0") == "0":
+        with folder_written_aside(folder) as aside:
+            load.export_model(network, aside)
 
 
 def count_parameters(network: nn.Module) -> tuple[int, int]:
@@ -174,7 +187,7 @@ def count_parameters(network: nn.Module) -> tuple[int, int]:
 
 
 @contextmanager
-def _folder_written_aside(folder: Path) -> Iterator[Path]:
+def folder_written_aside(folder: Path) -> Iterator[Path]:
     """Yields a folder to write into, which gets its name once everything in it is on the disk.
 
     Raises:

@@ -17,27 +17,39 @@ from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from recipe_exp.config.model import ModelConfig, ModelShape
-from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
+from recipe_exp.models.download import fetch_model
+from recipe_exp.models.quantized import Quantization, keep_layout, loading_settings
 from recipe_exp.models.stored_files import SHAPE_NAMES, check_model_folder, refuse_other_shape, stored_shape
 
 PAD_ID, EOS_ID = 0, 1
 _MAX_LOGIT_DIFFERENCE = 1e-4
 
 
-def build_model(model: ModelConfig, *, dtype: torch.dtype, attention: str) -> T5ForConditionalGeneration:
+def build_model(
+    model: ModelConfig,
+    *,
+    dtype: torch.dtype,
+    attention: str,
+    quantization: Quantization = "none",
+    device: str = "cpu",
+) -> T5ForConditionalGeneration:
     """Returns the network in training mode, with its dropout and checkpointing as configured.
 
     Args:
         model: which network, and whether from a checkpoint or random.
         dtype: of the weights.
         attention: `eager` or `sdpa`.
+        quantization: of a checkpoint's matrices.
+        device: `cpu` or `cuda`, where a quantised network is made; any other is made on the CPU.
 
     Raises:
         ModelError: if the checkpoint cannot be found or has another shape than configured.
     """
     if model.pretrained:
-        network = load_pretrained(model.name, model.revision, dtype=dtype, attention=attention)
+        network = load_pretrained(
+            model.name, model.revision, dtype=dtype, attention=attention, quantization=quantization, device=device
+        )
         refuse_other_shape(model.name, stored_shape(network.config.to_dict()), model.shape)
     else:
         network = from_shape(model.shape, dtype=dtype, attention=attention)
@@ -74,7 +86,13 @@ def from_shape(shape: ModelShape, *, dtype: torch.dtype, attention: str = "eager
 
 
 def load_pretrained(
-    name: str, revision: str | None = None, *, dtype: torch.dtype, attention: str = "eager"
+    name: str,
+    revision: str | None = None,
+    *,
+    dtype: torch.dtype,
+    attention: str = "eager",
+    quantization: Quantization = "none",
+    device: str = "cpu",
 ) -> T5ForConditionalGeneration:
     """Returns a network from a local folder or the Hugging Face hub. No code of the checkpoint is ever executed.
 
@@ -82,45 +100,40 @@ def load_pretrained(
         ModelError: if it is neither in the cache nor reachable, is damaged, or is no whole T5.
     """
     source = str(Path(name).expanduser()) if name.startswith("~") else name
-    if Path(source).is_dir():
-        check_model_folder(Path(source))
+    folder = Path(source) if Path(source).is_dir() else fetch_model(source, revision)
+    check_model_folder(folder)
     try:
-        network, report = _from_cache_or_hub(source, revision, dtype, attention)
+        network, report = _from_folder(
+            folder, dtype, attention, loading_settings(quantization, dtype=dtype, device=device)
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model.name={name}: {_remedy(source)} ({' '.join(str(error).split())[:160]})") from None
+        raise ModelError(
+            f"model.name={name}: no T5 that can be read; copy it again or name another with model.name=FOLDER "
+            f"({' '.join(str(error).split())[:160]})"
+        ) from None
     if report["missing_keys"]:
         # transformers only warns, and goes on with random numbers in their place.
         missing = sorted(report["missing_keys"])
         raise ModelError(f"model.name={name}: no whole T5, {len(missing)} weights are missing, such as {missing[0]}")
+    keep_layout(network)
     network.generation_config = generation_config()
     return network
 
 
-def _from_cache_or_hub(source: str, revision: str | None, dtype: torch.dtype, attention: str) -> Any:
-    """Returns the network and what transformers reports of loading it; the hub is asked only for what is not here."""
-    settings = {
-        "dtype": dtype,
-        "attn_implementation": attention,
-        "trust_remote_code": False,
-        # Without it, weights in a pickle would be taken where there are no others.
-        "use_safetensors": True,
-        "output_loading_info": True,
-    }
+def _from_folder(folder: Path, dtype: torch.dtype, attention: str, more: dict[str, Any]) -> Any:
+    """Returns the network and what transformers reports of loading it."""
     with quiet_transformers():
-        try:
-            return T5ForConditionalGeneration.from_pretrained(
-                source, revision=revision, local_files_only=True, **settings
-            )
-        except OSError:
-            if Path(source).is_dir() or not hub_is_reachable():
-                raise
-            return T5ForConditionalGeneration.from_pretrained(source, revision=revision, **settings)
-
-
-def _remedy(source: str) -> str:
-    if Path(source).is_dir():
-        return "the folder holds no T5 that can be read; copy it again or name another with model.name=FOLDER"
-    return "not found in the local cache and the hub cannot be reached; give a folder with model.name=FOLDER"
+        return T5ForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            trust_remote_code=False,
+            # Without it, weights in a pickle would be taken where there are no others.
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **more,
+        )
 
 
 def generation_config() -> GenerationConfig:
@@ -163,11 +176,17 @@ def export_model(network: T5ForConditionalGeneration, folder: Path) -> None:
     Raises:
         ModelError: if the written folder does not give the same logits.
     """
+    save_plain(network, folder)
+    with quiet_transformers():
+        _check_reload(network, folder)
+
+
+def save_plain(network: T5ForConditionalGeneration, folder: Path) -> None:
+    """Writes weights and configuration, and takes no second look at them."""
     network.generation_config.validate()
     with quiet_transformers():
         network.save_pretrained(folder)
         write_config(network, folder)
-        _check_reload(network, folder)
 
 
 def write_config(network: T5ForConditionalGeneration, folder: Path) -> None:

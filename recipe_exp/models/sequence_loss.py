@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from recipe_exp.data.loader import IGNORED_LABEL
+from recipe_exp.models.chunked_cross_entropy import summed_cross_entropy
 
 
 class SequenceLoss(nn.Module):
@@ -17,7 +17,7 @@ class SequenceLoss(nn.Module):
 
     The sum, not a mean: dividing by the number of target tokens of the whole window is the caller's part, and it makes
     a step independent of how the window was cut into micro-batches. The vocabulary's logits are computed for real
-    target tokens only, in fp32.
+    target tokens only, a chunk of them at a time, and summed in fp32.
 
     Args:
         network: the network, bare or with adapters injected into it.
@@ -56,8 +56,7 @@ class SequenceLoss(nn.Module):
         hidden = decoded[is_target]
         if t5.config.scale_decoder_outputs:
             hidden = hidden * t5.model_dim**-0.5
-        logits = t5.lm_head(hidden).float()
-        return functional.cross_entropy(logits, labels[is_target], reduction="sum", label_smoothing=label_smoothing)
+        return summed_cross_entropy(hidden, t5.lm_head, labels[is_target], label_smoothing=label_smoothing)
 
 
 def t5_of(network: Any) -> T5ForConditionalGeneration:

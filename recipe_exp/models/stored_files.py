@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from recipe_exp.config.messages import show_path, show_value
 from recipe_exp.config.model import ModelShape
+from recipe_exp.data.byte_tokenizer import reads_bytes
 from recipe_exp.data.readers.files import LFS_POINTER
 from recipe_exp.errors import ModelError
 from recipe_exp.files import read_regular_file, reason_of
@@ -29,6 +30,9 @@ SHAPE_NAMES = ("d_model", "d_kv", "d_ff", "num_layers", "num_decoder_layers", "n
 TOKENIZER = "tokenizer.json"
 SENTENCEPIECE = "spiece.model"
 
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+"""What PyTorch's own format of weights is called on the hub."""
+
 _PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 _MAX_CONFIG_BYTES = 4 * 2**20
 _MAX_TOKENIZER_BYTES = 64 * 2**20
@@ -38,6 +42,16 @@ _MAX_LAYERS = 1_000
 _MAX_RANK = 65_536
 _ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "gated-relu", "gated-gelu", "gated-gelu_new", "gated-silu")
 _PRECISIONS = (None, "float32", "float16", "bfloat16")
+_OTHER_ARCHITECTURES = {
+    "mt5": (
+        "its network is T5's, but its 250,112 pieces do not fit the 16 bits of a stored token, and whether its "
+        "vocabulary has a piece to spare for the line break is unknown"
+    ),
+    **dict.fromkeys(
+        ("bart", "mbart", "pegasus", "marian"),
+        "its positions, biases and heads are others, so the loss, the memory plan and the adapters' targets are unknown",
+    ),
+}
 _INITIALISATIONS = (True, False, None, "gaussian")
 _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
@@ -104,7 +118,7 @@ def check_tokenizer_folder(folder: Path) -> None:
         model = _read_json(path, _MAX_TOKENIZER_BYTES).get("model")
         if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram":
             raise ModelError(f"{show_path(path)}: is no Unigram tokenizer of T5's kind; copy the model again")
-    elif not (folder / SENTENCEPIECE).is_file():
+    elif not (folder / SENTENCEPIECE).is_file() and not reads_bytes(folder):
         raise ModelError(f"{show_path(folder)}: holds no tokenizer; it needs a {TOKENIZER} or a {SENTENCEPIECE}")
 
 
@@ -132,11 +146,11 @@ def refuse_other_shape(place: str, stored: Mapping[str, Any], shape: ModelShape)
 
 
 def _check_config(path: Path, config: dict[str, Any]) -> None:
+    _refuse_other_architecture(path, config.get("model_type"))
     if config.get("num_decoder_layers") is None:
         config["num_decoder_layers"] = config.get("num_layers")
     limits = {name: _MAX_LAYERS if "layers" in name else _MAX_DIMENSION for name in SHAPE_NAMES}
     wrong = {
-        "model_type": config.get("model_type") != "t5",
         **{name: not _is_count(config.get(name), limit) for name, limit in limits.items()},
         "feed_forward_proj": config.get("feed_forward_proj", "relu") not in _ACTIVATIONS,
         "dtype": config.get("dtype") not in _PRECISIONS,
@@ -144,6 +158,18 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         "quantization_config": config.get("quantization_config") is not None,
     }
     _refuse_first(path, config, wrong, "no T5 that can be tuned here")
+
+
+def _refuse_other_architecture(path: Path, model_type: Any) -> None:
+    """Says plainly what is unknown of an encoder-decoder that transformers could load and this package cannot tune."""
+    if model_type == "t5":
+        return
+    shown = f"{show_path(path)}: model_type={show_value(model_type) if model_type is not None else 'absent'}"
+    reason = _OTHER_ARCHITECTURES.get(
+        model_type if isinstance(model_type, str) else "",
+        "of others the memory plan, the adapters' targets and the loss are unknown",
+    )
+    raise ModelError(f"{shown}: no T5 that can be tuned here: {reason}; name a T5 or ByT5")
 
 
 def _refuse_first(path: Path, config: Mapping[str, Any], wrong: Mapping[str, bool], what: str) -> None:
@@ -168,15 +194,37 @@ def _read_json(path: Path, max_bytes: int = _MAX_CONFIG_BYTES) -> dict[str, Any]
     return content
 
 
+def explain_pickle(pickle: str, place: str) -> str:
+    """Returns why weights in a pickle are not loaded, and the command that writes them as safetensors.
+
+    Args:
+        pickle: name of the file.
+        place: a folder, or a model's name on the hub, which the command then writes to the folder `FOLDER`.
+    """
+    target = place if os.path.isdir(place) else "FOLDER"  # noqa: PTH112 - pathlib raises for a name that is too long
+    if pickle.startswith("pytorch_model"):
+        command = (
+            f"from transformers import AutoModelForSeq2SeqLM as M; M.from_pretrained({place!r}, use_safetensors=False, "
+            f"weights_only=True).save_pretrained({target!r})"
+        )
+    else:
+        command = (
+            f"import torch, safetensors.torch as s; s.save_file(torch.load({f'{place}/{pickle}'!r}, weights_only=True, "
+            f"map_location='cpu'), {f'{target}/{Path(pickle).stem}.safetensors'!r}, {{'format': 'pt'}})"
+        )
+    return (
+        f"{pickle} is a pickle, which may execute anything when it is loaded, so it is not; this reads nothing but "
+        f'weights of it and writes them as safetensors: python -c "{command}"'
+    )
+
+
 def _refuse_missing(folder: Path, name: str) -> NoReturn:
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in _PICKLE_SUFFIXES)
     if not pickles:
         raise ModelError(f"{show_path(folder)}: holds no {name}; copy the model again, or name another folder")
-    raise ModelError(
-        f"{show_path(folder)}: {pickles[0]} is a pickle, which may execute anything when it is loaded, so it is not; "
-        "where you trust it, write it as safetensors with from_pretrained(FOLDER).save_pretrained(FOLDER) of "
-        "transformers or peft"
-    )
+    place = show_path(folder)
+    is_plain = place == str(folder) and not {'"', "$", "`", "\\"} & {*place, *pickles[0]}
+    raise ModelError(f"{place}: {explain_pickle(pickles[0], place if is_plain else 'FOLDER')}")
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -7,14 +7,16 @@ the gated GELU of T5 alone keeps six tensors of the feed-forward width.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import LoraConfig
-from recipe_exp.planning.parameters import ADAPTED_LAYERS
+from recipe_exp.planning.parameters import adapted_layers
 
 # The memory-efficient kernel reads its mask in rows of a multiple of eight values.
 _MASK_ALIGNMENT = 8
+_CROSS = "decoder.EncDecAttention"
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,25 @@ class SavedActivations:
         model: dimensions and dropout; a dropout of null is the model's own and above zero.
         lora: the adapter, or None if every weight is tuned.
         is_bf16: whether matrix products run in bfloat16 under autocast.
+        holds_bf16: whether the weights that are tuned are held in bfloat16.
         attention: `eager` or `sdpa`.
         device: `cpu` or `cuda`. CUDA keeps dropout masks in one byte and runs powers and softmax in fp32 under
             autocast; the CPU keeps masks in the dropped value's type and runs `sdpa` as eager attention.
     """
 
     def __init__(
-        self, model: ModelConfig, lora: LoraConfig | None, *, is_bf16: bool, attention: str, device: str
+        self,
+        model: ModelConfig,
+        lora: LoraConfig | None,
+        *,
+        is_bf16: bool,
+        attention: str,
+        device: str,
+        holds_bf16: bool = False,
     ) -> None:
         self.shape = model.shape
         self.lora = lora
+        self._adapted = _adapted_shares(model, lora)
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
         self.is_sdpa = attention == "sdpa"
@@ -66,8 +77,8 @@ class SavedActivations:
         self.has_dropout = model.dropout is None or model.dropout > 0.0
         self.inner = model.shape.num_heads * model.shape.d_kv
         self.compute_bytes = 2 if is_bf16 else 4
-        # A frozen base is held in bf16 then, and so is the residual stream between its layers.
-        self.stream_bytes = 2 if is_bf16 and lora is not None else 4
+        # A frozen base is held in bf16 then. The residual stream between the layers has the weights' type.
+        self.stream_bytes = 2 if is_bf16 and (lora is not None or holds_bf16) else 4
 
     def whole(self, batch: Batch) -> float:
         """Bytes of a forward pass that keeps everything."""
@@ -89,23 +100,26 @@ class SavedActivations:
     def encoder_layer(self, batch: Batch) -> float:
         """Bytes that one encoder block keeps."""
         tokens = batch.all_source_tokens
-        return self._self_attention(tokens, batch.source_tokens, batch.num_examples) + self._feed_forward(tokens)
+        attention = self._self_attention("encoder", tokens, batch.source_tokens, batch.num_examples)
+        return attention + self._feed_forward("encoder", tokens)
 
     def decoder_layer(self, batch: Batch) -> float:
         """Bytes that one decoder block keeps."""
         tokens = batch.all_target_tokens
         # Targets need no padding mask, so the fused kernel's bias is shared by all examples.
         return (
-            self._self_attention(tokens, batch.target_tokens, min(batch.num_examples, 1.0))
+            self._self_attention("decoder", tokens, batch.target_tokens, min(batch.num_examples, 1.0))
             + self._cross_attention(batch)
-            + self._feed_forward(tokens)
+            + self._feed_forward("decoder", tokens)
         )
 
-    def _self_attention(self, tokens: float, length: int, num_biases: float) -> float:
+    def _self_attention(self, stack: str, tokens: float, length: int, num_biases: float) -> float:
+        layer = f"{stack}.SelfAttention"
         per_token = (
             self._norm()
-            + self._linear_inputs(("q", "k", "v"), self.shape.d_model)
-            + self._attention_output()
+            + self._linear_inputs(layer, ("q", "k", "v"), self.shape.d_model)
+            + self._attention_output(layer)
+            + self._scaled_outputs(layer, ("q", "k", "v", "o"))
             + self._dropout_mask(self.shape.d_model, self.compute_bytes)
             + 3 * self.inner * self.compute_bytes
         )
@@ -113,29 +127,32 @@ class SavedActivations:
 
     def _cross_attention(self, batch: Batch) -> float:
         width = self.shape.d_model
-        sources = self._linear_inputs(("k", "v"), width) if self._copies_inputs else 0.0
+        sources = self._linear_inputs(_CROSS, ("k", "v"), width) if self._copies_inputs else 0.0
         per_target_token = (
             self._norm()
-            + self._linear_inputs(("q",), width)
-            + self._attention_output()
+            + self._linear_inputs(_CROSS, ("q",), width)
+            + self._attention_output(_CROSS)
+            + self._scaled_outputs(_CROSS, ("q", "o"))
             + self._dropout_mask(width, self.compute_bytes)
             + self.inner * self.compute_bytes
         )
-        per_source_token = sources + 2 * self.inner * self.compute_bytes
+        per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v")) + 2 * self.inner * self.compute_bytes
         scores = self._scores(batch.all_target_tokens, batch.target_tokens, batch.source_tokens, batch.num_examples)
         return batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token + scores
 
-    def _feed_forward(self, tokens: float) -> float:
+    def _feed_forward(self, stack: str, tokens: float) -> float:
+        layer = f"{stack}.DenseReluDense"
         width, hidden = self.shape.d_model, self.shape.d_ff
         # Input, tanh, half of the input, one plus tanh, GELU and gate; CUDA's autocast runs the power in fp32, which
         # makes all but two of them fp32.
         gelu = 20 if self.is_bf16 and self.is_cuda else 6 * self.compute_bytes
         return tokens * (
             self._norm()
-            + self._linear_inputs(("wi_0", "wi_1"), width)
+            + self._linear_inputs(layer, ("wi_0", "wi_1"), width)
             + gelu * hidden
             + self._dropout_mask(hidden, self.compute_bytes)
-            + self._linear_inputs(("wo",), hidden)
+            + self._linear_inputs(layer, ("wo",), hidden)
+            + self._scaled_outputs(layer, ("wi_0", "wi_1", "wo"))
             + self._dropout_mask(width, self.compute_bytes)
         )
 
@@ -143,7 +160,7 @@ class SavedActivations:
         """The encoder's output as the input of all cross-attentions, kept once where they need no copy."""
         if self._copies_inputs:
             return 0.0
-        return batch.all_source_tokens * self._linear_inputs(("k", "v"), self.shape.d_model)
+        return batch.all_source_tokens * self._linear_inputs(_CROSS, ("k", "v"), self.shape.d_model)
 
     def _masks_and_biases(self, batch: Batch) -> float:
         """Padding masks and position biases, which all blocks of a stack are handed."""
@@ -155,33 +172,35 @@ class SavedActivations:
         return masks + self.shape.num_heads * self.stream_bytes * biases
 
     def _ends(self, batch: Batch) -> float:
-        """Dropout after the embeddings, final norms and their dropout, and the input of the output projection."""
-        width = self.shape.d_model
+        """Dropout after the embeddings, final norms and their dropout."""
         tokens = batch.all_source_tokens + batch.all_target_tokens
-        head_input = 0 if self.lora is not None else width * self.compute_bytes
-        return (
-            tokens * (self._norm() + 2 * self._dropout_mask(width, self.stream_bytes))
-            + batch.all_target_tokens * head_input
-        )
+        return tokens * (self._norm() + 2 * self._dropout_mask(self.shape.d_model, self.stream_bytes))
 
     @property
     def _copies_inputs(self) -> bool:
         """Whether each linear layer keeps a copy of its input: in bf16 the cast one, in LoRA the dropped one."""
-        return self.is_bf16 or (self.lora is not None and self.lora.dropout > 0.0)
+        is_cast = self.is_bf16 and (self.lora is not None or self.stream_bytes == 4)
+        return is_cast or (self.lora is not None and self.lora.dropout > 0.0)
 
-    def _linear_inputs(self, names: tuple[str, ...], width: int) -> float:
+    def _linear_inputs(self, layer: str, names: tuple[str, ...], width: int) -> float:
         """Bytes a token for the inputs of linear layers that read the same values."""
         if self.lora is None:
             return width * self.compute_bytes * (len(names) if self._copies_inputs else 1)
-        num_adapted = sum(name in ADAPTED_LAYERS[self.lora.targets] for name in names)
-        if not num_adapted:
-            return 0.0
-        num_copies = num_adapted if self._copies_inputs else 1
+        num_adapted = sum(self._adapted[f"{layer}.{name}"] for name in names)
+        num_copies = num_adapted if self._copies_inputs else min(num_adapted, 1.0)
         # The adapter's dropout works on fp32 values, whatever the base computes in.
         mask = (1 if self.is_cuda else 4) if self.lora.dropout > 0.0 else 0
         return width * (num_copies * self.compute_bytes + num_adapted * mask) + (
             num_adapted * self.lora.rank * self.compute_bytes
         )
+
+    def _scaled_outputs(self, layer: str, names: tuple[str, ...]) -> float:
+        """Bytes a token: DoRA keeps what the base and what the adapter gave, for the gradient of the magnitudes."""
+        if self.lora is None or not self.lora.dora:
+            return 0.0
+        widths = {"o": self.shape.d_model, "wo": self.shape.d_model, "wi_0": self.shape.d_ff, "wi_1": self.shape.d_ff}
+        outputs = sum(self._adapted[f"{layer}.{name}"] * widths.get(name, self.inner) for name in names)
+        return 2 * self.compute_bytes * outputs
 
     def _norm(self) -> float:
         """Bytes a token: the input, its scale, and the scaled input where the norm's weight is tuned."""
@@ -189,9 +208,9 @@ class SavedActivations:
             return 8 * self.shape.d_model + 4
         return (6 if self.is_bf16 else 4) * self.shape.d_model + 4
 
-    def _attention_output(self) -> float:
+    def _attention_output(self, layer: str) -> float:
         """Bytes a token: the fused kernel keeps its output, eager attention only for a tuned output projection."""
-        kept = self._linear_inputs(("o",), self.inner)
+        kept = self._linear_inputs(layer, ("o",), self.inner)
         if self.has_fused_attention and (self.lora is not None or kept == 0.0):
             return kept + self.inner * self.compute_bytes
         return kept
@@ -213,3 +232,14 @@ class SavedActivations:
         if not self.has_dropout:
             return 0.0
         return width * (1 if self.is_cuda else value_bytes)
+
+
+def _adapted_shares(model: ModelConfig, lora: LoraConfig | None) -> defaultdict[str, float]:
+    """The share of a stack's blocks in which a layer such as `decoder.EncDecAttention.q` is adapted."""
+    shares: defaultdict[str, float] = defaultdict(float)
+    if lora is None:
+        return shares
+    blocks = {"encoder": model.shape.num_layers, "decoder": model.shape.num_decoder_layers}
+    for (layer, _), count in adapted_layers(model.shape, lora.targets).items():
+        shares[layer] = count / blocks[layer.partition(".")[0]]
+    return shares

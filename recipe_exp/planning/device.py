@@ -6,9 +6,8 @@ import os
 import subprocess
 from dataclasses import dataclass
 
-import psutil
-
 from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.hardware.limits import available_memory_bytes
 
 _GIB = 1024**3
 _MIB = 1024**2
@@ -42,7 +41,7 @@ class PlannedDevice:
 
     Attributes:
         device: `cpu` or `cuda`.
-        name: of the device; None where only its memory is configured.
+        name: of the device, or what is configured of it; None where only its memory is.
         memory_bytes: of one device.
         free_bytes: of a GPU that is there, at present; None otherwise.
         num_devices: how many a run with `hardware.num_processes=auto` takes.
@@ -86,24 +85,32 @@ def visible_gpus() -> list[Gpu]:
 
 
 def planned_device(hardware: HardwareConfig) -> PlannedDevice:
-    """Returns the device of a run: a configured memory stands for a device that need not be there."""
-    is_described = hardware.device == "cuda" and hardware.memory_gb is not None
-    gpus = [] if is_described or hardware.device == "cpu" else visible_gpus()
+    """Returns the device of a run: a configured memory stands for a device that need not be there.
+
+    A GPU that is there and is the one that is described counts with the memory that it has.
+    """
     configured = None if hardware.memory_gb is None else int(hardware.memory_gb * _GIB)
-    if gpus:
+    gpus = [] if hardware.device == "cpu" else visible_gpus()
+    is_described = hardware.device == "cuda" and configured is not None
+    if gpus and not (is_described and is_other_card(hardware, gpus[0].name)):
         first = gpus[0]
         return PlannedDevice(
             device="cuda",
             name=first.name,
-            memory_bytes=configured or first.memory_bytes,
+            memory_bytes=min(configured or first.memory_bytes, first.memory_bytes),
             free_bytes=first.free_bytes,
             num_devices=len(gpus),
             has_bf16=first.capability >= _FIRST_BF16_CAPABILITY,
         )
     if is_described:
-        return PlannedDevice("cuda", None, configured or 0, None, 1, True)
+        return PlannedDevice("cuda", hardware.card, configured or 0, None, 1, True)
     name = f"CPU with {len(os.sched_getaffinity(0))} usable cores"
-    return PlannedDevice("cpu", name, configured or psutil.virtual_memory().available, None, 1, False)
+    return PlannedDevice("cpu", name, configured or available_memory_bytes(), None, 1, False)
+
+
+def is_other_card(hardware: HardwareConfig, name: str) -> bool:
+    """Returns whether a GPU of this name is another than the one that `hardware` describes."""
+    return hardware.card is not None and hardware.card.lower() not in name.lower()
 
 
 def _parse(line: str) -> Gpu | None:

@@ -1,4 +1,4 @@
-"""How much memory a training step needs, part by part, and the micro-batch that a device has room for."""
+"""How much memory a training step needs, part by part: a closed formula of its fullest moments."""
 
 from __future__ import annotations
 
@@ -6,29 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.training import AdamWConfig, LoraConfig, TrainingConfig
-from recipe_exp.errors import HardwareError
+from recipe_exp.config.training import LoraConfig, TrainingConfig
 from recipe_exp.planning.activations import Batch, SavedActivations
-from recipe_exp.planning.parameters import (
-    WeightGroup,
-    count_linear_parameters,
-    count_lora_parameters,
-    count_parameters,
-    lora_groups,
-    weight_groups,
-)
-from recipe_exp.planning.remedies import Change, Setup, changes
+from recipe_exp.planning.held import held, update_bytes
+from recipe_exp.planning.logits import Logits
+from recipe_exp.planning.parameters import count_linear_parameters, count_lora_parameters
+from recipe_exp.planning.remedies import Setup
 
 GIB = 1024**3
-# The rest is left to fragmentation, to other programs and to what the formula does not know.
-USABLE_SHARE = 0.9
-# Beyond these, larger products are no faster.
-MAX_AUTO_TOKENS = {"cuda": 32768, "cpu": 16384}
-_MIN_AUTO_TOKENS = 16
 # CUDA's context and kernels with cuBLAS's workspace; on a CPU the libraries of the process itself.
-_OVERHEAD_BYTES = {"cuda": 640 * 1024**2, "cpu": 512 * 1024**2}
-# Gradients of feed-forward width that the backward pass of one block holds at the same time.
-_WORKING_TENSORS = 2
+OVERHEAD_BYTES = {"cuda": 640 * 1024**2, "cpu": 512 * 1024**2}
+# Assumed, not measured: what PyTorch's allocator holds on a GPU beyond what is alive, because blocks of other sizes are
+# free, as a share of what comes and goes. A CPU's allocator hands memory back.
+_FRAGMENTATION_SHARE = {"cuda": 0.05, "cpu": 0.0}
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,8 @@ class MemoryEstimate:
     """Memory of one device at the fullest moment of a training step.
 
     Attributes:
-        parts: bytes by part: `weights`, `weight_casts`, `gradients`, `optimizer`, `activations`, `logits`, `overhead`.
+        parts: bytes by part: `weights`, `weight_casts`, `gradients`, `optimizer`, `activations`, `logits`,
+            `fragmentation`, `overhead`.
         moment: which moment is the fullest.
     """
 
@@ -47,6 +38,11 @@ class MemoryEstimate:
     def peak_bytes(self) -> int:
         """The sum of all parts."""
         return sum(self.parts.values())
+
+    @property
+    def tensor_bytes(self) -> int:
+        """What tensors take of it, which is what PyTorch can count."""
+        return self.peak_bytes - self.parts["overhead"] - self.parts.get("fragmentation", 0)
 
 
 @dataclass(frozen=True)
@@ -77,12 +73,12 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Returns the memory of the fullest moment of a step whose micro-batch holds examples of one length.
 
-    Gradients count in full from the start, as in every micro-batch of a window but its first; a window that fits one
-    micro-batch needs less.
+    Where the window needs more than one micro-batch, gradients count in full from the start, as they do in all but the
+    first.
 
     Args:
         model: the network.
-        training: optimizer, adapter and batch size.
+        training: optimizer, adapter, types and batch size.
         precision: resolved, `fp32`, `tf32` or `bf16`.
         attention: resolved, `eager` or `sdpa`.
         micro_batch_tokens: padded tokens of one forward and backward pass; one example at least is taken, and no more
@@ -93,16 +89,29 @@ def estimate_memory(
     """
     num_examples = max(micro_batch_tokens / max(source_tokens + target_tokens, 1), 1.0)
     batch = Batch(min(num_examples, training.batch_size), source_tokens, target_tokens)
-    step = _Step(model, training, is_bf16=precision == "bf16", attention=attention, device=device)
+    return estimate_batch(Setup(model, training, precision), batch, attention=attention, device=device)
+
+
+def estimate_batch(setup: Setup, batch: Batch, *, attention: str, device: str) -> MemoryEstimate:
+    """Returns the memory of the fullest moment of a step with this micro-batch.
+
+    Args:
+        setup: what decides it.
+        batch: the micro-batch; with fewer examples than the window has, it is one of several.
+        attention: resolved, `eager` or `sdpa`.
+        device: `cpu` or `cuda`.
+    """
+    step = _Step(setup, attention=attention, device=device)
     fullest = max(step.moments(batch), key=lambda moment: moment.total)
     parts = {
-        "weights": step.weights,
+        "weights": step.held.weights,
         "weight_casts": fullest.weight_casts,
         "gradients": fullest.gradients,
-        "optimizer": step.optimizer,
+        "optimizer": step.held.optimizer,
         "activations": fullest.activations,
         "logits": fullest.logits,
-        "overhead": _OVERHEAD_BYTES[device],
+        "fragmentation": _FRAGMENTATION_SHARE[device] * fullest.total,
+        "overhead": OVERHEAD_BYTES[device],
     }
     return MemoryEstimate({name: int(size) for name, size in parts.items()}, fullest.name)
 
@@ -112,8 +121,11 @@ def estimate_largest(
 ) -> MemoryEstimate:
     """Returns the memory of a micro-batch that no real one of this size exceeds.
 
-    Every token counts as a target token, the dearer kind, of an example of the longest length.
+    Every token counts as a target token, the dearer kind, of an example of the longest length. A step that updates in
+    the backward pass takes its whole window at once.
     """
+    if setup.training.update_in_backward:
+        micro_batch_tokens = setup.training.batch_size * longest_example_tokens
     return estimate_memory(
         setup.model,
         setup.training,
@@ -126,197 +138,107 @@ def estimate_largest(
     )
 
 
-def auto_micro_batch_tokens(
-    model: ModelConfig,
-    training: TrainingConfig,
-    *,
-    precision: str,
-    attention: str,
-    device: str,
-    memory_bytes: int,
-    longest_example_tokens: int,
-) -> int:
-    """Returns the largest micro-batch that fits in `USABLE_SHARE` of the memory, at least the longest example.
-
-    Sizes are a power of two or one and a half times one, up to `MAX_AUTO_TOKENS`.
-
-    Args:
-        model: the network.
-        training: optimizer, adapter and batch size.
-        precision: resolved, `fp32`, `tf32` or `bf16`.
-        attention: resolved, `eager` or `sdpa`.
-        device: `cpu` or `cuda`.
-        memory_bytes: of one device.
-        longest_example_tokens: source and target tokens of the longest example.
-
-    Raises:
-        HardwareError: if not even the longest example fits; the message names the cheapest changes that help.
-    """
-    setup = Setup(model, training, precision)
-
-    def fits(tokens: int) -> bool:
-        estimate = estimate_largest(
-            setup, tokens, attention=attention, device=device, longest_example_tokens=longest_example_tokens
-        )
-        return estimate.peak_bytes <= USABLE_SHARE * memory_bytes
-
-    if not fits(longest_example_tokens):
-        raise HardwareError(_does_not_fit(setup, attention, device, memory_bytes, longest_example_tokens))
-    sizes = [size for size in _round_sizes(MAX_AUTO_TOKENS[device]) if size > longest_example_tokens]
-    fitting = [size for size in sizes if fits(size)]
-    return max(fitting, default=max(longest_example_tokens, _MIN_AUTO_TOKENS))
-
-
-def fitting_changes(
-    setup: Setup, *, attention: str, device: str, memory_bytes: int, longest_example_tokens: int
-) -> list[tuple[Change, int]]:
-    """Returns the changes with which the longest example fits, and their peak bytes.
-
-    The cheapest comes first, and none contains another.
-    """
-    found: list[tuple[Change, int]] = []
-    for change, peak_bytes in _peaks(setup, attention, device, longest_example_tokens):
-        is_more_than_needed = any(set(other.overrides) <= set(change.overrides) for other, _ in found)
-        if not is_more_than_needed and peak_bytes <= USABLE_SHARE * memory_bytes:
-            found.append((change, peak_bytes))
-    return found
-
-
-def leanest_change(
-    setup: Setup, *, attention: str, device: str, longest_example_tokens: int
-) -> tuple[tuple[str, ...], int]:
-    """Returns the overrides that need the least memory of all, none of them if the setup does, and its peak bytes."""
-    unchanged = estimate_largest(
-        setup,
-        longest_example_tokens,
-        attention=attention,
-        device=device,
-        longest_example_tokens=longest_example_tokens,
-    )
-    peaks = [((), unchanged.peak_bytes)] + [
-        (change.overrides, peak_bytes)
-        for change, peak_bytes in _peaks(setup, attention, device, longest_example_tokens)
-    ]
-    return min(peaks, key=lambda item: item[1])
-
-
-def checkpoint_bytes(model: ModelConfig, training: TrainingConfig) -> int:
-    """Returns the size of one checkpoint on disk: the tuned weights in fp32 and the optimizer's state."""
-    groups = tuned_groups(model, training)
-    return sum(4 * group.num_parameters for group in groups) + _optimizer_bytes(groups, training)
-
-
-def tuned_groups(model: ModelConfig, training: TrainingConfig) -> list[WeightGroup]:
-    """Returns the weights that training changes: the whole network's, or the adapter's."""
-    if isinstance(training.adapter, LoraConfig):
-        return lora_groups(model.shape, training.adapter)
-    return weight_groups(model.shape)
-
-
 class _Step:
     """The moments of a step at which memory can be fullest."""
 
-    def __init__(
-        self, model: ModelConfig, training: TrainingConfig, *, is_bf16: bool, attention: str, device: str
-    ) -> None:
+    def __init__(self, setup: Setup, *, attention: str, device: str) -> None:
+        model, training = setup.model, setup.training
+        self.model, self.training = model, training
+        self.is_bf16 = setup.precision == "bf16"
+        self.held = held(model, training, is_bf16=self.is_bf16)
         lora = training.adapter if isinstance(training.adapter, LoraConfig) else None
-        tuned = tuned_groups(model, training)
-        self.model = model
-        self.is_bf16 = is_bf16
-        self.is_full = lora is None
-        self.saved = SavedActivations(model, lora, is_bf16=is_bf16, attention=attention, device=device)
-        self.weights = _weight_bytes(model, lora, is_bf16)
-        self.optimizer = _optimizer_bytes(tuned, training)
-        self.gradients = 4 * sum(group.num_parameters for group in tuned)
-        # Adafactor updates one weight at a time, through a tensor of its size.
-        largest = max(group.num_parameters // group.count for group in tuned)
-        self.update = 0 if isinstance(training.optimizer, AdamWConfig) else 4 * largest
+        self.lora = lora
+        self.saved = SavedActivations(
+            model,
+            lora,
+            is_bf16=self.is_bf16,
+            holds_bf16=self.held.weight_bytes == 2,
+            attention=attention,
+            device=device,
+        )
+        self.logits = Logits(
+            model.shape,
+            is_bf16=self.is_bf16,
+            is_full=self.held.is_full,
+            weight_bytes=self.held.weight_bytes,
+            stream_bytes=self.saved.stream_bytes,
+            device=device,
+        )
+        self.compute_bytes = 2 if self.is_bf16 else 4
 
     def moments(self, batch: Batch) -> Iterator[_Moment]:
         """Yields the moments in the order of a step."""
-        pairs = batch.all_target_tokens * self.model.shape.vocab_size
-        head = self.model.shape.vocab_size * self.model.shape.d_model
-        casts, head_cast, head_gradient = self._casts(), 0.0, 0.0
-        if self.is_full:
-            head_cast = 2.0 * head if self.is_bf16 else 0.0
-            head_gradient = (6.0 if self.is_bf16 else 4.0) * head
-        kept = self.saved.whole(batch)
+        tokens = batch.all_target_tokens
+        is_one_of_several = batch.num_examples < self.training.batch_size
+        # Those of the micro-batches before; within the backward pass none is left over.
+        before = self.held.gradients if is_one_of_several and not self.training.update_in_backward else 0
+        casts, kept = self._casts(), self._kept(batch)
+        head = self.logits.head_gradient(tokens)
+        yield _Moment("cross-entropy", before, casts, kept, self.logits.peak(tokens))
+        kept_gradient = self.logits.hidden_gradient(tokens)
         if self.model.gradient_checkpointing:
-            kept = self.saved.checkpointed(batch)
-            # Autocast's copies of all weights live until the forward pass ends, whatever is recomputed later.
-            yield _Moment("end of the forward pass", self.gradients, casts, kept, 8 * pairs)
-            yield self._recomputation(batch, kept)
-            casts = head_cast
-        # Log-probabilities, their gradient and the logits' gradient, all in fp32.
-        yield _Moment("gradient of the loss", self.gradients, casts, kept, 12 * pairs)
-        logits_gradient = (6 if self.is_bf16 else 4) * pairs
-        yield _Moment("gradient of the output projection", self.gradients + head_gradient, casts, kept, logits_gradient)
-        # The embedding serves encoder and decoder, so two gradients of its size meet in a sum.
-        embedding = 8.0 * head if self.is_full else 0.0
-        yield _Moment("gradient of the embedding", self.gradients + embedding)
-        yield _Moment("update of the weights", self.gradients + self.update)
+            # Autocast's copies of the weights live until the forward pass ends; a block that is recomputed makes its
+            # own.
+            casts /= self.model.shape.num_layers + self.model.shape.num_decoder_layers
+        yield _Moment("gradient of the output projection", before + head, casts, kept, kept_gradient)
+        if self.model.gradient_checkpointing:
+            kept += max(self.saved.encoder_layer(batch), self.saved.decoder_layer(batch))
+        name = "recomputation of a block" if self.model.gradient_checkpointing else "begin of the backward pass"
+        # The projection's gradient is among those of earlier micro-batches, or the first of all.
+        yield _Moment(name, before or self._first_gradient(), casts, kept + self._working(batch), kept_gradient)
+        yield from self._late_moments(batch, before)
 
-    def _recomputation(self, batch: Batch, kept: float) -> _Moment:
+    def _first_gradient(self) -> int:
+        """The gradient of the output projection, where it is not used up at once."""
+        if not self.held.is_full or self.training.update_in_backward:
+            return 0
+        return self.held.weight_bytes * self.model.shape.vocab_size * self.model.shape.d_model
+
+    def _late_moments(self, batch: Batch, before: float) -> Iterator[_Moment]:
+        """Yields the moments at which most of the activations have been let go of."""
+        shape, size = self.model.shape, self.held.weight_bytes
+        embedding = size * shape.vocab_size * shape.d_model if self.held.is_full else 0
+        if self.training.update_in_backward:
+            # The gradients of encoder and decoder, and their sum, of which the update is made.
+            yield _Moment("gradient of the embedding", 3 * embedding)
+            yield _Moment("update of the embedding", embedding + self.held.update)
+            return
+        share = shape.num_decoder_layers / (shape.num_layers + shape.num_decoder_layers)
+        gradients = max(before, share * self.held.gradients)
+        encoder = self._kept_by_encoder(batch)
+        yield _Moment("begin of the encoder", gradients + embedding, activations=encoder + self._working(batch))
+        # The gradients of encoder and decoder, and their sum; one of them is the weight's own in the first micro-batch.
+        yield _Moment("gradient of the embedding", self.held.gradients + embedding * (3 if before else 2))
+        yield _Moment("update of the weights", self.held.gradients + self.held.update)
+
+    def _kept(self, batch: Batch) -> float:
+        return self.saved.checkpointed(batch) if self.model.gradient_checkpointing else self.saved.whole(batch)
+
+    def _kept_by_encoder(self, batch: Batch) -> float:
+        """What is left when the decoder's backward pass is done."""
+        source = Batch(batch.num_examples, batch.source_tokens, 0)
+        extra = self.saved.encoder_layer(batch) if self.model.gradient_checkpointing else 0.0
+        return self._kept(source) + extra
+
+    def _working(self, batch: Batch) -> float:
+        """Gradients of activations, and of one weight, that the backward pass of a feed-forward layer holds."""
         shape = self.model.shape
-        encoder, decoder = self.saved.encoder_layer(batch), self.saved.decoder_layer(batch)
-        tokens = batch.all_source_tokens if encoder > decoder else batch.all_target_tokens
-        working = _WORKING_TENSORS * tokens * shape.d_ff * 4
-        num_blocks = shape.num_layers + shape.num_decoder_layers
-        casts = self._casts() / num_blocks
-        return _Moment("recomputation of a block", self.gradients, casts, kept + max(encoder, decoder) + working)
+        tokens = max(batch.all_source_tokens, batch.all_target_tokens)
+        activations = tokens * (2 * shape.d_ff * self.compute_bytes + 2 * shape.d_model * self.saved.stream_bytes)
+        largest = shape.d_ff * shape.d_model
+        if self.training.update_in_backward:
+            return max(activations, update_bytes(largest, self.training)) + largest * self.held.weight_bytes
+        if self.held.is_full:
+            return activations + largest * self.held.weight_bytes
+        # A quantised weight is unpacked for its product.
+        is_quantized = self.lora is not None and self.lora.quantization != "none"
+        return activations + (largest * self.compute_bytes if is_quantized else 0)
 
     def _casts(self) -> float:
-        """Copies of the tuned matrices in bf16 that autocast makes."""
-        if not self.is_bf16:
+        """Copies in bf16 that autocast makes of fp32 matrices: of the network's, or of the adapter's."""
+        if not self.is_bf16 or self.held.weight_bytes == 2:
             return 0.0
-        return 2.0 * count_linear_parameters(self.model.shape) if self.is_full else self.gradients / 2
-
-
-def _peaks(setup: Setup, attention: str, device: str, longest: int) -> Iterator[tuple[Change, int]]:
-    for change in changes(setup, device):
-        estimate = estimate_largest(
-            change.setup, longest, attention=attention, device=device, longest_example_tokens=longest
-        )
-        yield change, estimate.peak_bytes
-
-
-def _weight_bytes(model: ModelConfig, lora: LoraConfig | None, is_bf16: bool) -> int:
-    """Tuned weights are in fp32; a frozen base is in bf16 when the computation is."""
-    base = count_parameters(model.shape)
-    if lora is None:
-        return 4 * base
-    return (2 if is_bf16 else 4) * base + 4 * count_lora_parameters(model.shape, lora)
-
-
-def _optimizer_bytes(groups: list[WeightGroup], training: TrainingConfig) -> int:
-    """AdamW keeps two fp32 moments of each weight; Adafactor a row and a column of each matrix."""
-    if isinstance(training.optimizer, AdamWConfig):
-        return sum(8 * group.num_parameters for group in groups)
-    # A vector is not factored, and its length is the sum of its only dimension.
-    return sum(4 * group.count * sum(group.size) for group in groups)
-
-
-def _round_sizes(largest: int) -> list[int]:
-    powers = [2**exponent for exponent in range(4, largest.bit_length())]
-    return sorted(size for power in powers for size in (power, power * 3 // 2) if size <= largest)
-
-
-def _does_not_fit(setup: Setup, attention: str, device: str, memory_bytes: int, longest: int) -> str:
-    needed = estimate_largest(setup, longest, attention=attention, device=device, longest_example_tokens=longest)
-    helping = fitting_changes(
-        setup, attention=attention, device=device, memory_bytes=memory_bytes, longest_example_tokens=longest
-    )
-    if helping:
-        remedy = "add " + ", or ".join(" ".join(change.overrides) for change, _ in helping[:3])
-    else:
-        overrides, peak_bytes = leanest_change(
-            setup, attention=attention, device=device, longest_example_tokens=longest
-        )
-        remedy = (
-            f"take a smaller model, or a device of {peak_bytes / USABLE_SHARE / GIB:.1f} GiB "
-            f"{' '.join(('with', *overrides)) if overrides else 'for these settings'}"
-        )
-    return (
-        f"hardware.memory_gb={memory_bytes / GIB:.3g}: {setup.model.name} needs {needed.peak_bytes / GIB:.1f} GiB for "
-        f"one example of {longest} tokens, and {USABLE_SHARE * memory_bytes / GIB:.1f} GiB can be used; {remedy}"
-    )
+        shape = self.model.shape
+        if self.lora is not None:
+            return 2.0 * count_lora_parameters(shape, self.lora)
+        return 2.0 * (count_linear_parameters(shape) - shape.vocab_size * shape.d_model)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 
+from recipe_exp.config.lora_targets import adapted_modules
 from recipe_exp.config.model import ModelShape
 from recipe_exp.config.training import LoraConfig
 
 # T5 sorts relative positions into this many buckets, in every size of the family.
 RELATIVE_POSITION_BUCKETS = 32
-ADAPTED_LAYERS: dict[str, tuple[str, ...]] = {
-    "attention_qv": ("q", "v"),
-    "attention": ("q", "k", "v", "o"),
-    "all_linear": ("q", "k", "v", "o", "wi_0", "wi_1", "wo"),
-}
+# What `training.adapter.quantization=nf4` holds in 4 bits. T5 casts what `wo` reads to its weight's type, which a
+# quantised one has not.
+QUANTIZED_LAYERS = frozenset({"q", "k", "v", "o", "wi_0", "wi_1"})
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,27 @@ def weight_groups(shape: ModelShape) -> list[WeightGroup]:
 
 
 def lora_groups(shape: ModelShape, lora: LoraConfig) -> list[WeightGroup]:
-    """Returns the two factors that LoRA adds to each adapted layer."""
-    adapted = [group for group in weight_groups(shape) if group.name in ADAPTED_LAYERS[lora.targets]]
-    return [
-        factor
-        for group in adapted
-        for factor in (
-            WeightGroup(f"{group.name}.lora_A", (lora.rank, group.size[1]), group.count),
-            WeightGroup(f"{group.name}.lora_B", (group.size[0], lora.rank), group.count),
-        )
-    ]
+    """Returns what LoRA adds to each adapted layer: two factors, with DoRA a magnitude of each output too."""
+    found: Counter[tuple[str, tuple[int, int]]] = Counter()
+    for (layer, size), count in adapted_layers(shape, lora.targets).items():
+        found[layer.rpartition(".")[2], size] += count
+    groups: list[WeightGroup] = []
+    for (name, (outputs, inputs)), count in found.items():
+        groups.append(WeightGroup(f"{name}.lora_A", (lora.rank, inputs), count))
+        groups.append(WeightGroup(f"{name}.lora_B", (outputs, lora.rank), count))
+        if lora.dora:
+            groups.append(WeightGroup(f"{name}.magnitude", (outputs,), count))
+    return groups
+
+
+@cache
+def adapted_layers(shape: ModelShape, targets: str | tuple[str, ...]) -> dict[tuple[str, tuple[int, int]], int]:
+    """Returns how many blocks have an adapter on a layer such as `decoder.EncDecAttention.q`, by its name and size."""
+    found: Counter[tuple[str, tuple[int, int]]] = Counter()
+    for module, size in adapted_modules(shape, targets).items():
+        stack, _, _, _, _, layer, name = module.split(".")
+        found[f"{stack}.{layer}.{name}", size] += 1
+    return dict(found)
 
 
 def count_parameters(shape: ModelShape) -> int:
@@ -86,3 +98,11 @@ def count_linear_parameters(shape: ModelShape) -> int:
     """Returns the parameters that matrix products use, the output projection among them whether it is tied or not."""
     tied_head = shape.vocab_size * shape.d_model if shape.tie_word_embeddings else 0
     return tied_head + sum(group.num_parameters for group in weight_groups(shape) if group.is_linear)
+
+
+def count_text(count: float) -> str:
+    """Returns a count in thousands, millions, billions or trillions, with three digits."""
+    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f}"

@@ -4,67 +4,63 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from recipe_exp.config.data import DataConfig
+from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.config.hardware import HardwareConfig
-from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.training import TrainingConfig
 from recipe_exp.errors import HardwareError
-from recipe_exp.planning import memory
-from recipe_exp.planning.flops import ASSUMED_UTILISATION, seconds_per_step, training_flops
-from recipe_exp.planning.memory import MemoryEstimate
+from recipe_exp.planning import advice, fitting
+from recipe_exp.planning.advice import Advice
+from recipe_exp.planning.generation import estimate_generation, num_at_once
+from recipe_exp.planning.held import checkpoint_bytes, tuned_groups
+from recipe_exp.planning.learning_rates import learning_rate_warning
+from recipe_exp.planning.lengths import Lengths, typical_batch
+from recipe_exp.planning.memory import MemoryEstimate, estimate_batch, estimate_largest
 from recipe_exp.planning.parameters import count_parameters
 from recipe_exp.planning.remedies import Setup
-
-# Mean tokens of a recipe's prompt and text under T5's vocabulary, for time estimates without data.
-ESTIMATED_SOURCE_TOKENS = 25.0
-ESTIMATED_TARGET_TOKENS = 138.0
-_AUTO_MICRO_BATCH = "hardware.micro_batch_tokens=auto"
+from recipe_exp.planning.timing import MeasuredSpeed, Timing, estimate_timing
 
 
 @dataclass(frozen=True)
-class Advice:
-    """A change of the configuration that was checked to fit.
+class Machine:
+    """The device of a plan, resolved.
 
     Attributes:
-        overrides: to add to the command line.
-        price: what they cost, in words.
-        peak_bytes: memory that the longest example needs then.
+        device: `cpu` or `cuda`.
+        attention: `eager` or `sdpa`.
+        memory_bytes: of one device.
+        measured: the speed of an earlier run on it; None assumes one.
     """
 
-    overrides: tuple[str, ...]
-    price: str
-    peak_bytes: int
+    device: str
+    attention: str
+    memory_bytes: int
+    measured: MeasuredSpeed | None = None
+
+    @property
+    def usable_bytes(self) -> int:
+        """The share of the memory that a plan may fill."""
+        return int(fitting.USABLE_SHARE * self.memory_bytes)
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How long a run takes, from its arithmetic and an assumed share of the device's peak.
+class Alternative:
+    """The same run with gradient checkpointing the other way.
 
     Attributes:
-        mean_source_tokens: of an example.
-        mean_target_tokens: of an example.
-        lengths_are_estimated: whether these are typical of recipes instead of the data's own.
-        assumed_utilisation: share of the matrix peak.
-        seconds_per_step: None where the device's peak is not known for the precision.
-        recipes_per_second: likewise.
-        steps_per_epoch: None where the number of training examples is not known.
-        hours_per_epoch: None where one of the two is not known.
+        gradient_checkpointing: whether blocks are recomputed then.
+        micro_batch_tokens: as configured, or what `auto` takes then.
+        memory: at the fullest moment of a step, of the largest micro-batch.
+        fits: whether that stays within what is usable.
+        seconds_per_step: None where it is not known.
     """
 
-    mean_source_tokens: float
-    mean_target_tokens: float
-    lengths_are_estimated: bool
-    assumed_utilisation: float
+    gradient_checkpointing: bool
+    micro_batch_tokens: int
+    memory: MemoryEstimate
+    fits: bool
     seconds_per_step: float | None
-    recipes_per_second: float | None
-    steps_per_epoch: int | None
-    hours_per_epoch: float | None
-
-    def steps_within(self, hours: float) -> int | None:
-        """Returns the steps that a run of so many hours takes, evaluation left out."""
-        return None if self.seconds_per_step is None else int(hours * 3600 / self.seconds_per_step)
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,19 @@ class Plan:
         gradient_checkpointing: whether blocks are recomputed.
         memory_bytes: of one device.
         usable_bytes: the share of it that a plan may fill.
-        longest_example_tokens: the longest example that `data` allows.
+        longest_example_tokens: the longest example of the data, or that `data` allows.
+        lengths: where the lengths are from, in words.
         micro_batch_tokens: as configured, or what `auto` takes.
-        memory: at the fullest moment of a step, of the largest micro-batch.
-        fits: whether that moment stays within `usable_bytes`.
+        memory: at the fullest moment of the run, of the largest micro-batch or of an evaluation.
+        typical: at the fullest moment of a typical step.
+        generation: while an evaluation writes recipes; None without one.
+        num_generated_at_once: recipes that it writes at the same time.
+        alternative: the same run with gradient checkpointing the other way.
+        fits: whether the fullest moment stays within `usable_bytes`.
         advice: changes that make it fit, cheapest first; empty if it does or nothing helps.
         leanest_overrides: the changes that need the least memory of all.
         leanest_memory_bytes: of the smallest device that can train this model with them.
+        warnings: what is unusual, one line each.
         timing: how long it takes.
         checkpoint_bytes: of one checkpoint on disk.
         disk_bytes: of all checkpoints that are kept, while the next one is written.
@@ -103,19 +105,25 @@ class Plan:
     memory_bytes: int
     usable_bytes: int
     longest_example_tokens: int
+    lengths: str
     micro_batch_tokens: int
     memory: MemoryEstimate
+    typical: MemoryEstimate
+    generation: MemoryEstimate | None
+    num_generated_at_once: int
+    alternative: Alternative
     fits: bool
     advice: tuple[Advice, ...]
     leanest_overrides: tuple[str, ...]
     leanest_memory_bytes: int
+    warnings: tuple[str, ...]
     timing: Timing
     checkpoint_bytes: int
     disk_bytes: int
 
     @property
     def peak_bytes(self) -> int:
-        """Memory at the fullest moment of a step."""
+        """Memory at the fullest moment of the run."""
         return self.memory.peak_bytes
 
     @property
@@ -141,138 +149,111 @@ class Plan:
 
 
 def build_plan(
-    model: ModelConfig,
-    training: TrainingConfig,
+    setup: Setup,
     hardware: HardwareConfig,
     data: DataConfig,
+    evaluation: EvaluationConfig,
+    machine: Machine,
+    lengths: Lengths,
     *,
-    device: str,
-    precision: str,
-    attention: str,
-    memory_bytes: int,
-    num_train_examples: int | None = None,
-    mean_source_tokens: float | None = None,
-    mean_target_tokens: float | None = None,
+    micro_batch_tokens: int | None = None,
 ) -> Plan:
-    """Returns the plan of a run on the examples that `data` allows at most, without weights, data or device.
+    """Returns the plan of a run, without weights, data or device.
 
     Args:
-        model: the network.
-        training: optimizer, adapter and batch size.
-        hardware: micro-batch, processes and peak of the device.
-        data: bounds of an example's length.
-        device: `cpu` or `cuda`.
-        precision: resolved, `fp32`, `tf32` or `bf16`.
-        attention: resolved, `eager` or `sdpa`.
-        memory_bytes: of one device.
-        num_train_examples: of the training split, if known.
-        mean_source_tokens: of an example; None takes what is typical of recipes.
-        mean_target_tokens: likewise.
+        setup: model, training and resolved precision.
+        hardware: micro-batch, number of processes (resolved) and peak of the device.
+        data: whether there is anything to evaluate, and how long an example may be.
+        evaluation: how recipes are generated.
+        machine: the device.
+        lengths: of the training examples.
+        micro_batch_tokens: what a run has found `hardware.micro_batch_tokens` to be; None finds it.
     """
-    setup = Setup(model, training, precision)
-    longest = data.max_source_tokens + data.max_target_tokens
-    tokens, estimate = _largest_micro_batch(setup, hardware, attention, device, memory_bytes, longest)
-    usable = int(memory.USABLE_SHARE * memory_bytes)
-    fits = estimate.peak_bytes <= usable
-    leanest, leanest_peak = memory.leanest_change(
-        setup, attention=attention, device=device, longest_example_tokens=longest
+    model, training = setup.model, setup.training
+    tokens, step = _largest(setup, micro_batch_tokens or hardware.micro_batch_tokens, machine, lengths)
+    generation = None
+    if data.validation_fraction > 0.0:
+        generation = estimate_generation(
+            setup, evaluation, longest_source_tokens=data.max_source_tokens, device=machine.device
+        )
+    fullest = max([step, *([generation] if generation else [])], key=lambda estimate: estimate.peak_bytes)
+    fits = fullest.peak_bytes <= machine.usable_bytes
+    leanest, leanest_peak = fitting.leanest_change(
+        setup, attention=machine.attention, device=machine.device, longest_example_tokens=lengths.longest_tokens
     )
-    size = memory.checkpoint_bytes(model, training)
+    size = checkpoint_bytes(model, training)
+    num_processes = hardware.num_processes if isinstance(hardware.num_processes, int) else 1
+    warning = learning_rate_warning(model, training)
     return Plan(
         model=model.name,
         num_parameters=count_parameters(model.shape),
-        num_tuned_parameters=sum(group.num_parameters for group in memory.tuned_groups(model, training)),
-        device=device,
-        precision=precision,
-        attention=attention,
+        num_tuned_parameters=sum(group.num_parameters for group in tuned_groups(model, training)),
+        device=machine.device,
+        precision=setup.precision,
+        attention=machine.attention,
         gradient_checkpointing=model.gradient_checkpointing,
-        memory_bytes=memory_bytes,
-        usable_bytes=usable,
-        longest_example_tokens=longest,
+        memory_bytes=machine.memory_bytes,
+        usable_bytes=machine.usable_bytes,
+        longest_example_tokens=lengths.longest_tokens,
+        lengths=lengths.origin,
         micro_batch_tokens=tokens,
-        memory=estimate,
+        memory=fullest,
+        typical=estimate_batch(
+            setup,
+            typical_batch(lengths, training.batch_size, _budget(setup, tokens), num_processes),
+            attention=machine.attention,
+            device=machine.device,
+        ),
+        generation=generation,
+        num_generated_at_once=num_at_once(evaluation, data.max_source_tokens),
+        alternative=_alternative(setup, hardware, machine, lengths),
         fits=fits,
-        advice=() if fits else tuple(_advice(setup, hardware, attention, device, memory_bytes, longest)),
+        advice=() if fits else tuple(advice.find_advice(setup, hardware, data, evaluation, machine, lengths)),
         leanest_overrides=leanest,
-        leanest_memory_bytes=math.ceil(leanest_peak / memory.USABLE_SHARE),
-        timing=_timing(setup, hardware, num_train_examples, mean_source_tokens, mean_target_tokens),
+        leanest_memory_bytes=math.ceil(leanest_peak / fitting.USABLE_SHARE),
+        warnings=() if warning is None else (warning,),
+        timing=estimate_timing(setup, hardware, lengths, machine.measured),
         checkpoint_bytes=size,
         disk_bytes=(training.keep_best_n_checkpoints + 2) * size,
     )
 
 
-def _largest_micro_batch(
-    setup: Setup, hardware: HardwareConfig, attention: str, device: str, memory_bytes: int, longest: int
+def _budget(setup: Setup, tokens: int) -> int | None:
+    return None if setup.training.update_in_backward else tokens
+
+
+def _largest(
+    setup: Setup, tokens: int | Literal["auto"], machine: Machine, lengths: Lengths
 ) -> tuple[int, MemoryEstimate]:
-    """Returns the budget that a run takes, or the longest example where not even that fits, and its memory."""
-    tokens = hardware.micro_batch_tokens
+    """Returns the budget that a run takes, or the least that it can take where not even that fits, and its memory."""
     if tokens == "auto":
         try:
-            tokens = memory.auto_micro_batch_tokens(
+            tokens = fitting.auto_micro_batch_tokens(
                 setup.model,
                 setup.training,
                 precision=setup.precision,
-                attention=attention,
-                device=device,
-                memory_bytes=memory_bytes,
-                longest_example_tokens=longest,
+                attention=machine.attention,
+                device=machine.device,
+                memory_bytes=machine.memory_bytes,
+                longest_example_tokens=lengths.longest_tokens,
             )
         except HardwareError:
-            tokens = longest
-    estimate = memory.estimate_largest(
-        setup, tokens, attention=attention, device=device, longest_example_tokens=longest
+            tokens = fitting.least_tokens(setup.training, lengths.longest_tokens)
+    estimate = estimate_largest(
+        setup,
+        tokens,
+        attention=machine.attention,
+        device=machine.device,
+        longest_example_tokens=lengths.longest_tokens,
     )
     return tokens, estimate
 
 
-def _advice(
-    setup: Setup, hardware: HardwareConfig, attention: str, device: str, memory_bytes: int, longest: int
-) -> list[Advice]:
-    smaller: tuple[str, ...] = ()
-    if hardware.micro_batch_tokens != "auto":
-        smaller = (_AUTO_MICRO_BATCH,)
-        single = memory.estimate_largest(
-            setup, longest, attention=attention, device=device, longest_example_tokens=longest
-        )
-        if single.peak_bytes <= memory.USABLE_SHARE * memory_bytes:
-            return [Advice(smaller, "the same steps in smaller micro-batches", single.peak_bytes)]
-    helping = memory.fitting_changes(
-        setup, attention=attention, device=device, memory_bytes=memory_bytes, longest_example_tokens=longest
-    )
-    return [Advice(smaller + change.overrides, change.price, peak_bytes) for change, peak_bytes in helping]
-
-
-def _timing(
-    setup: Setup,
-    hardware: HardwareConfig,
-    num_train_examples: int | None,
-    mean_source_tokens: float | None,
-    mean_target_tokens: float | None,
-) -> Timing:
-    source = ESTIMATED_SOURCE_TOKENS if mean_source_tokens is None else mean_source_tokens
-    target = ESTIMATED_TARGET_TOKENS if mean_target_tokens is None else mean_target_tokens
-    batch_size = setup.training.batch_size
-    seconds = seconds_per_step(
-        training_flops(
-            setup.model.shape,
-            setup.training.adapter,
-            source_tokens=source,
-            target_tokens=target,
-            gradient_checkpointing=setup.model.gradient_checkpointing,
-        ),
-        batch_size=batch_size,
-        num_processes=1 if hardware.num_processes == "auto" else hardware.num_processes,
-        peak_tflops=hardware.peak_tflops,
-        precision=setup.precision,
-    )
-    steps = None if num_train_examples is None else -(-num_train_examples // batch_size)
-    return Timing(
-        mean_source_tokens=source,
-        mean_target_tokens=target,
-        lengths_are_estimated=mean_source_tokens is None or mean_target_tokens is None,
-        assumed_utilisation=ASSUMED_UTILISATION,
-        seconds_per_step=seconds,
-        recipes_per_second=None if seconds is None else batch_size / seconds,
-        steps_per_epoch=steps,
-        hours_per_epoch=None if seconds is None or steps is None else steps * seconds / 3600,
-    )
+def _alternative(setup: Setup, hardware: HardwareConfig, machine: Machine, lengths: Lengths) -> Alternative:
+    is_other = not setup.model.gradient_checkpointing
+    model = setup.model.model_copy(update={"gradient_checkpointing": is_other})
+    other = Setup(model, setup.training, setup.precision)
+    tokens, estimate = _largest(other, hardware.micro_batch_tokens, machine, lengths)
+    # A speed that was measured is that of the run as it is configured.
+    timing = estimate_timing(other, hardware, lengths, machine.measured)
+    return Alternative(is_other, tokens, estimate, estimate.peak_bytes <= machine.usable_bytes, timing.seconds_per_step)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.training import AdafactorConfig, AdamWConfig, LoraConfig, NoAdapterConfig, TrainingConfig
+from recipe_exp.config.training import (
+    AdafactorConfig,
+    AdamW8bitConfig,
+    AdamWConfig,
+    LoraConfig,
+    NoAdapterConfig,
+    TrainingConfig,
+)
 
-# Batch size of the option `training=lora`.
-_LORA_BATCH_SIZE = 64
+_CHECKPOINTING = "model.gradient_checkpointing=true"
+_BF16 = "training.precision=bf16"
+_ADAFACTOR = "training/optimizer=adafactor"
 
 
 @dataclass(frozen=True)
@@ -43,34 +52,67 @@ class Change:
     setup: Setup
 
 
+_PRICES = {
+    _CHECKPOINTING: "a third more time",
+    _BF16: "rounds matrix products to bfloat16",
+    _ADAFACTOR: "no first moment and a factored second one",
+    "training=full_8bit": "weights in bfloat16 and moments in 8 bits; needs bitsandbytes",
+    "training=full_low_memory": "weights in bfloat16, Adafactor within the backward pass, small steps",
+    "training=lora": "tunes low-rank updates instead of every weight",
+    "training=qlora": "the same over a base in 4 bits; needs bitsandbytes",
+}
+_BFLOAT16: dict[str, Any] = {"adapter": NoAdapterConfig(), "precision": "bf16", "weights_dtype": "bf16"}
+# What the options of these names say of memory; the files stand under conf/training/.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "training=full_8bit": _BFLOAT16 | {"optimizer": AdamW8bitConfig(), "batch_size": 32},
+    "training=full_low_memory": _BFLOAT16
+    | {"optimizer": AdafactorConfig(), "update_in_backward": True, "max_grad_norm": None, "batch_size": 8},
+    "training=lora": {"adapter": LoraConfig(), "optimizer": AdamWConfig(), "batch_size": 64},
+    "training=qlora": {
+        "adapter": LoraConfig(targets="all_linear", quantization="nf4"),
+        "optimizer": AdamWConfig(),
+        "batch_size": 64,
+    },
+}
+_FULL: dict[str, Any] = {"weights_dtype": "fp32", "update_in_backward": False}
+
+
 def changes(setup: Setup, device: str) -> Iterator[Change]:
     """Yields combinations of changes from the cheapest to the dearest; none repeats what the setup has already."""
     single = list(_single_changes(setup, device))
     # A change costs more than all before it together, so counting in binary visits them by price.
     for chosen in itertools.product((False, True), repeat=len(single)):
         names = [name for name, is_chosen in zip(reversed(single), chosen, strict=True) if is_chosen]
-        # Choosing `training=lora` brings its own optimizer.
-        if names and not {"training/optimizer=adafactor", "training=lora"} <= set(names):
+        if names and not _is_contradiction(names):
             yield _combine(setup, names)
 
 
-_PRICES = {
-    "training.precision=bf16": "rounds matrix products to bfloat16",
-    "model.gradient_checkpointing=true": "a third more time",
-    "training/optimizer=adafactor": "no first moment and a factored second one",
-    "training=lora": "tunes low-rank updates instead of every weight",
-}
+def _is_contradiction(names: list[str]) -> bool:
+    """Options bring an optimizer of their own, and all but LoRA's a precision."""
+    options = [name for name in names if name in _OPTIONS]
+    brings_precision = any("precision" in _OPTIONS[name] for name in options)
+    return len(options) > 1 or (bool(options) and _ADAFACTOR in names) or (brings_precision and _BF16 in names)
 
 
 def _single_changes(setup: Setup, device: str) -> Iterator[str]:
-    if setup.precision != "bf16" and device == "cuda":
-        yield "training.precision=bf16"
+    training, is_gpu = setup.training, device == "cuda"
     if not setup.model.gradient_checkpointing:
-        yield "model.gradient_checkpointing=true"
-    if isinstance(setup.training.optimizer, AdamWConfig) and isinstance(setup.training.adapter, NoAdapterConfig):
-        yield "training/optimizer=adafactor"
-    if isinstance(setup.training.adapter, NoAdapterConfig):
-        yield "training=lora"
+        yield _CHECKPOINTING
+    if setup.precision != "bf16" and is_gpu:
+        yield _BF16
+    if isinstance(training.adapter, LoraConfig):
+        if training.adapter.quantization == "none" and is_gpu:
+            yield "training=qlora"
+        return
+    if training.optimizer.kind == "adamw" and not training.update_in_backward:
+        yield _ADAFACTOR
+    if training.weights_dtype == "fp32" and is_gpu:
+        yield "training=full_8bit"
+    if not training.update_in_backward:
+        yield "training=full_low_memory"
+    yield "training=lora"
+    if is_gpu:
+        yield "training=qlora"
 
 
 def _combine(setup: Setup, names: list[str]) -> Change:
@@ -81,14 +123,15 @@ def _combine(setup: Setup, names: list[str]) -> Change:
 
 
 def _apply(setup: Setup, name: str) -> Setup:
-    model, training, precision = setup.model, setup.training, setup.precision
     match name:
         case "training.precision=bf16":
-            return Setup(model, training, "bf16")
+            return replace(setup, precision="bf16")
         case "model.gradient_checkpointing=true":
-            return Setup(model.model_copy(update={"gradient_checkpointing": True}), training, precision)
+            return replace(setup, model=setup.model.model_copy(update={"gradient_checkpointing": True}))
         case "training/optimizer=adafactor":
-            return Setup(model, training.model_copy(update={"optimizer": AdafactorConfig()}), precision)
+            return replace(setup, training=setup.training.model_copy(update={"optimizer": AdafactorConfig()}))
         case _:
-            update = {"adapter": LoraConfig(), "optimizer": AdamWConfig(), "batch_size": _LORA_BATCH_SIZE}
-            return Setup(model, training.model_copy(update=update), precision)
+            option: dict[str, Any] = _FULL | _OPTIONS[name]
+            return Setup(
+                setup.model, setup.training.model_copy(update=option), option.get("precision", setup.precision)
+            )

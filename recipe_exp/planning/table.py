@@ -8,18 +8,23 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe_exp.files import size_text
+from recipe_exp.planning.generation import MOMENT
+from recipe_exp.planning.parameters import count_text
 from recipe_exp.planning.plan import Plan
 
-_BAR_CELLS = 28
+_BAR_CELLS = 18
 _PART_LABELS = {
     "weights": "weights",
-    "weight_casts": "bf16 copies of weights",
+    "weight_casts": "bf16 copies of them",
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "activations": "activations",
-    "logits": "logits and their gradient",
+    "logits": "logits",
+    "generation": "generated recipes",
+    "fragmentation": "fragmentation (guess)",
     "overhead": "libraries",
 }
+_FLOPS_LABELS = {"cross_attention": "cross attention"}
 
 
 def plan_table(plan: Plan, *, device_name: str | None = None, free_bytes: int | None = None) -> RenderableType:
@@ -27,24 +32,28 @@ def plan_table(plan: Plan, *, device_name: str | None = None, free_bytes: int | 
 
     Args:
         plan: what to show.
-        device_name: of a device that is there.
+        device_name: of a device that is there, or is described.
         free_bytes: of its memory, at present.
     """
     sections: list[RenderableType] = [
         _heading(plan, device_name),
         _memory(plan),
         Padding(_facts(plan), (1, 0, 0, 0)),
+        *(Padding(Text.assemble(("note", "bold yellow"), f"  {line}"), (1, 0, 0, 0)) for line in plan.warnings),
         Padding(_verdict(plan, free_bytes), (1, 0, 0, 0)),
     ]
     return Padding(Group(*sections), (1, 0, 1, 1))
 
 
-def count_text(count: float) -> str:
-    """Returns a count in thousands, millions or billions, with three digits."""
-    for unit, factor in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f}"
+def plan_line(plan: Plan) -> str:
+    """Returns the plan in one line, for the begin of a run."""
+    parts = [
+        f"{size_text(plan.peak_bytes)} of {size_text(plan.usable_bytes)} usable at most, "
+        f"{size_text(plan.typical.peak_bytes)} in a typical step",
+        *([f"about {duration_text(plan.seconds_per_step)} a step"] if plan.seconds_per_step is not None else []),
+        *([f"{duration_text(plan.hours_per_epoch * 3600)} an epoch"] if plan.hours_per_epoch is not None else []),
+    ]
+    return ", ".join(parts)
 
 
 def duration_text(seconds: float) -> str:
@@ -60,38 +69,45 @@ def _heading(plan: Plan, device_name: str | None) -> Text:
     if plan.num_tuned_parameters < plan.num_parameters:
         tuned = f"{count_text(plan.num_tuned_parameters)} LoRA weights on {count_text(plan.num_parameters)}"
     device = device_name or ("GPU" if plan.device == "cuda" else "CPU")
-    recomputed = ", gradient checkpointing" if plan.gradient_checkpointing else ""
     return Text.assemble(
         (plan.model, "bold"),
         f"  {tuned}\n",
-        (f"{device}, {size_text(plan.memory_bytes)}, {plan.precision}, {plan.attention}{recomputed}\n", "dim"),
+        (f"{device}, {size_text(plan.memory_bytes)}, {plan.precision}, {plan.attention}\n", "dim"),
     )
 
 
 def _memory(plan: Plan) -> Table:
+    """Memory by part: of a typical step, of the fullest moment, and of that with checkpointing the other way."""
+    others = plan.alternative
     scale = max(plan.usable_bytes, plan.peak_bytes)
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    for name, size in plan.parts.items():
-        if size:
-            table.add_row(_PART_LABELS[name], size_text(size), Text(_bar(size, scale), style="cyan"))
-    style = "green" if plan.fits else "red"
-    table.add_row(
-        Text("peak", style="bold"),
-        Text(size_text(plan.peak_bytes), style="bold"),
-        Text(_bar(plan.peak_bytes, scale), style=style),
-    )
-    table.add_row(
-        Text("usable", style="dim"),
-        Text(size_text(plan.usable_bytes), style="dim"),
-        Text(_bar(plan.usable_bytes, scale), style="dim"),
-    )
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("memory")
+    table.add_column("typical\nstep", justify="right", no_wrap=True)
+    table.add_column("at most", justify="right", no_wrap=True, vertical="bottom")
+    table.add_column(f"{'with' if others.gradient_checkpointing else 'without'}\ncheckpointing", justify="right")
+    table.add_column("")
+    for name, label in _PART_LABELS.items():
+        sizes = [each.parts.get(name, 0) for each in (plan.typical, plan.memory, others.memory)]
+        if any(sizes):
+            cells = [size_text(size) if size else "" for size in sizes]
+            table.add_row(label, *cells, Text(_bar(sizes[1], scale), style="cyan"))
+    peaks = [each.peak_bytes for each in (plan.typical, plan.memory, others.memory)]
+    styles = ["bold", "bold green" if plan.fits else "bold red", "green" if others.fits else "red"]
+    cells_of_peaks = [Text(size_text(peak), style=style) for peak, style in zip(peaks, styles, strict=True)]
+    table.add_row(Text("peak", style="bold"), *cells_of_peaks, Text(_bar(peaks[1], scale), style=styles[1]))
+    usable = Text(size_text(plan.usable_bytes), style="dim")
+    table.add_row(Text("usable", style="dim"), "", usable, "", Text(_bar(plan.usable_bytes, scale), style="dim"))
+    examples = f"tokens, {plan.micro_batch_tokens / plan.longest_example_tokens:.3g} of the longest"
+    table.add_row("micro-batch", "", f"{plan.micro_batch_tokens:,}", f"{others.micro_batch_tokens:,}", examples)
+    if plan.seconds_per_step is not None and others.seconds_per_step is not None:
+        seconds = [duration_text(each) for each in (plan.seconds_per_step, others.seconds_per_step)]
+        table.add_row("step", "", *seconds, "about")
     return table
 
 
 def _bar(size: float, scale: float) -> str:
+    if not size:
+        return ""
     eighths = round(8 * _BAR_CELLS * size / scale)
     rest = " ▏▎▍▌▋▊▉"[eighths % 8].strip()
     return "█" * (eighths // 8) + rest or "▏"
@@ -101,35 +117,44 @@ def _facts(plan: Plan) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    examples = plan.micro_batch_tokens / plan.longest_example_tokens
-    table.add_row("micro-batch", f"{plan.micro_batch_tokens:,} tokens, {examples:.3g} of the longest examples")
+    table.add_row("lengths", _lengths(plan))
     table.add_row("fullest at", plan.memory.moment)
+    if plan.generation is not None and plan.memory.moment != MOMENT:
+        peak = size_text(plan.generation.peak_bytes)
+        table.add_row("evaluation", f"{peak} while it writes {plan.num_generated_at_once} recipes at a time")
+    table.add_row("arithmetic", _arithmetic(plan))
     table.add_row("step", _step_time(plan))
     if plan.timing.steps_per_epoch is not None:
         table.add_row("epoch", _epoch_time(plan))
     nightly = plan.timing.steps_within(9.0)
     if nightly is not None and plan.fits:
         table.add_row("9 hours", f"training.max_steps={nightly}")
-    if plan.seconds_per_step is not None:
-        table.add_row("assumed", _assumptions(plan))
     table.add_row("checkpoint", f"{size_text(plan.checkpoint_bytes)} each, up to {size_text(plan.disk_bytes)} on disk")
     return table
+
+
+def _lengths(plan: Plan) -> str:
+    timing = plan.timing
+    return (
+        f"{timing.mean_source_tokens:.0f} + {timing.mean_target_tokens:.0f} tokens on average, "
+        f"{plan.longest_example_tokens:,} at most ({plan.lengths})"
+    )
+
+
+def _arithmetic(plan: Plan) -> str:
+    parts = plan.timing.forward_flops
+    total = sum(parts.values())
+    shares = ", ".join(f"{_FLOPS_LABELS.get(name, name)} {size / total:.0%}" for name, size in parts.items())
+    return f"{count_text(plan.timing.flops_per_example)}FLOP a recipe; forward: {shares}"
 
 
 def _step_time(plan: Plan) -> str:
     timing = plan.timing
     if timing.seconds_per_step is None:
-        return "unknown: hardware.peak_tflops is not set, or says nothing about this precision"
-    return f"about {duration_text(timing.seconds_per_step)}, {timing.recipes_per_second:,.3g} recipes/s"
-
-
-def _assumptions(plan: Plan) -> str:
-    timing = plan.timing
-    lengths = "as is typical" if timing.lengths_are_estimated else "on average"
-    return (
-        f"{timing.assumed_utilisation:.0%} of the peak; recipes of {timing.mean_source_tokens:.0f} + "
-        f"{timing.mean_target_tokens:.0f} tokens, {lengths}"
-    )
+        return "unknown: no run has measured it, and hardware.peak_tflops is not set or says nothing of this precision"
+    how = f"assuming {timing.assumed_utilisation:.0%} of the peak" if timing.assumed_utilisation else ""
+    how = f"measured by {timing.measured_by}" if timing.measured_by is not None else how
+    return f"about {duration_text(timing.seconds_per_step)}, {timing.recipes_per_second:,.3g} recipes/s, {how}"
 
 
 def _epoch_time(plan: Plan) -> str:

@@ -14,9 +14,10 @@ from recipe_exp.config.training import TrainingConfig
 from recipe_exp.data.cache import TokenCache, build_or_open_cache
 from recipe_exp.data.plan import DifficultyArray, WindowPlan
 from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
-from recipe_exp.planning.memory import auto_micro_batch_tokens
+from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.tasks.places import cache_dir_of
 
 
@@ -76,16 +77,24 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     micro_batch_tokens = hardware.micro_batch_tokens
     if micro_batch_tokens == "auto" and auto_tokens is not None:
         micro_batch_tokens = auto_tokens
+    elif micro_batch_tokens == "auto" and config.training.update_in_backward:
+        micro_batch_tokens = config.training.batch_size * _longest_padded_tokens(cache)
     elif micro_batch_tokens == "auto":
-        micro_batch_tokens = auto_micro_batch_tokens(
-            config.model,
-            config.training,
-            precision=precision,
-            attention=attention,
-            device=device,
-            memory_bytes=memory_bytes,
-            longest_example_tokens=longest_example_tokens(cache),
-        )
+        longest = longest_example_tokens(cache)
+        try:
+            micro_batch_tokens = auto_micro_batch_tokens(
+                config.model,
+                config.training,
+                precision=precision,
+                attention=attention,
+                device=device,
+                memory_bytes=memory_bytes,
+                longest_example_tokens=longest,
+            )
+        except HardwareError as error:
+            if hardware.on_oversize == "refuse":
+                raise HardwareError(f"{error}; hardware.on_oversize=warn tries all the same") from None
+            micro_batch_tokens = longest
     return Machinery(
         device=device,
         device_name=detect.device_name(device),
@@ -103,6 +112,14 @@ def longest_example_tokens(cache: TokenCache) -> int:
     split = cache.split("train")
     lengths = split.all_source_lengths.max(axis=1).astype("int64") + split.target_lengths
     return int(lengths.max()) if len(split) else 1
+
+
+def _longest_padded_tokens(cache: TokenCache) -> int:
+    """Returns the tokens of an example that is padded to the longest source and the longest target."""
+    split = cache.split("train")
+    if not len(split):
+        return 1
+    return int(split.all_source_lengths.max()) + int(split.target_lengths.max())
 
 
 def plan_windows(training: TrainingConfig, seed: int, cache: TokenCache) -> WindowPlan:

@@ -11,8 +11,10 @@ from typing import Any
 from rich.console import Console
 
 from recipe_exp.config.messages import show_value
+from recipe_exp.data.loader import Window
 from recipe_exp.errors import TrainingError
 from recipe_exp.hardware import accelerator as processes
+from recipe_exp.tasks.out_of_memory import halve_micro_batches
 from recipe_exp.tasks.samples import SamplesFile, last_sample
 from recipe_exp.tasks.session import RunSession, resume_command
 from recipe_exp.tasks.workbench import Workbench
@@ -77,7 +79,10 @@ def build_trainer(
     def roll_back(trainer: Trainer, fault: RollbackError) -> None:
         _roll_back(trainer, bench, console, fault)
 
-    return Trainer(bench.step, bench.windows, bench.length, callbacks, lifecycle, restore, roll_back)
+    def make_room(trainer: Trainer, window: Window) -> None:
+        halve_micro_batches(trainer, window, bench, session, console)
+
+    return Trainer(bench.step, bench.windows, bench.length, callbacks, lifecycle, restore, roll_back, make_room)
 
 
 def checkpoint_callback(bench: Workbench, session: RunSession | None, console: Console) -> CheckpointCallback:

@@ -8,7 +8,7 @@ from pathlib import Path
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import CheckpointError
 from recipe_exp.files import free_bytes, size_text
-from recipe_exp.planning.memory import checkpoint_bytes
+from recipe_exp.planning.held import checkpoint_bytes
 from recipe_exp.training.checkpoint import list_checkpoints
 
 

@@ -20,7 +20,15 @@ from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks.building import open_data, resolve_machinery
-from recipe_exp.tasks.loading import StoredRun, open_run, prepare_output, run_config, warn_of_unknown_base, write_output
+from recipe_exp.tasks.loading import (
+    StoredRun,
+    open_run,
+    prepare_output,
+    run_config,
+    tell_of_quantized_base,
+    warn_of_unknown_base,
+    write_output,
+)
 from recipe_exp.tasks.summary import metrics_table
 
 
@@ -81,7 +89,14 @@ def _evaluate(config: ExperimentConfig, stored: StoredRun, split: Split, console
     accelerator = create_accelerator(
         device=machinery.device, precision=machinery.precision, num_threads=machinery.num_threads
     )
-    network = load_model_folder(stored.model, precision=machinery.precision, attention=machinery.attention)
+    tell_of_quantized_base(stored.model, machinery.precision)
+    network = load_model_folder(
+        stored.model,
+        precision=machinery.precision,
+        attention=machinery.attention,
+        as_trained=True,
+        device=machinery.device,
+    )
     loss = accelerator.prepare(SequenceLoss(network))
     evaluator = Evaluator(
         cache,

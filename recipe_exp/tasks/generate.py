@@ -1,4 +1,4 @@
-"""`task=generate`: recipes for prompts, from a run's best model."""
+"""`task=generate`: recipes for prompts, from a run's best model or any folder of one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_setting
 from recipe_exp.config.task import GenerateTask
 from recipe_exp.errors import DataError
+from recipe_exp.evaluation.writer import RecipeWriter
 from recipe_exp.files import size_text
-from recipe_exp.tasks.loading import open_run, prepare_output, run_config, warn_of_unknown_base, write_output, writer_of
+from recipe_exp.tasks.loading import (
+    config_beside,
+    open_model,
+    prepare_output,
+    warn_of_unknown_base,
+    write_output,
+    writer_of,
+)
+from recipe_exp.tasks.prompt_loop import PromptLoop
 
 MAX_PROMPTS_BYTES = 16 * 2**20
 
@@ -27,22 +36,44 @@ def run(config: ExperimentConfig) -> int:
     prompts = _prompts(task)
     if task.output is not None:
         prepare_output(Path(task.output))
-    stored = open_run(config.output_dir, task.run)
-    warn_of_unknown_base(stored.model)
-    config = run_config(stored, config)
-    writer = writer_of(stored.model, config, config.hardware.device)
+    model, own = open_model(config.output_dir, task.run)
+    warn_of_unknown_base(model)
+    config = config_beside(own, config)
+    writer = writer_of(model, config, config.hardware.device)
+    if not prompts:
+        _answer_at_terminal(writer, task.output)
+        return 0
     recipes = writer.generate(prompts)
     if task.output is None:
         _print(prompts, recipes)
         return 0
-    lines = [json.dumps({"prompt": p, "recipe": r}, ensure_ascii=False) for p, r in zip(prompts, recipes, strict=True)]
     try:
-        write_output(Path(task.output), "\n".join(lines) + "\n")
+        _write(Path(task.output), prompts, recipes)
     except DataError:
         _print(prompts, recipes)
         raise
     print(f"{len(recipes)} recipes in {task.output}")
     return 0
+
+
+def _answer_at_terminal(writer: RecipeWriter, output: str | None) -> None:
+    prompts: list[str] = []
+    recipes: list[str] = []
+
+    def keep(prompt: str, recipe: str) -> None:
+        prompts.append(prompt)
+        recipes.append(recipe)
+        if output is not None:
+            _write(Path(output), prompts, recipes)
+
+    PromptLoop(writer, Console(soft_wrap=True), keep).run()
+    if output is not None:
+        print(f"{len(recipes)} recipes in {output}")
+
+
+def _write(path: Path, prompts: Sequence[str], recipes: Sequence[str]) -> None:
+    lines = [json.dumps({"prompt": p, "recipe": r}, ensure_ascii=False) for p, r in zip(prompts, recipes, strict=True)]
+    write_output(path, "\n".join(lines) + "\n")
 
 
 def _print(prompts: Sequence[str], recipes: Sequence[str]) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from recipe_exp.config.compose import compose
-from recipe_exp.config.data import DataConfig
-from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.config.relevance import overlay
@@ -21,7 +19,10 @@ from recipe_exp.errors import CheckpointError, DataError
 from recipe_exp.evaluation.writer import RecipeWriter
 from recipe_exp.files import write_result
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
-from recipe_exp.models.base_weights import BASE_FILE
+from recipe_exp.models.base_weights import BASE_FILE, read_facts
+from recipe_exp.models.quantized import is_available
+from recipe_exp.tasks.model_folders import config_of
+from recipe_exp.tasks.places import is_model_folder
 from recipe_exp.tracking import RunFolder, find_run, list_runs
 from recipe_exp.training.checkpoint import newest_sound
 from recipe_exp.training.model_folder import verify_model
@@ -91,12 +92,37 @@ def warn_of_unknown_base(model: Path) -> None:
         print(f"note: {model}: stores no fingerprint of its base, so the base is taken as it is", file=sys.stderr)
 
 
+def tell_of_quantized_base(model: Path, precision: str) -> None:
+    """Says on standard error in what precision the base of an adapter is held that was trained over a quantised one.
+
+    Args:
+        model: folder of the model.
+        precision: resolved, of the computation.
+    """
+    quantization = read_facts(model).quantization
+    if quantization == "none":
+        return
+    if is_available():
+        print(f"note: the base is held in {quantization}, as the adapter was trained over it", file=sys.stderr)
+        return
+    held = "bf16" if precision == "bf16" else "fp32"
+    print(
+        f"note: the base is held in {held}, though the adapter was trained over it in {quantization}, since "
+        "bitsandbytes is not installed; scores and recipes differ a little from those of training",
+        file=sys.stderr,
+    )
+
+
 def run_config(stored: StoredRun, given: ExperimentConfig) -> ExperimentConfig:
     """Returns the run's configuration with the keys that a command gave beside it, and this machine's hardware."""
-    own = stored.config.model_copy(update={"hardware": HardwareConfig(), **_NOT_RESUMED})
-    config = overlay(own, given, compose())
-    places = {"output_dir": given.output_dir, "task": given.task, "model": stored.config.model}
-    return config.model_copy(update=places)
+    return config_beside(stored.config, given)
+
+
+def config_beside(config: ExperimentConfig, given: ExperimentConfig) -> ExperimentConfig:
+    """Returns a stored configuration with the keys that a command gave beside it, and this machine's hardware."""
+    own = config.model_copy(update={"hardware": HardwareConfig(), **_NOT_RESUMED})
+    places = {"output_dir": given.output_dir, "task": given.task, "model": config.model}
+    return overlay(own, given, compose()).model_copy(update=places)
 
 
 def load(reference: str | Path, output_dir: str | Path = "outputs", *, device: Device = "auto") -> RecipeWriter:
@@ -111,20 +137,32 @@ def load(reference: str | Path, output_dir: str | Path = "outputs", *, device: D
         CheckpointError: if there is no such run or it has no model yet.
         ModelError: if the model cannot be loaded.
     """
-    folder = Path(reference)
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        stored = open_run(output_dir, str(reference))
-        return writer_of(stored.model, stored.config, device)
-    _refuse_damaged(folder)
-    beside = folder.absolute().parent / "config.yaml"
-    return writer_of(folder, ExperimentConfig.from_yaml(beside) if beside.is_file() else None, device)
+    model, config = open_model(output_dir, str(reference))
+    return writer_of(model, config, device)
 
 
-def writer_of(model: Path, config: ExperimentConfig | None, device: Device) -> RecipeWriter:
-    """Returns a writer with a run's settings; without a run, with those of a pretrained model."""
-    data = config.data if config else DataConfig()
-    evaluation = config.evaluation if config else EvaluationConfig()
+def open_model(output_dir: str | Path, reference: str) -> tuple[Path, ExperimentConfig]:
+    """Returns the folder of a model and the configuration with which it is used.
+
+    Args:
+        output_dir: where runs are looked for.
+        reference: as `load` takes it.
+
+    Raises:
+        CheckpointError: if there is no such run, it has no model yet, or the model is damaged.
+    """
+    if not is_model_folder(reference):
+        stored = open_run(output_dir, reference)
+        return stored.model, stored.config
+    _refuse_damaged(Path(reference))
+    return Path(reference), config_of(Path(reference))
+
+
+def writer_of(model: Path, config: ExperimentConfig, device: Device) -> RecipeWriter:
+    """Returns a writer with the settings of a configuration."""
+    data, evaluation = config.data, config.evaluation
     resolved = resolve_device(device)
+    tell_of_quantized_base(model, resolve_precision("auto", resolved))
     return RecipeWriter.from_folder(
         model,
         template=find_template(data.prompt, data.templates),

@@ -10,13 +10,22 @@ from pathlib import Path
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_path, show_setting
 from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.task import CompareTask, EvaluateTask, GenerateTask, MergeTask, PlanTask, PrepareTask, TrainTask
+from recipe_exp.config.task import (
+    CompareTask,
+    EvaluateTask,
+    ExportTask,
+    GenerateTask,
+    MergeTask,
+    PlanTask,
+    PrepareTask,
+    TrainTask,
+)
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
-from recipe_exp.models.stored_files import CONFIG, check_model_folder, check_tokenizer_folder
+from recipe_exp.models.stored_files import ADAPTER_CONFIG, CONFIG, check_model_folder, check_tokenizer_folder
 from recipe_exp.tracking import find_run
 
-_WRITING_TASKS = (EvaluateTask, GenerateTask, PlanTask, CompareTask, MergeTask, PrepareTask)
+_WRITING_TASKS = (EvaluateTask, GenerateTask, PlanTask, CompareTask, MergeTask, ExportTask, PrepareTask)
 _MAX_NAME_BYTES = 255
 _HUB_NAME = re.compile(r"(?=.{1,96}$)[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _REVISION = re.compile(r"(?=.{1,200}$)[\w./-]+", re.ASCII)
@@ -33,7 +42,7 @@ def place_mistakes(config: ExperimentConfig) -> Iterator[str]:
             if reason:
                 yield f"{show_setting(key, value)}: cannot be written ({reason}); name a folder that can"
     if isinstance(task, _WRITING_TASKS) and task.output is not None:
-        is_folder = isinstance(task, MergeTask | PrepareTask)
+        is_folder = isinstance(task, MergeTask | ExportTask | PrepareTask)
         reason = _why_no_folder(task.output) if is_folder else _why_no_file(task.output)
         if reason:
             yield f"{show_setting('task.output', task.output)}: cannot be written ({reason}); choose another"
@@ -53,10 +62,18 @@ def check_stored(config: ExperimentConfig) -> None:
         ConfigError: its `config.yaml` is none.
     """
     task = config.task
-    if isinstance(task, EvaluateTask | GenerateTask | MergeTask):
+    if isinstance(task, GenerateTask) and is_model_folder(task.run):
+        return
+    if isinstance(task, EvaluateTask | GenerateTask | MergeTask | ExportTask):
         folder = find_run(Path(config.output_dir), task.run)
         if task.run != "latest":  # which takes the newest that has a model
             ExperimentConfig.from_yaml(folder.config_path)
+
+
+def is_model_folder(reference: str) -> bool:
+    """Returns whether a reference names a folder that holds a model itself, instead of a run."""
+    # `os.path` answers where pathlib raises: for a name that is too long.
+    return any(os.path.isfile(f"{reference}/{name}") for name in (CONFIG, ADAPTER_CONFIG))  # noqa: PTH113
 
 
 def check_base(model: ModelConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -10,15 +11,23 @@ from rich.console import Console
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import PlanTask
-from recipe_exp.errors import ConfigError
+from recipe_exp.data.cache import find_cache
+from recipe_exp.errors import CheckpointError, ConfigError, RecipeExpError
 from recipe_exp.files import write_result
 from recipe_exp.planning.device import PlannedDevice, planned_device
-from recipe_exp.planning.plan import Plan, build_plan
+from recipe_exp.planning.lengths import Lengths, estimated_lengths, lengths_of
+from recipe_exp.planning.plan import Machine, Plan, build_plan
+from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.table import plan_table
+from recipe_exp.planning.timing import MeasuredSpeed
+from recipe_exp.tasks.places import cache_dir_of
+from recipe_exp.tasks.references import resolve_references
+from recipe_exp.tracking import list_runs
 
 
 def run(config: ExperimentConfig) -> int:
     """Prints the plan, writes it to `task.output` if set, and returns 0 if the run fits, else 1."""
+    config = resolve_references(config)
     assert isinstance(config.task, PlanTask)
     device = planned_device(config.hardware)
     plan = plan_run(config, device)
@@ -29,21 +38,50 @@ def run(config: ExperimentConfig) -> int:
 
 
 def plan_run(config: ExperimentConfig, device: PlannedDevice) -> Plan:
-    """Returns the plan of training with this configuration on this device."""
+    """Returns the plan of training with this configuration on this device; nothing is made or downloaded for it."""
     hardware = config.hardware
     if hardware.num_processes == "auto":
         hardware = hardware.model_copy(update={"num_processes": device.num_devices})
-    return build_plan(
-        config.model,
-        config.training,
-        hardware,
-        config.data,
+    precision = device.precision(config.training.precision)
+    machine = Machine(
         device=device.device,
-        precision=device.precision(config.training.precision),
         attention=device.attention(config.model.attention),
         memory_bytes=device.memory_bytes,
-        num_train_examples=_num_train_examples(config.data),
+        measured=measured_speed(config, device.name, precision),
     )
+    setup = Setup(config.model, config.training, precision)
+    return build_plan(setup, hardware, config.data, config.evaluation, machine, _lengths(config))
+
+
+def measured_speed(config: ExperimentConfig, device_name: str | None, precision: str) -> MeasuredSpeed | None:
+    """Returns what the newest run under `output_dir` reached with this model on this device; None without any."""
+    wanted = (device_name, precision, config.model.name, tuning_of(config))
+    for folder in list_runs(Path(config.output_dir).expanduser(), "run"):
+        with suppress(CheckpointError, OSError):
+            record = folder.read_record()
+            speed, machinery = record.get("speed"), record.get("machinery") or {}
+            found = (machinery.get("device_name"), machinery.get("precision"))
+            if speed is not None and (*found, speed["model"], speed["tuning"]) == wanted:
+                return MeasuredSpeed(float(speed["flops_per_second"]), str(record.get("run_name", folder.path.name)))
+    return None
+
+
+def tuning_of(config: ExperimentConfig) -> str:
+    """Returns the way of tuning on which speed depends, in words that a record can hold."""
+    checkpointing = " checkpointing" if config.model.gradient_checkpointing else ""
+    return f"{config.training.adapter.kind} {config.training.optimizer.kind}{checkpointing}"
+
+
+def _lengths(config: ExperimentConfig) -> Lengths:
+    """Those of a cache that is there, else what is typical."""
+    vocab_size = None if config.model.pretrained else config.model.shape.vocab_size
+    try:
+        cache = find_cache(config.data, cache_dir=cache_dir_of(config), vocab_size=vocab_size)
+    except RecipeExpError:  # the data need not be on the machine that plans
+        cache = None
+    if cache is None or not len(cache.split("train")):
+        return estimated_lengths(config.data, _num_train_examples(config.data))
+    return lengths_of(cache)
 
 
 def _num_train_examples(data: DataConfig) -> int | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_setting
+from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import PrepareTask
 from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.card_file import CARD_FILE
@@ -19,10 +20,13 @@ from recipe_exp.data.prepared import PREPARED_FILES, PreparedData, split_file
 from recipe_exp.data.split import SPLITS
 from recipe_exp.errors import DataError
 from recipe_exp.files import flush_to_disk, reason_of
+from recipe_exp.models.download import fetch_model
+from recipe_exp.models.stored_files import check_model_folder
 from recipe_exp.reports.data_card import DATA_CARD_FILES
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import open_data
 from recipe_exp.tasks.data_card import DATA_CARD_HTML, write_data_card
+from recipe_exp.tasks.references import resolve_references
 
 _FOLDER_NAME_CHARACTERS = 12
 
@@ -32,11 +36,13 @@ def run(config: ExperimentConfig) -> int:
 
     The data card is written beside the copy, or else below `output_dir`: nothing is added to caches, which are shared.
     """
+    config = resolve_references(config)
     assert isinstance(config.task, PrepareTask)
     output = Path(config.task.output).expanduser() if config.task.output is not None else None
     if output is not None:
         _refuse_strange_folder(output)
     console = Console(soft_wrap=True, markup=False)
+    model = _fetch_model(config.model) if config.task.model else None
     cache = open_data(config, console)
     if output is not None:
         _copy(cache.prepared, output)
@@ -46,9 +52,19 @@ def run(config: ExperimentConfig) -> int:
     summary.print_data(console, cache, folder / DATA_CARD_HTML)
     console.print(f"made  {cache.prepared.folder}", highlight=False)
     console.print(f"cache {cache.folder}", highlight=False)
+    if model is not None:
+        console.print(f"model {model}", highlight=False)
     if output is not None:
         console.print(f"copy  {output}; train on it with data=prepared data.path={output}", highlight=False)
     return 0
+
+
+def _fetch_model(model: ModelConfig) -> Path:
+    """Returns the folder of a model's weights, on this machine from now on."""
+    path = Path(model.name).expanduser()
+    folder = path if path.is_dir() else fetch_model(model.name, model.revision)
+    check_model_folder(folder, model.shape)
+    return folder
 
 
 def _card_folder(config: ExperimentConfig, cache: TokenCache) -> Path:

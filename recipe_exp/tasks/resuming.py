@@ -13,7 +13,7 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.data.cache import TokenCache
 from recipe_exp.errors import HardwareError, ModelError
 from recipe_exp.hardware.detect import Machinery, resolve_device, resolve_precision
-from recipe_exp.models.base_weights import base_fingerprint
+from recipe_exp.models.base_weights import BASE_FOLDER, base_fingerprint
 from recipe_exp.tasks.building import resolve_machinery
 from recipe_exp.tasks.resume_rules import Span, extended, length_problem, planned_steps, refuse, span_of
 from recipe_exp.tasks.run_choice import RunChoice
@@ -21,7 +21,6 @@ from recipe_exp.tracking import RunFolder
 from recipe_exp.training.checkpoint import list_checkpoints, step_of
 from recipe_exp.training.schedules import depends_on_length
 
-BASE_FOLDER = "base"
 Fingerprints: TypeAlias = Mapping[str, str | None]
 
 _NUM_SHOWN_CHARACTERS = 12

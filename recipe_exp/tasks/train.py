@@ -22,14 +22,17 @@ from recipe_exp.errors import ConfigError
 from recipe_exp.files import is_process_alive
 from recipe_exp.hardware import accelerator as processes
 from recipe_exp.hardware.detect import resolve_device, resolve_num_processes
-from recipe_exp.hardware.memory import out_of_memory_in_one_line
 from recipe_exp.hardware.processes import is_main_process, is_worker, run_processes
+from recipe_exp.models.download import find_commit
 from recipe_exp.signals import Interrupted
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import describe_data, open_data
 from recipe_exp.tasks.callbacks import build_trainer, checkpoint_callback, describe_best, notify_callbacks
 from recipe_exp.tasks.data_card import DATA_CARD_HTML, DATA_CARD_JSON, write_data_card
 from recipe_exp.tasks.disk_space import check_disk_space
+from recipe_exp.tasks.out_of_memory import out_of_memory_in_one_line
+from recipe_exp.tasks.planned import plan_training
+from recipe_exp.tasks.references import origin_of, resolve_references
 from recipe_exp.tasks.resuming import Start, fingerprint_history, new_start, resumed_start
 from recipe_exp.tasks.run_choice import RunChoice, choose_run
 from recipe_exp.tasks.samples import rewind_samples
@@ -78,7 +81,7 @@ def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> Train
     Raises:
         RecipeExpError: for every mistake that a user can mend.
     """
-    config = _with_absolute_path(config)
+    config = resolve_references(_with_absolute_path(config))
     # A run that is continued by its id brings its number of processes along.
     chosen = None if is_worker() else _choose(config)
     hardware = chosen.config.hardware if chosen else config.hardware
@@ -137,6 +140,7 @@ def _train(
     start: Start = processes.from_main_process(lambda: _start(choice, cache, session), device=device)
     run_folder = _folder(session, device)
     processes.from_main_process(lambda: _look_at_disk(config, run_folder, start, console), device=device)
+    planned = plan_training(config, cache, start.machinery, session, console)
     bench = Workbench.build(config, cache, start, run_folder)
     checkpoints = checkpoint_callback(bench, session, console)
     trainer = build_trainer(
@@ -150,13 +154,11 @@ def _train(
         _warn_of_long_warmup(console, config, bench.length.total_steps)
         summary.print_data(console, bench.cache, session.folder.path / DATA_CARD_HTML)
         summary.print_machinery(console, bench.length.total_steps, bench.machinery)
-    with out_of_memory_in_one_line(
-        f"lower hardware.micro_batch_tokens ({bench.machinery.micro_batch_tokens}), set "
-        "model.gradient_checkpointing=true or take training=lora; task=plan says what fits"
-    ):
+    with out_of_memory_in_one_line(bench, session):
         reason = trainer.fit()
     if session is not None:
         session.status = reason.status
+        planned.record(session, trainer)
         _record_end(session, config, trainer, reason)
     return TrainResult(
         folder=session.folder.path if session else None,
@@ -215,15 +217,18 @@ def _folder(session: RunSession | None, device: str) -> Path:
 
 def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -> None:
     """Records what the run is executed with; one that is continued is only written to from here on."""
+    model = bench.config.model
+    commit = find_commit(model.name, model.revision) if model.pretrained else None
     fields = {
         "machinery": bench.machinery.to_dict(),
         "data": describe_data(bench.cache),
         "fingerprints": fingerprint_history(bench.start.fingerprints, bench.fingerprints()),
         **asdict(bench.start.span),
         "resume_command": resume_command(bench.config, session.folder),
+        "model_commit": commit,
     }
     if session.is_accepted:
-        session.record(**fields)
+        session.record(**fields, started_from=origin_of(bench.config))
     else:
         changes = session.accept(bench.config, bench.start.differences, **fields)
         session.journal.rewind(step)
@@ -231,6 +236,8 @@ def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -
         summary.print_notes(console, bench.start.notes, changes)
     machinery = {key: value for key, value in bench.machinery.to_dict().items() if key != "memory_bytes"}
     session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})
+    if commit is not None:
+        session.journal.params({"model.commit": commit})
     _record_data(session, bench)
 
 

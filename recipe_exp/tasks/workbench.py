@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.migrations import SCHEMA_VERSION, migrate_state
+from recipe_exp.config.training import LoraConfig
 from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.loader import Window, WindowLoader
 from recipe_exp.data.plan import WindowPlan
@@ -18,15 +19,17 @@ from recipe_exp.evaluation.evaluator import Evaluator
 from recipe_exp.files import reason_of
 from recipe_exp.hardware.accelerator import create_accelerator, from_main_process
 from recipe_exp.hardware.detect import Machinery
+from recipe_exp.models.base_weights import BASE_FOLDER
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks.building import plan_windows
-from recipe_exp.tasks.resuming import BASE_FOLDER, Fingerprints, Start, base_of, refuse_foreign_checkpoint
+from recipe_exp.tasks.resuming import Fingerprints, Start, base_of, refuse_foreign_checkpoint
+from recipe_exp.tasks.starting import load_start
 from recipe_exp.training import checkpoint
 from recipe_exp.training.checkpoint import Checkpoint
 from recipe_exp.training.optimizers import build_optimizer, load_named_optimizer_state, named_optimizer_state
 from recipe_exp.training.schedules import build_schedule
-from recipe_exp.training.step import TrainingStep, seed_everything
+from recipe_exp.training.step import TrainingStep, build_step, seed_everything
 from recipe_exp.training.trainer import RunLength, Trainer
 
 
@@ -75,8 +78,12 @@ class Workbench:
             precision=machinery.precision,
             attention=machinery.attention,
             base_folder=run_folder / BASE_FOLDER,
+            device=machinery.device,
         )
         base: str | None = from_main_process(lambda: base_of(config, run_folder, start), device=machinery.device)
+        is_begun = bool(checkpoint.list_checkpoints(run_folder / "checkpoints"))
+        if isinstance(training.adapter, LoraConfig) and training.adapter.start_from is not None and not is_begun:
+            load_start(network, training.adapter, base)
         loss = SequenceLoss(network)
         if config.hardware.compile:
             loss.compile(dynamic=True)
@@ -90,23 +97,31 @@ class Workbench:
             warmup_steps=training.warmup_steps,
             schedule_steps=start.span.schedule_steps,
         )
-        step = TrainingStep(
-            model,
-            optimizer,
-            accelerator,
-            schedule,
-            max_grad_norm=training.max_grad_norm,
-            label_smoothing=training.label_smoothing,
-            seed=config.seed,
-        )
+        step = build_step(model, optimizer, accelerator, schedule, training, config.seed)
         return cls(config, cache, machinery, accelerator, loss, step, plan, length, run_folder, start, base)
+
+    def halve_micro_batches(self, window: Window) -> bool:
+        """Makes the micro-batches of all coming windows half as large, if that cuts the window further.
+
+        Returns:
+            False where each micro-batch of the window is a single example, or where a window may not be cut.
+        """
+        if self.config.training.update_in_backward or self.accelerator.num_processes > 1:
+            return False
+        largest = max(window.micro_batches, key=lambda micro_batch: micro_batch.padded_tokens)
+        if len(largest.indices) == 1:
+            return False
+        # Half of what was there: the budget may have been far larger.
+        tokens = max(min(self.machinery.micro_batch_tokens, largest.padded_tokens) // 2, 1)
+        self.machinery = replace(self.machinery, micro_batch_tokens=tokens)
+        return True
 
     def windows(self, start_step: int) -> Iterator[Window]:
         """Returns this process's share of every window from a step on."""
         return WindowLoader(
             self.cache.split("train"),
             self.plan,
-            self.machinery.micro_batch_tokens,
+            None if self.config.training.update_in_backward else self.machinery.micro_batch_tokens,
             self.accelerator.process_index,
             self.accelerator.num_processes,
             start_step,

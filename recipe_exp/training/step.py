@@ -11,14 +11,18 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from recipe_exp.config.training import TrainingConfig
 from recipe_exp.data.loader import MicroBatch, Window
+from recipe_exp.hardware.memory import out_of_memory_noticed
+from recipe_exp.training.chunked_optimizers import ChunkedOptimizer, norm_in_chunks
 from recipe_exp.training.optimizers import gated_step, set_learning_rate
 from recipe_exp.training.schedules import Schedule
 from recipe_exp.training.state import StepResult
 
 _SEED_MODULUS = 2**63
-# Parts dropout from the initial weights, which are drawn from the seed alone.
+# Parts dropout, and the rounding of updates, from the initial weights, which are drawn from the seed alone.
 _DROPOUT_STREAM = 1
+_ROUNDING_STREAM = 2
 
 
 class TrainingStep:
@@ -59,16 +63,22 @@ class TrainingStep:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def __call__(self, window: Window) -> StepResult:
-        """Learns from one window and returns what happened."""
+        """Learns from one window and returns what happened.
+
+        Raises:
+            OutOfMemoryError: if the memory is full before the update. Weights and optimizer are as before, and the same
+                window may be tried again in smaller micro-batches.
+        """
         seed_everything(self.seed, _DROPOUT_STREAM, window.step, self.accelerator.process_index)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss_sum = self._accumulate_gradients(window)
-        grad_norm = self._clip()
-        # An update without a target token would still move the weights, by their momentum and decay.
-        is_finite = torch.isfinite(grad_norm) & (window.num_target_tokens > 0)
+        if isinstance(self.optimizer, ChunkedOptimizer):
+            # The same on every process, so that their weights stay equal.
+            self.optimizer.seed_rounding(_seeds(self.seed, _ROUNDING_STREAM, window.step)[0])
         learning_rate = self.schedule(window.step)
         set_learning_rate(self.optimizer, learning_rate)
-        gated_step(self.optimizer, is_finite)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_sum, grad_norm, is_finite = self._learn(window)
+        # What is evaluated between two steps gets the room of the gradients.
+        self.optimizer.zero_grad(set_to_none=True)
         return StepResult(
             step=window.step + 1,
             loss_sum=loss_sum,
@@ -80,6 +90,16 @@ class TrainingStep:
             num_source_tokens=window.num_source_tokens,
             num_padded_tokens=window.padded_tokens,
         )
+
+    def _learn(self, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Changes the weights, and returns the summed loss, the gradient's norm and whether they were changed."""
+        with out_of_memory_noticed():
+            loss_sum = self._accumulate_gradients(window)
+            grad_norm = self._clip()
+        # An update without a target token would still move the weights, by their momentum and decay.
+        is_finite = torch.isfinite(grad_norm) & (window.num_target_tokens > 0)
+        gated_step(self.optimizer, is_finite)
+        return loss_sum, grad_norm, is_finite
 
     def _accumulate_gradients(self, window: Window) -> torch.Tensor:
         """Runs forward and backward over this process's micro-batches; gradients are summed over processes once."""
@@ -111,9 +131,94 @@ class TrainingStep:
         return norm
 
 
+class InBackwardStep(TrainingStep):
+    """The same step where each weight is updated within the backward pass, as soon as its gradient is there.
+
+    A gradient is let go of right after, so only those of a layer or so are there at the same time. Nothing may wait for
+    the whole gradient then: it is not clipped, a window is one micro-batch on one process, and of a gradient that is
+    not finite only the weights that it would reach are left as they are. The norm is that of all gradients together.
+    Out of memory, some weights may be updated and others not.
+
+    Args:
+        model: as above, tuned whole.
+        optimizer: updates one weight at a time.
+        accelerator: of a single process.
+        schedule: learning rate by step, counted from 0.
+        label_smoothing: share of the target distribution spread over the vocabulary.
+        seed: of dropout and rounding.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: ChunkedOptimizer,
+        accelerator: Accelerator,
+        schedule: Schedule,
+        *,
+        label_smoothing: float,
+        seed: int,
+    ) -> None:
+        super().__init__(
+            model, optimizer, accelerator, schedule, max_grad_norm=None, label_smoothing=label_smoothing, seed=seed
+        )
+        self._chunked = optimizer
+        self._is_sound = torch.ones((), dtype=torch.bool)
+        self._norms: list[torch.Tensor] = []
+        for parameter in self._parameters:
+            parameter.register_post_accumulate_grad_hook(self._update)  # type: ignore[no-untyped-call]
+
+    def _learn(self, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        if len(window.micro_batches) != 1:
+            raise ValueError(f"step {window.step}: the window is {len(window.micro_batches)} micro-batches, not one")
+        self._norms.clear()
+        with out_of_memory_noticed():
+            loss = self._loss(window.micro_batches[0])
+            self._is_sound = torch.isfinite(loss.detach()) & (window.num_target_tokens > 0)
+            self.accelerator.backward(loss / max(window.num_target_tokens, 1))
+        grad_norm = torch.linalg.vector_norm(torch.stack(self._norms))
+        return loss.detach(), grad_norm, torch.isfinite(grad_norm) & self._is_sound
+
+    def _update(self, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        norm = norm_in_chunks(parameter.grad)
+        self._norms.append(norm)
+        self._chunked.update(parameter, self._is_sound & torch.isfinite(norm))
+        parameter.grad = None
+
+
+def build_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    accelerator: Accelerator,
+    schedule: Schedule,
+    training: TrainingConfig,
+    seed: int,
+) -> TrainingStep:
+    """Returns the step that the configuration asks for; the arguments are those of the steps."""
+    if training.update_in_backward:
+        assert isinstance(optimizer, ChunkedOptimizer)
+        return InBackwardStep(
+            model, optimizer, accelerator, schedule, label_smoothing=training.label_smoothing, seed=seed
+        )
+    return TrainingStep(
+        model,
+        optimizer,
+        accelerator,
+        schedule,
+        max_grad_norm=training.max_grad_norm,
+        label_smoothing=training.label_smoothing,
+        seed=seed,
+    )
+
+
 def seed_everything(seed: int, *position: int) -> None:
     """Seeds Python, NumPy and PyTorch from a seed and a position such as (step, process)."""
+    words = _seeds(seed, *position)
+    random.seed(words[0])
+    np.random.seed(words[0] % 2**32)
+    torch.manual_seed(words[1] % _SEED_MODULUS)
+
+
+def _seeds(seed: int, *position: int) -> tuple[int, int]:
     words = np.random.SeedSequence([seed % _SEED_MODULUS, *position]).generate_state(2, np.uint64)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[0]) % 2**32)
-    torch.manual_seed(int(words[1]) % _SEED_MODULUS)
+    return int(words[0]), int(words[1])

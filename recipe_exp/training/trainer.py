@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from recipe_exp.data.loader import Window
 from recipe_exp.errors import TrainingError
+from recipe_exp.hardware.memory import OutOfMemoryError
 from recipe_exp.training.callbacks.callback import Callback, CallbackList
 from recipe_exp.training.guard import RollbackError
 from recipe_exp.training.lifecycle import Lifecycle, StopReason
@@ -40,6 +41,7 @@ class Trainer:
         lifecycle: turns signals into a stop after the present step, the same one on every process.
         restore: puts back a saved position before the first step and returns nothing.
         roll_back: puts back the last good position after a fault; None ends the run with it.
+        make_room: makes the coming windows need less memory after this one did not fit, or raises an error.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Trainer:
         lifecycle: Lifecycle,
         restore: Callable[[Trainer], None] | None = None,
         roll_back: Callable[[Trainer, RollbackError], None] | None = None,
+        make_room: Callable[[Trainer, Window], None] | None = None,
     ) -> None:
         self.step = step
         self.windows = windows
@@ -59,10 +62,12 @@ class Trainer:
         self.lifecycle = lifecycle
         self.restore = restore
         self.roll_back = roll_back
+        self.make_room = make_room
         self.state = TrainerState()
         self.metrics: dict[str, float] = {}
         self.clock = Stopwatch()
         self._is_save_due = False
+        self._windows: Iterator[Window] = iter(())
 
     def fit(self) -> StopReason:
         """Trains, and returns why it ended.
@@ -75,13 +80,13 @@ class Trainer:
                 if self.restore is not None:
                     self.restore(self)
                 self.callbacks.call("on_train_begin", self)
-                windows = self.windows(self.state.step)
+                self._windows = self.windows(self.state.step)
                 self.clock.start()
                 while not self.finished():
                     try:
-                        self._take_step(windows)
+                        self._take_step()
                     except RollbackError as fault:
-                        windows = self._roll_back(fault)
+                        self._roll_back(fault)
             except BaseException as error:
                 self.lifecycle.fail(error)
                 raise
@@ -89,11 +94,11 @@ class Trainer:
                 self.callbacks.close(self)
         return self.lifecycle.reason
 
-    def _take_step(self, windows: Iterator[Window]) -> None:
+    def _take_step(self) -> None:
         if self._at_epoch_start():
             self.callbacks.call("on_epoch_begin", self)
         self.callbacks.call("on_step_begin", self)
-        result = self.step(next(windows))
+        result = self._learn()
         self._advance(result)
         self.callbacks.call("on_step_end", self, result)
         if self._at_epoch_start():
@@ -101,7 +106,19 @@ class Trainer:
         if self._is_save_due:
             self.save()
 
-    def _roll_back(self, fault: RollbackError) -> Iterator[Window]:
+    def _learn(self) -> StepResult:
+        """Takes the present window's step, in smaller micro-batches where it does not fit into memory."""
+        while True:
+            window = next(self._windows)
+            with suppress(OutOfMemoryError):
+                return self.step(window)
+            # Here nothing holds the tensors of the failed attempt any more.
+            if self.make_room is None:
+                raise TrainingError(f"step {self.state.step + 1}: out of memory")
+            self.make_room(self, window)
+            self._windows = self.windows(self.state.step)
+
+    def _roll_back(self, fault: RollbackError) -> None:
         """Goes back to the last good state and on after the present step: the windows between are passed over."""
         step = self.state.step
         self._is_save_due = False
@@ -110,7 +127,7 @@ class Trainer:
         self.roll_back(self, fault)
         self.state.num_skipped_steps += step - self.state.step
         self.state.step = step
-        return self.windows(step)
+        self._windows = self.windows(step)
 
     def finished(self) -> bool:
         """Returns whether the run is long enough or was asked to stop; all processes agree."""

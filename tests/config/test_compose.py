@@ -73,7 +73,7 @@ def test_groups_of_the_design_exist() -> None:
     wanted = {
         "model": {"t5_tiny", "flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "flan_t5_xxl"},
         "data": {"sample", "files", "jsonl", "huggingface"},
-        "training": {"full", "lora"},
+        "training": {"full", "lora", "rslora", "dora", "pissa", "lora_plus", "qlora"},
         "training/optimizer": {"adamw", "adafactor"},
         "training/schedule": {"linear", "cosine", "cosine_with_restarts", "constant", "inverse_square_root"},
         "training/adapter": {"none", "lora"},
@@ -97,8 +97,10 @@ def test_every_combination_of_model_training_and_hardware_composes() -> None:
     assert machines["rtx5090"] == compose(["model=flan_t5_xxl", "training=lora", "hardware=rtx5090"]).hardware
     for model, training in product(options["model"], options["training"]):
         config = compose([f"model={model}", f"training={training}"])
-        assert isinstance(config.training.adapter, LoraConfig) == (training == "lora")
-        assert config.training.batch_size == {"full": 32, "lora": 64, "from_scratch": 16}[training]
+        has_adapter = not training.startswith(("full", "from_scratch"))
+        assert isinstance(config.training.adapter, LoraConfig) == has_adapter
+        usual = {"full": 32, "full_8bit": 32, "full_bf16": 32, "full_low_memory": 8, "from_scratch": 16}
+        assert config.training.batch_size == usual.get(training, 64)
         assert config.model.pretrained == (model != "t5_tiny")
         for machine in machines.values():
             data = config.model_dump(mode="json") | {"hardware": machine.model_dump(mode="json")}

@@ -335,3 +335,33 @@ def test_keys_beside_a_named_run_are_looked_at_together_with_its_own() -> None:
     alone = ["training.max_steps=10", "training.warmup_steps=20"]
     assert len(mistakes(*alone, "resume=latest")) == 1
     default_config().with_overrides([*alone, "resume=some-run"])
+
+
+# Full tuning in little memory
+
+IN_BACKWARD = ["training=full_low_memory"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["training.weights_dtype=bf16"], "training.precision=auto: weights held in bfloat16 are computed with in it"),
+        (["training=lora", "training.precision=bf16", "training.weights_dtype=bf16"], "an adapter is small and stays"),
+        ([*IN_BACKWARD, "training/adapter=lora"], "an adapter's gradients are small"),
+        ([*IN_BACKWARD, "training.max_grad_norm=1.0"], "set training.max_grad_norm=null"),
+        ([*IN_BACKWARD, "training.on_non_finite=skip_step"], "set training.on_non_finite=stop or rollback"),
+        ([*IN_BACKWARD, "hardware.num_processes=2"], "set hardware.num_processes=1"),
+        ([*IN_BACKWARD, "hardware.micro_batch_tokens=512"], "a window is one micro-batch"),
+    ],
+)
+def test_what_little_memory_forbids_is_said_with_the_remedy(overrides: list[str], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert any(line in mistake for mistake in caught.value.mistakes)
+
+
+@pytest.mark.parametrize("option", ["full_bf16", "full_8bit", "full_low_memory"])
+def test_the_options_for_little_memory_contradict_nothing(option: str) -> None:
+    training = compose([f"training={option}"]).training
+    assert (training.precision, training.weights_dtype) == ("bf16", "bf16")
+    assert training.update_in_backward == (option == "full_low_memory")

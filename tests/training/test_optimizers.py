@@ -37,8 +37,7 @@ def config(kind: Any, **settings: Any) -> TrainingConfig:
     return TrainingConfig(
         optimizer=kind,
         schedule=LinearScheduleConfig(),
-        adapter=NoAdapterConfig(),
-        **{"learning_rate": 0.01, "weight_decay": 0.1, **settings},
+        **{"adapter": NoAdapterConfig(), "learning_rate": 0.01, "weight_decay": 0.1, **settings},
     )
 
 
@@ -211,3 +210,54 @@ def test_the_state_of_another_model_is_refused() -> None:
     model, optimizer = build(AdamWConfig())
     with pytest.raises(KeyError, match="elsewhere"):
         load_named_optimizer_state(model, optimizer, {"elsewhere::exp_avg": torch.zeros(1)})
+
+
+# LoRA+
+
+
+def adapted(**lora: Any) -> tuple[SequenceLoss, Optimizer]:
+    torch.manual_seed(0)
+    adapter = LoraConfig(rank=2, dropout=0.0, **lora)
+    network = add_lora(load.from_shape(SHAPE, dtype=torch.float32), adapter, base="none")
+    model = SequenceLoss(network.eval())
+    return model, build_optimizer(model, config(AdamWConfig(), adapter=adapter))
+
+
+def test_lora_plus_moves_b_by_its_own_rate() -> None:
+    """One step by hand: Adam's first moves a weight by its rate, against the gradient's sign, after the decay."""
+    model, optimizer = adapted(learning_rate_ratio=8.0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+    set_learning_rate(optimizer, 0.002)
+    assert {group.get("lr_scale"): group["lr"] for group in optimizer.param_groups} == {None: 0.002, 8.0: 0.016}
+    set_gradients(model, 0)
+    gated_step(optimizer, torch.tensor(True))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.grad is not None:
+            rate = 0.016 if "lora_B" in name else 0.002
+            expected = before[name] * (1 - rate * 0.1) - rate * parameter.grad.sign()
+            torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_ratio_of_one_is_plain_lora() -> None:
+    models = []
+    for lora in ({}, {"learning_rate_ratio": 1.0}):
+        model, optimizer = adapted(**lora)
+        for seed in range(3):
+            set_learning_rate(optimizer, 0.01)
+            update(model, optimizer, range(seed, seed + 1))
+        models.append({name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_magnitudes_of_dora_do_not_decay() -> None:
+    model, _ = adapted(dora=True, learning_rate_ratio=2.0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = [
+        (
+            group["weight_decay"],
+            group.get("lr_scale"),
+            {names[p].split(".lora_")[1].split(".")[0] for p in group["params"]},
+        )
+        for group in parameter_groups(model, 0.1, 2.0)
+    ]
+    assert groups == [(0.1, None, {"A"}), (0.0, None, {"magnitude_vector"}), (0.1, 2.0, {"B"})]

@@ -39,8 +39,12 @@ def gradient_of(step: TrainingStep) -> torch.Tensor:
 
 
 def run(step: TrainingStep, window: Window) -> tuple[float, torch.Tensor, StepResult]:
+    """Takes a step, and returns its loss, the gradient that the optimizer got, and the result."""
+    gradients: list[torch.Tensor] = []
+    hook = step.optimizer.register_step_pre_hook(lambda *_: gradients.append(gradient_of(step)))
     result = step(window)
-    return float(result.loss_sum) / window.num_target_tokens, gradient_of(step), result
+    hook.remove()
+    return float(result.loss_sum) / window.num_target_tokens, gradients[-1], result
 
 
 def by_definition(
@@ -196,7 +200,10 @@ def test_clipping_is_that_of_torch_and_the_norm_is_from_before(
     _, before, result = run(unclipped, window)
     assert float(result.grad_norm) == pytest.approx(float(before.norm()), rel=1e-6)
     limit = share * float(before.norm())
-    torch.nn.utils.clip_grad_norm_(unclipped.model.parameters(), limit)
+    parameters = list(unclipped.model.parameters())
+    for parameter, part in zip(parameters, before.split([each.numel() for each in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter).clone()
+    torch.nn.utils.clip_grad_norm_(parameters, limit)
     _, clipped, result = run(build_step(max_grad_norm=limit), window)
     assert torch.equal(clipped, gradient_of(unclipped))
     assert float(clipped.norm()) == pytest.approx(min(limit, float(before.norm())), rel=1e-5)
@@ -254,3 +261,9 @@ def test_steps_learn(split: TokenSplit, build_step: StepBuilder) -> None:
     step = build_step(learning_rate=0.05, max_grad_norm=1.0)
     losses = [run(step, replace(window_of(split, 300), step=number))[0] for number in range(10)]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_no_gradient_is_kept_after_a_step(split: TokenSplit, build_step: StepBuilder) -> None:
+    step = build_step()
+    step(window_of(split))
+    assert all(parameter.grad is None for parameter in step.model.parameters())

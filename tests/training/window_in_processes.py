@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,11 +46,13 @@ def main(tokens: Path, target: Path, cuts: list[tuple[int, int]]) -> None:
             step.accelerator.process_index,
             step.accelerator.num_processes,
         )
+        parameters = list(step.model.parameters())
+        gradients: list[torch.Tensor] = []
+        step.optimizer.register_step_pre_hook(partial(_keep_gradients, parameters, gradients))
         result = step(window)
         (loss_sum,) = sum_over_processes(step.accelerator, [float(result.loss_sum)])
-        parameters = list(step.model.parameters())
         tensors[f"{number}.loss"] = torch.tensor(loss_sum / window.num_target_tokens, dtype=torch.float64)
-        tensors[f"{number}.gradient"] = flat([p.grad for p in parameters if p.grad is not None])
+        tensors[f"{number}.gradient"] = flat(gradients)
         tensors[f"{number}.weights"] = flat([p.detach() for p in parameters])
         tensors[f"{number}.norm"] = result.grad_norm
         facts[f"{number}.parts"] = [part.is_dummy for part in window.micro_batches]
@@ -78,6 +81,10 @@ def build_step() -> TrainingStep:
     return TrainingStep(
         model, optimizer, accelerator, lambda _step: 0.01, max_grad_norm=None, label_smoothing=0.0, seed=0
     )
+
+
+def _keep_gradients(parameters: list[torch.nn.Parameter], kept: list[torch.Tensor], *_: object) -> None:
+    kept[:] = [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]
 
 
 def talk(target: Path) -> dict[str, object]:

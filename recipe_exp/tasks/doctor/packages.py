@@ -67,18 +67,22 @@ def check_packages(python_range: str, requirements: list[str]) -> Iterator[Findi
 
 
 def check_bitsandbytes() -> Finding:
-    """Returns whether the 8-bit library, which no configuration needs, would at least load."""
+    """Returns whether the library of 4-bit weights and 8-bit moments would load."""
     try:
         version = importlib.metadata.version("bitsandbytes")
     except importlib.metadata.PackageNotFoundError:
-        return Finding("bitsandbytes", "ok", "not installed; no configuration needs it")
+        return Finding(
+            "bitsandbytes", "ok", "not installed; only training=qlora and training/optimizer=adamw_8bit need it"
+        )
     try:
         importlib.import_module("bitsandbytes")
     except Exception as error:  # whatever a library raises that does not find its own CUDA
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        fix = "pip uninstall bitsandbytes; no configuration needs it, but other libraries load it by themselves"
+        fix = (
+            "pip install 'recipe-exp[quantized]', or pip uninstall bitsandbytes: other libraries load it by themselves"
+        )
         return Finding("bitsandbytes", "warn", f"{version} is installed and cannot be loaded ({reason[:120]})", fix)
-    return Finding("bitsandbytes", "ok", f"{version} can be loaded; no configuration needs it")
+    return Finding("bitsandbytes", "ok", f"{version} can be loaded")
 
 
 def _problem(requirement: Requirement) -> str | None:

@@ -1,0 +1,115 @@
+"""Cross-entropy over a large vocabulary without a matrix of logits for all tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+MAX_LOGITS_BYTES = 64 * 2**20
+"""Bytes of fp32 logits that are there at the same time, several times over while their gradient is made."""
+
+
+def summed_cross_entropy(
+    hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, *, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Returns the sum of the cross-entropy of every token in fp32, a scalar.
+
+    The products with the vocabulary are computed in the type that autocast asks for, the rest in fp32. The gradient is
+    made beside the loss, a chunk of tokens after the other, so the backward pass multiplies it with a number and
+    computes nothing again.
+
+    Args:
+        hidden: (tokens, width), what the output projection reads.
+        head: the output projection, without bias.
+        labels: (tokens,), one id for each.
+        label_smoothing: share of the target distribution spread evenly over the vocabulary.
+    """
+    is_autocast = torch.is_autocast_enabled(hidden.device.type)
+    dtype = torch.get_autocast_dtype(hidden.device.type) if is_autocast else head.weight.dtype
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss: torch.Tensor = _chunked(hidden.to(dtype), head.weight, labels, label_smoothing)
+    return loss
+
+
+def tokens_at_once(vocab_size: int) -> int:
+    """Returns how many tokens share a chunk."""
+    return max(MAX_LOGITS_BYTES // (4 * vocab_size), 1)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _chunked(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, labels, label_smoothing)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, smoothing: float
+    ) -> torch.Tensor:
+        cast = weight.to(hidden.dtype)
+        needs_hidden, needs_weight = context.needs_input_grad[:2]
+        hidden_gradient = torch.empty_like(hidden) if needs_hidden else None
+        weight_gradient: torch.Tensor | None = None
+        loss = torch.zeros((), device=hidden.device)
+        size = tokens_at_once(len(weight))
+        for begin in range(0, len(hidden), size):
+            part = hidden[begin : begin + size]
+            sums, gradient = _loss_and_gradient(
+                (part @ cast.T).float(), labels[begin : begin + size], smoothing, needs_gradient=needs_hidden
+            )
+            loss += sums
+            if gradient is None or hidden_gradient is None:
+                continue
+            gradient = gradient.to(hidden.dtype)
+            torch.mm(gradient, cast, out=hidden_gradient[begin : begin + size])
+            if needs_weight:
+                weight_gradient = _plus_product(weight_gradient, gradient, part)
+        context.hidden_gradient = hidden_gradient
+        context.weight_gradient = torch.zeros_like(weight) if needs_weight and len(hidden) == 0 else weight_gradient
+        context.weight_dtype = weight.dtype
+        return loss
+
+    @staticmethod
+    def backward(context: Any, *factors: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+        (factor,) = factors
+        if context.hidden_gradient is None:
+            raise RuntimeError("the gradient of a chunked cross-entropy is there once")
+        hidden, weight = context.hidden_gradient, context.weight_gradient
+        context.hidden_gradient = context.weight_gradient = None
+        hidden *= factor
+        if weight is not None:
+            weight *= factor
+            weight = weight.to(context.weight_dtype)
+        return hidden, weight, None, None
+
+
+def _loss_and_gradient(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float, *, needs_gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the summed loss of a chunk and its gradient after the logits, which takes the logits' place."""
+    normaliser = logits.logsumexp(dim=-1, keepdim=True)
+    of_labels = logits.gather(1, labels[:, None])
+    loss = (1 - smoothing) * (normaliser - of_labels).sum()
+    if smoothing:
+        loss = loss + smoothing * (normaliser - logits.mean(dim=-1, keepdim=True)).sum()
+    if not needs_gradient:
+        return loss, None
+    gradient = logits.sub_(normaliser).exp_()
+    if smoothing:
+        gradient -= smoothing / logits.shape[1]
+    gradient.scatter_add_(1, labels[:, None], torch.full_like(of_labels, smoothing - 1))
+    return loss, gradient
+
+
+def _plus_product(total: torch.Tensor | None, gradient: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """Returns the gradient of the projection's weight with a chunk's share; several shares are added in fp32."""
+    if total is None:
+        return gradient.T @ part
+    if total.dtype == gradient.dtype:
+        if gradient.dtype == torch.float32:
+            return total.addmm_(gradient.T, part)
+        total = total.float()
+    return total.add_(gradient.T @ part)

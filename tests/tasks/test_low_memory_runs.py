@@ -1,0 +1,113 @@
+"""Full tuning in little memory through the one door: it learns, it resumes bit for bit, and its model can be used."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import recipe_exp
+from recipe_exp.config.compose import compose
+from recipe_exp.tasks.train import TrainResult, train
+from recipe_exp.training.callbacks import Callback
+from recipe_exp.training.lifecycle import StopReason
+from recipe_exp.training.state import StepResult
+from recipe_exp.training.trainer import Trainer
+
+OPTIONS = ["full_bf16", "full_8bit", "full_low_memory"]
+needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="an optional extra")
+each = pytest.mark.parametrize(
+    "option", [pytest.param(name, marks=needs_bitsandbytes if "8bit" in name else ()) for name in OPTIONS]
+)
+
+
+class StopAt(Callback):
+    """Stands in for SIGTERM at a given step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+        if result.step == self.step:
+            trainer.stop(StopReason.SIGTERM)
+
+
+@pytest.fixture
+def small_run(small_run: list[str]) -> list[str]:
+    own = (
+        *("training.learning_rate=0.02", "training.log_every_n_steps=1", "model.dropout=0.1"),
+        "hardware.micro_batch_tokens=auto",
+    )
+    return [*small_run, *own]
+
+
+def run(overrides: list[str], *callbacks: Callback) -> TrainResult:
+    return train(compose(overrides), callbacks)
+
+
+def folder_of(result: TrainResult) -> Path:
+    assert result.folder is not None
+    return result.folder
+
+
+def newest(folder: Path) -> Path:
+    return sorted((folder / "checkpoints").glob("step-*"))[-1]
+
+
+def losses(folder: Path) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line["metrics"]["train/loss"] for line in lines if "train/loss" in line["metrics"]]
+
+
+@each
+def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(small_run: list[str], option: str) -> None:
+    command = [*small_run, f"training={option}"]
+    whole = folder_of(run(command))
+    parted = folder_of(run(command, StopAt(3)))
+    record: dict[str, Any] = json.loads((parted / "run.json").read_text())
+    assert run([f"output_dir={parted.parent.parent}", f"resume={record['run_id']}"]).status == "finished"
+
+    def hashes(folder: Path) -> dict[str, str]:
+        files = sorted(newest(folder).glob("*.safetensors"))
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+    assert hashes(parted) == hashes(whole)
+    assert losses(parted) == losses(whole)
+
+
+@each
+def test_it_learns_and_what_it_learnt_can_be_used(small_run: list[str], option: str) -> None:
+    folder = folder_of(run([*small_run, f"training={option}", "training.max_steps=24"]))
+    found = losses(folder)
+    assert sum(found[-4:]) < 0.9 * sum(found[:4])
+    weights = load_file(folder / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert isinstance(recipe_exp.load(folder).generate(["Write a recipe for pancakes."])[0], str)
+
+
+def test_the_window_is_one_micro_batch_whatever_its_lengths(small_run: list[str]) -> None:
+    folder = folder_of(run([*small_run, "training=full_low_memory", "training.batch_size=32"]))
+    record = json.loads((folder / "run.json").read_text())
+    # As many as 32 of the longest source and the longest target, of which the test data have fewer than 250.
+    assert record["machinery"]["micro_batch_tokens"] % 32 == 0
+    assert record["status"] == "finished"
+
+
+def test_without_bitsandbytes_one_line_says_so(
+    small_run: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from recipe_exp.__main__ import main
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else found(name)
+    )
+    monkeypatch.setattr("recipe_exp.tasks.checks.find_spec", importlib.util.find_spec)
+    assert main([*small_run, "training=full_8bit"]) == 2
+    assert "pip install 'recipe-exp[quantized]'" in capsys.readouterr().err
