@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recipe_exp.metrics import compute_metrics
     from recipe_exp.recipes import Recipe, parse_ingredient, parse_recipe, render_markdown
     from recipe_exp.tasks.evaluate import evaluate
+    from recipe_exp.tasks.export import export
     from recipe_exp.tasks.loading import load
     from recipe_exp.tasks.merge import merge
     from recipe_exp.tasks.train import TrainResult, train
@@ -39,6 +40,7 @@ _MODULES = {
     "compose": "recipe_exp.config.compose",
     "compute_metrics": "recipe_exp.metrics",
     "evaluate": "recipe_exp.tasks.evaluate",
+    "export": "recipe_exp.tasks.export",
     "load": "recipe_exp.tasks.loading",
     "merge": "recipe_exp.tasks.merge",
     "parse_ingredient": "recipe_exp.recipes",
@@ -63,6 +65,7 @@ __all__ = [
     "compose",
     "compute_metrics",
     "evaluate",
+    "export",
     "load",
     "merge",
     "parse_ingredient",

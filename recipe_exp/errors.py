@@ -57,6 +57,12 @@ class ModelError(RecipeExpError):
     """A model, tokenizer or adapter that is missing, of the wrong shape or not supported."""
 
 
+class ExportError(ModelError):
+    """What was written is not the model that was trained."""
+
+    exit_code = ExitCode.FAILED
+
+
 class HardwareError(RecipeExpError):
     """The machine lacks what the configuration asks for."""
 

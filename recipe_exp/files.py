@@ -24,6 +24,7 @@ DISK_FAULTS = FULL_DISK | {errno.EROFS, errno.EIO, errno.ESTALE}
 
 _LOCK_POLL_SECONDS = 0.02
 _READ_BYTES = 2**20
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _held_locks: weakref.WeakSet[IO[bytes]] = weakref.WeakSet()
 
@@ -117,11 +118,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def remove_stale_temporaries(folder: Path) -> None:
     """Remove what `write_atomically` left in `folder` when its process was killed; the files of living ones stay."""
-    for path in folder.glob(".*.tmp"):
+    for path in folder.glob(".*.tmp*"):
         process_id = path.name.split(".")[-2]
         if process_id.isdecimal() and not is_process_alive(int(process_id)):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def boot_id() -> str:
+    """What tells this start of this machine from every other one, in its containers too; empty where it is unknown."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def is_process_alive(process_id: int) -> bool:

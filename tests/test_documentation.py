@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,11 @@ def test_links_between_the_documents_lead_somewhere() -> None:
     for document in [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_table_of_models_is_what_the_plan_says() -> None:
+    script = REPOSITORY / "benchmarks" / "model_sizes.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240, check=True)
+    text = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
+    (documented,) = re.findall(r"<!-- model_sizes -->\n(.*?)<!-- /model_sizes -->", text, re.DOTALL)
+    assert documented.strip() == done.stdout.strip()

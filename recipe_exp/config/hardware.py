@@ -23,7 +23,7 @@ class HardwareConfig(Section):
     card: Text | None = None
     """Part of the name of the GPU that these settings describe; training on another is warned of. Null takes any."""
     on_oversize: Literal["refuse", "warn"] = "refuse"
-    """What becomes of a run that does not fit by its plan: `refuse` ends it before the model is loaded, `warn` tries."""
+    """A run that does not fit by its plan: `refuse` ends it before the model is loaded, `warn` tries it."""
     peak_tflops: Annotated[float, Field(ge=1e-6, le=1e9)] | None = None
     """Dense bf16 matrix peak of one device, for time estimates; null leaves them out."""
     num_workers: Count | Literal["auto"] = "auto"

@@ -10,9 +10,9 @@ from typing import BinaryIO, Generic, Self, TypeVar
 
 import msgspec
 
-T = TypeVar("T")
+from recipe_exp.files import boot_id
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+T = TypeVar("T")
 
 
 class _Head(msgspec.Struct):
@@ -47,7 +47,7 @@ class AppendLog(Generic[T]):
         folder.mkdir(parents=True, exist_ok=True)
         self.state = initial
         self._log_path = folder / log_name
-        self._head = _Head(_boot_id(), origin)
+        self._head = _Head(boot_id(), origin)
         sizes, length = self._last_block(folder, names)
         self.is_resumed = sizes is not None
         if sizes is None:
@@ -110,13 +110,6 @@ class AppendLog(Generic[T]):
         except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
             pass
         return found, found_length
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _truncate(path: Path, size: int) -> None:

@@ -21,8 +21,8 @@ from recipe_exp.data.cache_builder import (
     refuse_wide_vocabulary,
 )
 from recipe_exp.data.cache_card import CacheCard
-from recipe_exp.data.card_file import Identity, fingerprint_of, read_card
-from recipe_exp.data.contents import Contents, open_contents
+from recipe_exp.data.card_file import CARD_FILE, Identity, fingerprint_of, read_card
+from recipe_exp.data.contents import Contents, open_contents, remembers_hashes
 from recipe_exp.data.corpus_report import REJECTS_FILE, CorpusReport
 from recipe_exp.data.preparation import CORPUS_VERSION, PreparationRequest, Progress, prepare
 from recipe_exp.data.prepared import PreparedCard, PreparedData, counted
@@ -151,6 +151,44 @@ def build_or_open_cache(
     return TokenCache(folder, card, prepared, prompts, tokenizer)
 
 
+def find_cache(config: DataConfig, *, cache_dir: Path, vocab_size: int | None) -> TokenCache | None:
+    """Returns the newest cache that is there already for a `data` section; nothing is made, downloaded or written.
+
+    Args:
+        config: the `data` section; its `cache_dir` is not looked at.
+        cache_dir: the folder of all caches.
+        vocab_size: pieces of a tokenizer that was trained with the cache; None takes that of any pretrained tokenizer.
+
+    Raises:
+        ConfigError: `data.path` is missing, or `data.prompt`, `data.prompts` or `data.templates` holds no template.
+        DataError: the data cannot be read.
+    """
+    prompts = find_prompts(config)
+    prepared = _find_prepared(config, cache_dir)
+    if prepared is None:
+        return None
+    wanted = _identity_of_tokens(config, prepared, prompts, None, vocab_size)
+    variable = {"tokenizer", "tokenizer_training_version"} if vocab_size is None else set()
+    for path in sorted(cache_dir.glob(f"*/{CARD_FILE}"), key=lambda path: path.stat().st_mtime, reverse=True):
+        card = read_card(path.parent, CacheCard)
+        if card is not None and all(card.identity.get(key) == wanted[key] for key in wanted.keys() - variable):
+            return TokenCache(path.parent, card, prepared, prompts)
+    return None
+
+
+def _find_prepared(config: DataConfig, cache_dir: Path) -> PreparedData | None:
+    # Without remembered hashes there is nothing that was made of these files, and no reason to read them all.
+    is_cold = config.format != "sample" and not remembers_hashes(cache_dir)
+    if is_cold or config.format == "huggingface" or not cache_dir.is_dir():
+        return None
+    if config.format == "prepared":
+        return prepared_folder.open_folder(config.path or "", cache_dir, is_verified=False)
+    identity = _identity_of_splits(config, open_contents(config.model_copy(update={"verify": False}), cache_dir))
+    folder = cache_dir / f"prepared-{fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]}"
+    card = read_card(folder, PreparedCard)
+    return None if card is None else PreparedData(folder, card.data_fingerprint, card)
+
+
 def open_or_prepare(
     config: DataConfig, *, cache_dir: Path, num_workers: int, progress: Progress | None = None
 ) -> PreparedData:
@@ -179,11 +217,7 @@ def open_or_prepare(
 def _open_or_prepare(
     config: DataConfig, contents: Contents, cache_dir: Path, num_workers: int, progress: Progress
 ) -> PreparedData:
-    identity: Identity = {
-        **config.model_dump(mode="json", include=_KEYS_OF_PREPARATION),
-        "contents": contents.fingerprint,
-        "corpus_version": CORPUS_VERSION,
-    }
+    identity = _identity_of_splits(config, contents)
     folder = cache_dir / f"prepared-{fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]}"
     card = read_card(folder, PreparedCard, is_verified=config.verify)
     if card is None:
@@ -195,17 +229,8 @@ def _open_or_prepare(
 
 
 def _open_or_build(request: CacheRequest, prepared: PreparedData, cache_dir: Path) -> tuple[Path, CacheCard]:
-    identity: Identity = {
-        "data": prepared.data_fingerprint,
-        "prompts": list(request.prompts.templates),
-        "held_out_prompt": request.prompts.held_out,
-        "max_source_tokens": request.config.max_source_tokens,
-        "max_target_tokens": request.config.max_target_tokens,
-        "tokenizer": request.tokenizer.fingerprint if request.tokenizer else None,
-        "trained_vocab_size": request.vocab_size,
-        "tokenizer_training_version": None if request.tokenizer else TOKENIZER_TRAINING_VERSION,
-        "cache_format_version": CACHE_FORMAT_VERSION,
-    }
+    tokenizer = request.tokenizer.fingerprint if request.tokenizer else None
+    identity = _identity_of_tokens(request.config, prepared, request.prompts, tokenizer, request.vocab_size)
     folder = cache_dir / fingerprint_of(identity)[:_FOLDER_NAME_CHARACTERS]
     card = read_card(folder, CacheCard, is_verified=request.config.verify)
     if card is None:
@@ -213,6 +238,30 @@ def _open_or_build(request: CacheRequest, prepared: PreparedData, cache_dir: Pat
             again = read_card(folder, CacheCard, is_verified=request.config.verify)
             card = again or build_cache(request, prepared, identity, folder)
     return folder, card
+
+
+def _identity_of_splits(config: DataConfig, contents: Contents) -> Identity:
+    return {
+        **config.model_dump(mode="json", include=_KEYS_OF_PREPARATION),
+        "contents": contents.fingerprint,
+        "corpus_version": CORPUS_VERSION,
+    }
+
+
+def _identity_of_tokens(
+    config: DataConfig, prepared: PreparedData, prompts: PromptMix, tokenizer: str | None, vocab_size: int | None
+) -> Identity:
+    return {
+        "data": prepared.data_fingerprint,
+        "prompts": list(prompts.templates),
+        "held_out_prompt": prompts.held_out,
+        "max_source_tokens": config.max_source_tokens,
+        "max_target_tokens": config.max_target_tokens,
+        "tokenizer": tokenizer,
+        "trained_vocab_size": vocab_size,
+        "tokenizer_training_version": None if tokenizer else TOKENIZER_TRAINING_VERSION,
+        "cache_format_version": CACHE_FORMAT_VERSION,
+    }
 
 
 @contextmanager

@@ -131,6 +131,11 @@ def remembered_hashes(files: Sequence[Path], cache_dir: Path, *, is_verified: bo
     return _file_hashes(tuple(files), states, cache_dir / _HASHES_FILE, is_verified=is_verified)
 
 
+def remembers_hashes(cache_dir: Path) -> bool:
+    """Returns whether hashes of any files are remembered in a folder of caches."""
+    return (cache_dir / _HASHES_FILE).is_file()
+
+
 def _find(path: str, name: str, max_files: int | None = None) -> tuple[tuple[Path, ...], tuple[Format | None, ...]]:
     chosen = None if name == "auto" else find_format(name)
     if name == "huggingface":

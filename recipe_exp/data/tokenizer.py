@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer
 
+from recipe_exp.data.byte_tokenizer import BYTE_CLASS, byte_tokenizer, is_of_bytes, reads_bytes
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.data.vocabulary import CONTROL_PIECES, EOS, PAD, UNK, WORD_START
 from recipe_exp.errors import ModelError
@@ -238,6 +239,8 @@ def _is_made_of_plain_lines(text: str) -> bool:
 
 def _keeps_plain_words(backend: Tokenizer) -> bool:
     """Whether the tokenizer leaves ASCII as it is and adds no piece that could reach from one word to the next."""
+    if backend.token_to_id(NEWLINE) is None:  # every byte is a piece, so words and lines are none
+        return False
     is_kept = all(backend.normalizer.normalize_str(text) == text for text in (*_PRINTABLE, _PRINTABLE))
     added = backend.get_added_tokens_decoder().values()
     return is_kept and all(token.special or token.content == NEWLINE for token in added)
@@ -253,6 +256,8 @@ def _read_file(file: Path) -> Tokenizer:
 def _load_auto(name: str, revision: str | None) -> Tokenizer:
     """Returns the tokenizer that transformers finds: in the folder or the hub's cache, else on the hub."""
     folder = Path(name)
+    if os.path.isdir(folder) and reads_bytes(folder):  # noqa: PTH112 - as above
+        return byte_tokenizer()
     if os.path.isdir(folder) and not (folder / "spiece.model").is_file():  # noqa: PTH112 - as above
         # transformers would make up an empty tokenizer.
         raise ModelError("holds no tokenizer; it needs a tokenizer.json or a spiece.model")
@@ -284,6 +289,8 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
 
 
 def _backend_of(found: Any) -> Tokenizer:
+    if type(found).__name__ == BYTE_CLASS:
+        return byte_tokenizer()
     backend: Tokenizer | None = getattr(found, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(f"its tokenizer is a {type(found).__name__}, which has no tokenizer.json; {_FORMAT}")
@@ -291,7 +298,9 @@ def _backend_of(found: Any) -> Tokenizer:
 
 
 def _cure(spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns a serialised tokenizer with the cure; that of a cured one is itself."""
+    """Returns a serialised tokenizer with the cure; that of a cured one is itself, and bytes need none."""
+    if is_of_bytes(spec):
+        return spec
     _check_format(spec)
     newline_id = _free_newline_id(spec)
     vocabulary = [list(entry) for entry in spec["model"]["vocab"]]

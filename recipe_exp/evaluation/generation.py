@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from transformers import StoppingCriteria
 
 from recipe_exp.data.tokenizer import RecipeTokenizer
 
@@ -22,6 +23,7 @@ def generate(
     num_beams: int = 1,
     max_source_tokens: int | None = None,
     between_batches: Callable[[], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> list[str]:
     """Returns one recipe for each prompt, in their order.
 
@@ -33,6 +35,7 @@ def generate(
         num_beams: beams of the search, 1 for greedy.
         max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
         between_batches: called when a batch has been written.
+        should_stop: asked after every token whether to leave it at that.
     """
     encoded = [_cut(ids, max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
@@ -49,6 +52,7 @@ def generate(
                 num_beams=num_beams,
                 do_sample=False,
                 use_cache=True,
+                stopping_criteria=None if should_stop is None else [_Stop(should_stop)],
             )
             for index, ids in zip(batch, output.tolist(), strict=True):
                 recipes[index] = tokenizer.decode(ids)
@@ -57,6 +61,16 @@ def generate(
     finally:
         network.train(was_training)
     return recipes
+
+
+class _Stop(StoppingCriteria):  # type: ignore[misc]
+    """Ends every row of a batch as soon as somebody says so."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self._should_stop(), device=input_ids.device)
 
 
 def _cut(ids: list[int], max_tokens: int | None) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,17 @@ class RecipeWriter:
         Raises:
             ModelError: if the folder holds no model or no tokenizer.
         """
-        network = load_model_folder(folder, precision=precision).to(device)
+        network = load_model_folder(folder, precision=precision, as_trained=True, device=device).to(device)
         tokenizer = RecipeTokenizer.from_pretrained(str(folder))
         return cls(network, tokenizer, template, max_source_tokens, max_new_tokens, num_beams)
 
     def generate(
-        self, prompts: Sequence[str], *, max_new_tokens: int | None = None, num_beams: int | None = None
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int | None = None,
+        num_beams: int | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> list[str]:
         """Returns one recipe in markdown for each prompt.
 
@@ -63,6 +68,7 @@ class RecipeWriter:
             prompts: raw text, or `title=...; ingredients=a, b`, which the run's template renders.
             max_new_tokens: longest recipe; None takes the run's.
             num_beams: beams of the search; None takes the run's.
+            should_stop: asked after every token whether to leave it at that.
         """
         return generate(
             self.network,
@@ -71,4 +77,5 @@ class RecipeWriter:
             max_new_tokens=max_new_tokens or self.max_new_tokens,
             num_beams=num_beams or self.num_beams,
             max_source_tokens=self.max_source_tokens,
+            should_stop=should_stop,
         )

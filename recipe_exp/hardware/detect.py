@@ -6,11 +6,11 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import psutil
 import torch
 
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.errors import HardwareError
+from recipe_exp.hardware.limits import available_memory_bytes
 
 GIB = 1024**3
 
@@ -113,12 +113,15 @@ def resolve_attention(attention: str, device: str) -> str:
 
 
 def device_memory_bytes(hardware: HardwareConfig, device: str) -> int:
-    """Returns the memory of one device in bytes: as configured, else the GPU's, else what the CPU has available."""
-    if hardware.memory_gb is not None:
-        return int(hardware.memory_gb * GIB)
+    """Returns the memory of one device in bytes: as configured, else the GPU's, else what the CPU has available.
+
+    A GPU never counts with more than it has.
+    """
+    configured = None if hardware.memory_gb is None else int(hardware.memory_gb * GIB)
     if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    return int(psutil.virtual_memory().available)
+        total = int(torch.cuda.get_device_properties(0).total_memory)
+        return total if configured is None else min(configured, total)
+    return available_memory_bytes() if configured is None else configured
 
 
 def device_name(device: str) -> str:

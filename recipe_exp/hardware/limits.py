@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 _ROOT = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 # The first version of control groups writes a huge number where there is no limit.
@@ -41,6 +43,17 @@ def read_limits(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> Limits:
             memory += [*_numbers(folder, "memory.max"), *_numbers(folder, "memory.limit_in_bytes")]
     memory = [limit for limit in memory if limit < _NO_LIMIT_BYTES]
     return Limits(min(cpus, default=None), min(memory, default=None))
+
+
+def available_memory_bytes(limits: Limits | None = None) -> int:
+    """Returns the memory that this process may still take: what the machine has available, within the limits.
+
+    Args:
+        limits: of its control group; None reads them.
+    """
+    limits = limits or read_limits()
+    available = int(psutil.virtual_memory().available)
+    return available if limits.memory_bytes is None else min(available, limits.memory_bytes)
 
 
 def _memberships(membership: Path) -> Iterator[tuple[str, str]]:

@@ -57,7 +57,11 @@ def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str
     if network.is_activation_checkpointing:
         # Frozen embeddings give activations without gradient, which checkpointing would not recompute.
         network.enable_input_require_grads()
-    return _wrap(network, adapter, is_pissa=lora.init == "pissa")
+    wrapped = _wrap(network, adapter)
+    if lora.init == "pissa":
+        _take_out(wrapped, pissa.principal_start(_layers(wrapped), lora.rank, lora.scale))
+    _start_magnitudes(wrapped)
+    return wrapped
 
 
 def is_adapter(network: nn.Module) -> bool:
@@ -153,7 +157,9 @@ def load_with_adapter(
     adapter.base_model_name_or_path = base
     if facts.init == "pissa":
         adapter.r, adapter.lora_alpha = adapter.r // 2, adapter.lora_alpha / 2
-    wrapped = _wrap(network, adapter, is_pissa=facts.init == "pissa")
+    wrapped = _wrap(network, adapter)
+    if facts.init == "pissa":
+        _take_out(wrapped, pissa.from_portable(state)[1])
     load_adapter_state(wrapped, state)
     return wrapped
 
@@ -164,14 +170,23 @@ def merge_adapter(network: Any) -> T5ForConditionalGeneration:
         return network.merge_and_unload(safe_merge=True)
 
 
-def _wrap(network: T5ForConditionalGeneration, adapter: PeftLoraConfig, *, is_pissa: bool) -> Any:
+def _wrap(network: T5ForConditionalGeneration, adapter: PeftLoraConfig) -> Any:
     with quiet_transformers():
-        wrapped = get_peft_model(network, adapter, autocast_adapter_dtype=True)
+        return get_peft_model(network, adapter, autocast_adapter_dtype=True)
+
+
+def _take_out(wrapped: Any, start: pissa.PissaStart) -> None:
     layers = _layers(wrapped)
-    wrapped.pissa_start = pissa.take_out(layers, adapter.r, _scale(wrapped)) if is_pissa else None
-    if adapter.use_dora:
-        _start_magnitudes(layers)
-    return wrapped
+    shapes = {
+        name: (layer.lora_A["default"].weight.shape, layer.lora_B["default"].weight.shape)
+        for name, layer in layers.items()
+    }
+    if shapes != {name: (first.shape, second.shape) for name, (first, second) in start.factors.items()}:
+        raise ModelError(
+            "the adapter's weights do not fit this model, or are not of twice the rank that it started with"
+        )
+    pissa.take_out(layers, start, _scale(wrapped))
+    wrapped.pissa_start = start
 
 
 def _targets_in(network: nn.Module, lora: LoraConfig) -> list[str]:
@@ -202,9 +217,9 @@ def _original_base(network: Any) -> nn.Module:
     return original
 
 
-def _start_magnitudes(layers: dict[str, Any]) -> None:
-    """DoRA starts at each row's length. peft takes it in the base's type, in which a half would be rounded."""
-    for layer in layers.values():
+def _start_magnitudes(wrapped: Any) -> None:
+    """DoRA starts at each row's length; peft takes that in the base's type, and before PiSSA."""
+    for layer in _layers(wrapped).values() if wrapped.peft_config["default"].use_dora else ():
         lora_a, lora_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         with torch.no_grad():
             weight = dequantize_module_weight(layer.get_base_layer()).float()

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-# Randomised subspace iteration (Halko et al., 2011, https://arxiv.org/abs/0909.4061); the paper on PiSSA takes 16.
-_NUM_ITERATIONS = 16
+# Of randomised subspace iteration (Halko et al., 2011, https://arxiv.org/abs/0909.4061). What the components miss stays
+# in the base, so that they need not be exact.
+_NUM_ITERATIONS = 8
 _NUM_SPARE_COMPONENTS = 8
 _SEED = 0
 
@@ -52,22 +53,31 @@ def principal_factors(weight: torch.Tensor, rank: int, scale: float) -> tuple[to
     return root[:, None] * right[:, :rank].T, left[:, :rank] * root
 
 
-def take_out(layers: Mapping[str, Any], rank: int, scale: float) -> PissaStart:
-    """Starts every adapted layer at its base's principal components, and leaves the rest in the base.
+def principal_start(layers: Mapping[str, Any], rank: int, scale: float) -> PissaStart:
+    """Returns the principal factors of the base of every layer.
 
     Args:
         layers: adapted linear layers by name, over their original base.
         rank: of the adapter.
         scale: of the adapter.
     """
-    start = PissaStart({name: principal_factors(_base(layer), rank, scale) for name, layer in layers.items()})
+    return PissaStart({name: principal_factors(_base(layer), rank, scale) for name, layer in layers.items()})
+
+
+def take_out(layers: Mapping[str, Any], start: PissaStart, scale: float) -> None:
+    """Starts every adapted layer at these factors, and leaves the rest in the base.
+
+    Args:
+        layers: adapted linear layers by name, over their original base.
+        start: their factors.
+        scale: of the adapter.
+    """
     for name, layer in layers.items():
         first, second = start.factors[name]
         _leave_residual(layer, _base(layer), first, second, scale)
         with torch.no_grad():
             _factor(layer, "lora_A").copy_(first)
             _factor(layer, "lora_B").copy_(second)
-    return start
 
 
 def to_portable(state: State, start: PissaStart) -> State:

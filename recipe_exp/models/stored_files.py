@@ -49,7 +49,7 @@ _OTHER_ARCHITECTURES = {
     ),
     **dict.fromkeys(
         ("bart", "mbart", "pegasus", "marian"),
-        "its positions, biases and heads are others, so the loss, the memory plan and the adapters' targets are unknown",
+        "its positions and biases are others, so the loss, the memory plan and the adapters' targets are unknown",
     ),
 }
 _INITIALISATIONS = (True, False, None, "gaussian")

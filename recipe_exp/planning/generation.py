@@ -48,7 +48,8 @@ def num_at_once(evaluation: EvaluationConfig, source_tokens: int) -> int:
 def _caches(setup: Setup, evaluation: EvaluationConfig, source_tokens: int) -> float:
     """Keys and values of every token in every decoder block, of itself and of the prompt, and the next token's scores.
 
-    The encoder's output is kept. The block that is being computed has its keys or values twice: what was there, and that with one more token.
+    The encoder's output is kept. The block that is being computed has its keys or values twice: what was there, and
+    that with one more token.
     """
     shape = setup.model.shape
     rows = num_at_once(evaluation, source_tokens) * evaluation.num_beams

@@ -68,7 +68,8 @@ class Logits:
         if chunk <= 0:
             return 0.0
         total = 4.0 * self._head if self.is_full else 0.0
-        share = 2.0 * self._head if self.is_full and self.is_bf16 else 0.0
+        # The first share in bf16 is there until the sum with the second is.
+        share = 4.0 * self._head if self.is_full and self.is_bf16 else 0.0
         logits = before * self.compute_bytes / 4 + chunk * self._copies
         return total + max(logits, chunk * self.compute_bytes / 4 + share)
 

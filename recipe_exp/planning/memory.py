@@ -18,7 +18,7 @@ GIB = 1024**3
 OVERHEAD_BYTES = {"cuda": 640 * 1024**2, "cpu": 512 * 1024**2}
 # Assumed, not measured: what PyTorch's allocator holds on a GPU beyond what is alive, because blocks of other sizes are
 # free, as a share of what comes and goes. A CPU's allocator hands memory back.
-_FRAGMENTATION_SHARE = {"cuda": 0.05, "cpu": 0.0}
+FRAGMENTATION_SHARE = {"cuda": 0.05, "cpu": 0.0}
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def estimate_batch(setup: Setup, batch: Batch, *, attention: str, device: str) -
         "optimizer": step.held.optimizer,
         "activations": fullest.activations,
         "logits": fullest.logits,
-        "fragmentation": _FRAGMENTATION_SHARE[device] * fullest.total,
+        "fragmentation": FRAGMENTATION_SHARE[device] * fullest.total,
         "overhead": OVERHEAD_BYTES[device],
     }
     return MemoryEstimate({name: int(size) for name, size in parts.items()}, fullest.name)
@@ -221,18 +221,23 @@ class _Step:
         return self._kept(source) + extra
 
     def _working(self, batch: Batch) -> float:
-        """Gradients of activations, and of one weight, that the backward pass of a feed-forward layer holds."""
+        """What the backward pass of a feed-forward layer holds: gradients of activations, and of one weight.
+
+        A block that was recomputed lets go of activations as their gradients are made.
+        """
         shape = self.model.shape
         tokens = max(batch.all_source_tokens, batch.all_target_tokens)
-        activations = tokens * (2 * shape.d_ff * self.compute_bytes + 2 * shape.d_model * self.saved.stream_bytes)
+        flowing = 0.0
+        if not self.model.gradient_checkpointing:
+            flowing = tokens * (2 * shape.d_ff * self.compute_bytes + 2 * shape.d_model * self.saved.stream_bytes)
         largest = shape.d_ff * shape.d_model
         if self.training.update_in_backward:
-            return max(activations, update_bytes(largest, self.training)) + largest * self.held.weight_bytes
+            return max(flowing, update_bytes(largest, self.training)) + largest * self.held.weight_bytes
         if self.held.is_full:
-            return activations + largest * self.held.weight_bytes
+            return flowing + largest * self.held.weight_bytes
         # A quantised weight is unpacked for its product.
         is_quantized = self.lora is not None and self.lora.quantization != "none"
-        return activations + (largest * self.compute_bytes if is_quantized else 0)
+        return flowing + (largest * self.compute_bytes if is_quantized else 0)
 
     def _casts(self) -> float:
         """Copies in bf16 that autocast makes of fp32 matrices: of the network's, or of the adapter's."""

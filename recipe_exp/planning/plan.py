@@ -81,6 +81,7 @@ class Plan:
         lengths: where the lengths are from, in words.
         micro_batch_tokens: as configured, or what `auto` takes.
         memory: at the fullest moment of the run, of the largest micro-batch or of an evaluation.
+        step: at the fullest moment of a step, of the largest micro-batch.
         typical: at the fullest moment of a typical step.
         generation: while an evaluation writes recipes; None without one.
         num_generated_at_once: recipes that it writes at the same time.
@@ -108,6 +109,7 @@ class Plan:
     lengths: str
     micro_batch_tokens: int
     memory: MemoryEstimate
+    step: MemoryEstimate
     typical: MemoryEstimate
     generation: MemoryEstimate | None
     num_generated_at_once: int
@@ -198,6 +200,7 @@ def build_plan(
         lengths=lengths.origin,
         micro_batch_tokens=tokens,
         memory=fullest,
+        step=step,
         typical=estimate_batch(
             setup,
             typical_batch(lengths, training.batch_size, _budget(setup, tokens), num_processes),

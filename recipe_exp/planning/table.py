@@ -8,20 +8,20 @@ from rich.table import Table
 from rich.text import Text
 
 from recipe_exp.files import size_text
-from recipe_exp.planning.generation import MOMENT
+from recipe_exp.planning.memory import FRAGMENTATION_SHARE
 from recipe_exp.planning.parameters import count_text
 from recipe_exp.planning.plan import Plan
 
-_BAR_CELLS = 18
+_BAR_CELLS = 10
 _PART_LABELS = {
     "weights": "weights",
-    "weight_casts": "bf16 copies of them",
+    "weight_casts": "bf16 copies",
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "activations": "activations",
     "logits": "logits",
     "generation": "generated recipes",
-    "fragmentation": "fragmentation (guess)",
+    "fragmentation": "fragmentation",
     "overhead": "libraries",
 }
 _FLOPS_LABELS = {"cross_attention": "cross attention"}
@@ -77,31 +77,35 @@ def _heading(plan: Plan, device_name: str | None) -> Text:
 
 
 def _memory(plan: Plan) -> Table:
-    """Memory by part: of a typical step, of the fullest moment, and of that with checkpointing the other way."""
+    """Memory by part: of a typical and the largest step, of an evaluation, and with checkpointing the other way."""
     others = plan.alternative
+    shown = [plan.typical, plan.step, plan.generation, others.memory]
     scale = max(plan.usable_bytes, plan.peak_bytes)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("memory")
-    table.add_column("typical\nstep", justify="right", no_wrap=True)
-    table.add_column("at most", justify="right", no_wrap=True, vertical="bottom")
+    for header in ("typical\nstep", "largest\nstep", "evaluation"):
+        table.add_column(header, justify="right", no_wrap=True)
     table.add_column(f"{'with' if others.gradient_checkpointing else 'without'}\ncheckpointing", justify="right")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name, label in _PART_LABELS.items():
-        sizes = [each.parts.get(name, 0) for each in (plan.typical, plan.memory, others.memory)]
+        sizes = [each.parts.get(name, 0) if each else 0 for each in shown]
         if any(sizes):
             cells = [size_text(size) if size else "" for size in sizes]
-            table.add_row(label, *cells, Text(_bar(sizes[1], scale), style="cyan"))
-    peaks = [each.peak_bytes for each in (plan.typical, plan.memory, others.memory)]
-    styles = ["bold", "bold green" if plan.fits else "bold red", "green" if others.fits else "red"]
-    cells_of_peaks = [Text(size_text(peak), style=style) for peak, style in zip(peaks, styles, strict=True)]
-    table.add_row(Text("peak", style="bold"), *cells_of_peaks, Text(_bar(peaks[1], scale), style=styles[1]))
+            table.add_row(label, *cells, Text(_bar(plan.parts.get(name, 0), scale), style="cyan"))
+    style = "bold green" if plan.fits else "bold red"
+    peaks = [
+        Text(size_text(each.peak_bytes), style="bold red" if each.peak_bytes > plan.usable_bytes else "bold")
+        if each
+        else ""
+        for each in shown
+    ]
+    table.add_row(Text("peak", style="bold"), *peaks, Text(_bar(plan.peak_bytes, scale), style=style))
     usable = Text(size_text(plan.usable_bytes), style="dim")
-    table.add_row(Text("usable", style="dim"), "", usable, "", Text(_bar(plan.usable_bytes, scale), style="dim"))
-    examples = f"tokens, {plan.micro_batch_tokens / plan.longest_example_tokens:.3g} of the longest"
-    table.add_row("micro-batch", "", f"{plan.micro_batch_tokens:,}", f"{others.micro_batch_tokens:,}", examples)
+    table.add_row(Text("usable", style="dim"), "", usable, "", "", Text(_bar(plan.usable_bytes, scale), style="dim"))
+    table.add_row("micro-batch", "", f"{plan.micro_batch_tokens:,}", "", f"{others.micro_batch_tokens:,}", "tokens")
     if plan.seconds_per_step is not None and others.seconds_per_step is not None:
         seconds = [duration_text(each) for each in (plan.seconds_per_step, others.seconds_per_step)]
-        table.add_row("step", "", *seconds, "about")
+        table.add_row("time", seconds[0], "", "", seconds[1], "about")
     return table
 
 
@@ -118,10 +122,13 @@ def _facts(plan: Plan) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     table.add_row("lengths", _lengths(plan))
+    examples = f"{plan.micro_batch_tokens / plan.longest_example_tokens:.3g} of the longest examples at a time"
+    table.add_row("largest step", examples)
     table.add_row("fullest at", plan.memory.moment)
-    if plan.generation is not None and plan.memory.moment != MOMENT:
-        peak = size_text(plan.generation.peak_bytes)
-        table.add_row("evaluation", f"{peak} while it writes {plan.num_generated_at_once} recipes at a time")
+    if plan.generation is not None:
+        table.add_row("evaluation", f"writes {plan.num_generated_at_once} recipes at a time")
+    if plan.step.parts["fragmentation"]:
+        table.add_row("guessed", f"{FRAGMENTATION_SHARE['cuda']:.0%} of what comes and goes for fragmentation")
     table.add_row("arithmetic", _arithmetic(plan))
     table.add_row("step", _step_time(plan))
     if plan.timing.steps_per_epoch is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -93,13 +95,20 @@ def checkpoint_callback(bench: Workbench, session: RunSession | None, console: C
         if session is not None:
             session.record(best=describe_best(evaluation.best_metric, best))
 
+    def write(trainer: Trainer) -> Path | None:
+        written = bench.write_checkpoint(trainer, session.journal.sync if session is not None else None)
+        if session is not None:
+            with suppress(OSError):  # the checkpoint is there all the same
+                session.record(saved_step=trainer.state.step)
+        return written
+
     return CheckpointCallback(
         bench.checkpoints_folder,
         bench.run_folder / "model",
         every_n_steps=training.checkpoint_every_n_steps,
         keep_best=training.keep_best_n_checkpoints,
         metric=BestMetric(evaluation.best_metric, evaluation.best_mode),
-        write=lambda trainer: bench.write_checkpoint(trainer, session.journal.sync if session is not None else None),
+        write=write,
         on_best=record_best,
         report=lambda line: console.print(line, style="yellow"),
         resume_command=resume_command(bench.config, session.folder) if session is not None else "",

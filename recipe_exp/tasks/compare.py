@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from recipe_exp.config.relevance import numbers_relevant, short_names
 from recipe_exp.config.task import CompareTask
 from recipe_exp.errors import CheckpointError, ConfigError
 from recipe_exp.tasks.numbers import show_number
-from recipe_exp.tracking import RunFolder, find_run, is_alive, list_runs
+from recipe_exp.tracking import RunFolder, find_run, is_abandoned, list_runs
 
 _RUNS_BESIDE_EACH_OTHER = 6
 _KEYS_BESIDE_EACH_OTHER = 3
@@ -90,7 +89,7 @@ def read_run(folder: RunFolder) -> ComparedRun:
     """
     record = folder.read_record()
     status = str(record.get("status"))
-    was_killed = status == "running" and record.get("host") == socket.gethostname() and not is_alive(folder)
+    was_killed = status == "running" and is_abandoned(folder, record)
     return ComparedRun(
         run_id=folder.run_id,
         name=str(record.get("run_name", folder.path.name)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe_exp.files import is_locked
-from recipe_exp.tracking import RunFolder, is_alive, list_runs
+from recipe_exp.tracking import RunFolder, is_abandoned, is_alive, list_runs
 from recipe_exp.tracking.sending_lock import uploader_lock_path
 
 REMOVED = ".removed"
@@ -74,9 +73,9 @@ class StoredFolder:
 
     @property
     def kind(self) -> str:
-        """`run`, `trial` or `sweep`."""
-        if self.record.get("kind") == "sweep":
-            return "sweep"
+        """`run`, `trial`, `sweep` or `data`."""
+        if (kind := self.record.get("kind")) in ("sweep", "data"):
+            return str(kind)
         return "trial" if self.record.get("parent_run_id") else "run"
 
     @cached_property
@@ -85,8 +84,7 @@ class StoredFolder:
         recorded = str(self.record.get("status", "unknown"))
         if is_alive(self.folder):
             return "running"
-        is_here = self.record.get("host") == socket.gethostname()
-        return "interrupted" if recorded == "running" and is_here else recorded
+        return "interrupted" if recorded == "running" and is_abandoned(self.folder, self.record) else recorded
 
     @cached_property
     def checkpoints(self) -> list[Path]:
@@ -123,8 +121,9 @@ class StoredFolder:
 
     def refusal_of_checkpoints(self) -> str | None:
         """Returns why none of its checkpoints may go, in a line; None if all but the best may."""
-        if self.kind == "sweep":
-            return f"{self.folder.run_id}: a sweep, which has no checkpoints of its own"
+        if self.kind in ("sweep", "data"):
+            what = "a sweep" if self.kind == "sweep" else "a data card"
+            return f"{self.folder.run_id}: {what}, which has no checkpoints of its own"
         if self.status == "failed" and not self.checkpoints:
             return None
         return self._refusal_of_all() or self._refusal_of_unfinished()
@@ -133,6 +132,8 @@ class StoredFolder:
         """Returns why the whole run must stay, in a line; None if it may go."""
         if refusal := self._refusal_of_all():
             return refusal
+        if self.kind == "data":
+            return None
         if self.kind != "sweep":
             return self._refusal_of_unfinished() if self.status != "failed" or self.checkpoints else None
         if self.trials:
@@ -212,7 +213,7 @@ class Inventory:
     """Everything under an `output_dir` that takes space.
 
     Attributes:
-        runs: runs and sweeps, the newest first.
+        runs: runs, sweeps and data cards, the newest first.
         caches: token caches and prepared data, the largest first.
         leftovers: folders that interrupted saves, builds and removals left.
         strangers: folders among the runs that are none, because their `run.json` is missing or damaged.
@@ -230,7 +231,9 @@ class Inventory:
         """Looks at the folders; writes nothing."""
         runs = tuple(_stored_runs(output_dir))
         known = {run.folder.path for run in runs}
-        folders = [path for kind in ("runs", "sweeps") for path in _folders_in(output_dir.absolute() / kind, "*")]
+        folders = [
+            path for kind in ("runs", "sweeps", "data_cards") for path in _folders_in(output_dir.absolute() / kind, "*")
+        ]
         caches = [
             StoredCache(path, sum(path.name in _caches_of(run) for run in runs))
             for path in _folders_in(cache_dir, "*")
@@ -265,7 +268,7 @@ def _stored_runs(output_dir: Path) -> Iterator[StoredFolder]:
 def _caches_of(run: StoredFolder) -> set[str]:
     """The names of the folders that a run was trained on; that of its tokens is the beginning of their fingerprint."""
     data = run.record.get("data")
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or run.kind == "data":
         return set()
     return {str(data.get("fingerprint"))[:32], str(data.get("prepared"))}
 

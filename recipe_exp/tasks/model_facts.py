@@ -14,6 +14,7 @@ from recipe_exp.config.messages import show_value
 from recipe_exp.config.relevance import flatten
 from recipe_exp.models.certificate import Certificate
 from recipe_exp.reports.model_card import ModelCard, Origin
+from recipe_exp.secrets import redact
 from recipe_exp.tasks.loading import StoredRun
 from recipe_exp.training.checkpoint import step_of
 
@@ -40,7 +41,8 @@ def describe(
     record, config = stored.folder.read_record(), stored.config
     step = _step_of(stored, record)
     return ModelCard(
-        title=str(record.get("run_name") or record.get("run_id")),
+        # Secrets are looked for before Markdown's escapes come between their letters.
+        title=redact(str(record.get("run_name") or record.get("run_id"))),
         license=license_name,
         origin=_origin(record, config),
         how=_how(config),
@@ -49,7 +51,7 @@ def describe(
         settings=list(_settings(config)),
         metrics=_metrics(stored.folder.metrics_path, step),
         best=(record.get("best") or {}).get("metric"),
-        machine=list(_machine(record)),
+        machine=[redact(fact) for fact in _machine(record)],
         certificate=certificate.content,
         failures=certificate.failures,
         prompt=prompt,
@@ -70,7 +72,7 @@ def _origin(record: Mapping[str, Any], config: ExperimentConfig) -> Origin:
     is_local = os.path.isabs(name) or name.startswith(("~", ".")) or Path(name).exists()  # noqa: PTH117
     fingerprints = record.get("fingerprints") or []
     return Origin(
-        Path(name).name if is_local else name,
+        redact(Path(name).name) if is_local else name,
         is_public=not is_local,
         revision=config.model.revision,
         commit=record.get("model_commit"),
@@ -93,7 +95,7 @@ def _settings(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
 
 def _without_paths(value: Any) -> str:
     if isinstance(value, str) and (os.path.isabs(value) or value.startswith(("~", "./", "../"))):  # noqa: PTH117
-        return f"{Path(value).name} (a local path)"
+        return f"{redact(Path(value).name)} (a local path)"
     return show_value(value)
 
 

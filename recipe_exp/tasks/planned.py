@@ -51,7 +51,7 @@ class PlannedRun:
     def record(self, session: RunSession, trainer: Trainer) -> None:
         """Puts predicted and actual memory, and the speed that was reached, into `run.json` and the journal."""
         actual = self.peak.read()
-        memory = {
+        memory: dict[str, int | str] = {
             "planned_peak_bytes": self.plan.memory.tensor_bytes,
             "planned_typical_peak_bytes": self.plan.typical.tensor_bytes,
             "actual_peak_bytes": actual,
@@ -59,7 +59,8 @@ class PlannedRun:
         }
         session.record(memory=memory, **self._speed(trainer))
         metrics = {f"machinery/{name}": float(size) for name, size in memory.items() if isinstance(size, int)}
-        session.journal.metrics(trainer.state.step, metrics)
+        if session.status == "finished":
+            session.journal.metrics(trainer.state.step, metrics)
         if not session.folder.path.joinpath(PLAN_FILE).exists():
             save_plan(session, self.plan)
 

@@ -14,7 +14,6 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.messages import show_setting
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import PrepareTask
-from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.card_file import CARD_FILE
 from recipe_exp.data.prepared import PREPARED_FILES, PreparedData, split_file
 from recipe_exp.data.split import SPLITS
@@ -25,16 +24,15 @@ from recipe_exp.models.stored_files import check_model_folder
 from recipe_exp.reports.data_card import DATA_CARD_FILES
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import open_data
-from recipe_exp.tasks.data_card import DATA_CARD_HTML, write_data_card
+from recipe_exp.tasks.data_card import DATA_CARD_HTML, publish_data_card, write_data_card
 from recipe_exp.tasks.references import resolve_references
-
-_FOLDER_NAME_CHARACTERS = 12
 
 
 def run(config: ExperimentConfig) -> int:
     """Makes the data, or opens what is there, copies it where the user wants it, and says what it is and where.
 
-    The data card is written beside the copy, or else below `output_dir`: nothing is added to caches, which are shared.
+    The data card is written below `output_dir`, from where the tracker gets it, and beside the copy: nothing is added
+    to caches, which are shared.
     """
     config = resolve_references(config)
     assert isinstance(config.task, PrepareTask)
@@ -46,9 +44,12 @@ def run(config: ExperimentConfig) -> int:
     cache = open_data(config, console)
     if output is not None:
         _copy(cache.prepared, output)
-    folder = output or _card_folder(config, cache)
-    with _write_errors_in_one_line("task.output" if output is not None else "output_dir", folder):
-        write_data_card(cache, folder)
+    if output is not None:
+        with _write_errors_in_one_line("task.output", output):
+            write_data_card(cache, output)
+    with _write_errors_in_one_line("output_dir", Path(config.output_dir)):
+        published = publish_data_card(cache, config)
+    folder = output or published
     summary.print_data(console, cache, folder / DATA_CARD_HTML)
     console.print(f"made  {cache.prepared.folder}", highlight=False)
     console.print(f"cache {cache.folder}", highlight=False)
@@ -65,10 +66,6 @@ def _fetch_model(model: ModelConfig) -> Path:
     folder = path if path.is_dir() else fetch_model(model.name, model.revision)
     check_model_folder(folder, model.shape)
     return folder
-
-
-def _card_folder(config: ExperimentConfig, cache: TokenCache) -> Path:
-    return Path(config.output_dir).absolute() / "data_cards" / cache.data_fingerprint[:_FOLDER_NAME_CHARACTERS]
 
 
 def _refuse_strange_folder(output: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,27 +78,29 @@ def publish(stored: StoredRun, config: ExperimentConfig, target: Path, wishes: W
     kept = target.with_name(f"{target.name}.uncertified")
     shutil.rmtree(kept, ignore_errors=True)
     trial = _trial(stored, config, wishes.dtype, console)
-    # Until it is certified, and for ever where it is not, it has another name.
-    with folder_written_aside(kept) as aside, tempfile.TemporaryDirectory(prefix="recipe_exp-answers-") as place:
-        certificate = _write_and_certify(stored, aside, Path(place), trial, wishes, console)
+    with folder_written_aside(target) as aside:
+        certificate = _write_and_certify(stored, aside, trial, wishes, console)
         write_settings(aside, config)
         prompt = parse_prompt(_EXAMPLE, find_template(config.data.prompt, config.data.templates))
         card = describe(stored, certificate, wishes.license, prompt, config.evaluation.max_new_tokens)
         (aside / MODEL_CARD).write_text(redact(render(card)), encoding="utf-8")
         certificate.write(aside)
-        mode = (aside / MODEL_CARD).stat().st_mode
-        for path in aside.rglob("*"):
-            if path.is_file():
-                # Weights are written for their owner alone.
-                path.chmod(mode)
-            flush_to_disk(path)
-    if not certificate.is_passed:
-        raise ExportError(
-            f"{target}: not published, because {'; '.join(certificate.failures)}; what was written is kept in {kept}"
-        )
-    kept.rename(target)
-    flush_to_disk(target.parent)
+        _settle(aside)
+        if not certificate.is_passed:
+            aside.rename(kept)
+            raise ExportError(
+                f"{target}: not published, because {'; '.join(certificate.failures)}; what was written is in {kept}"
+            )
     return certificate
+
+
+def _settle(folder: Path) -> None:
+    """Puts every file on the disk, readable for those who may read the card: weights are written for their owner."""
+    mode = (folder / MODEL_CARD).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+        flush_to_disk(path)
 
 
 def print_verdict(console: Console, folder: Path, certificate: Certificate) -> None:
@@ -128,9 +129,10 @@ def print_verdict(console: Console, folder: Path, certificate: Certificate) -> N
     console.print(f"model {folder}", highlight=False)
 
 
-def _write_and_certify(
-    stored: StoredRun, folder: Path, answers: Path, trial: Trial, wishes: Wishes, console: Console
-) -> Certificate:
+def _write_and_certify(stored: StoredRun, folder: Path, trial: Trial, wishes: Wishes, console: Console) -> Certificate:
+    # On the disk of the model, and gone with it if the process is killed.
+    answers = folder / "answers"
+    answers.mkdir()
     asked: dict[str, Any] = {
         "probes": trial.probes,
         "answers": answers,
@@ -145,6 +147,7 @@ def _write_and_certify(
     if wishes.ctranslate2:
         with console.status("converting for CTranslate2"):
             add_ctranslate2(certificate, folder, trial, answers)
+    shutil.rmtree(answers)
     return certificate
 
 

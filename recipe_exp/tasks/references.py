@@ -15,7 +15,7 @@ from recipe_exp.config.messages import show_path, show_setting, show_value
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import PlanTask, PrepareTask, TrainTask
 from recipe_exp.config.training import LoraConfig
-from recipe_exp.errors import ConfigError, ModelError
+from recipe_exp.errors import CheckpointError, ConfigError, ModelError
 from recipe_exp.models.stored_files import ADAPTER_CONFIG, CONFIG
 from recipe_exp.tracking import RunFolder, find_run, list_runs
 from recipe_exp.tracking.record_file import RECORD_NAME
@@ -91,15 +91,17 @@ def _run_of_model(name: str, output_dir: Path) -> RunFolder | None:
         if _is_file(folder / RECORD_NAME) and _is_file(path / inside):
             return RunFolder.open(folder)
     if name == "latest":
-        return _newest(output_dir, CONFIG)
-    return find_run(output_dir, name) if _RUN_ID.fullmatch(name) else None
+        return _newest(output_dir, CONFIG, "model.name")
+    return _find("model.name", output_dir, name) if _RUN_ID.fullmatch(name) else None
 
 
 def _start_of(lora: LoraConfig, output_dir: Path) -> Path:
     """Returns the folder of the run whose adapter is started from, which is of the same kind as this one."""
     reference = str(lora.start_from)
-    folder = _newest(output_dir, ADAPTER_CONFIG) if reference == "latest" else find_run(output_dir, reference)
-    shown = show_setting("training.adapter.start_from", reference)
+    key = "training.adapter.start_from"
+    is_newest = reference == "latest"
+    folder = _newest(output_dir, ADAPTER_CONFIG, key) if is_newest else _find(key, output_dir, reference)
+    shown = show_setting(key, reference)
     then = ExperimentConfig.from_yaml(folder.config_path).training.adapter
     if not isinstance(then, LoraConfig):
         raise ModelError(f"{shown}: the run tuned the whole model; begin with it through model.name={folder.run_id}")
@@ -115,9 +117,18 @@ def _start_of(lora: LoraConfig, output_dir: Path) -> Path:
     return folder.path
 
 
-def _newest(output_dir: Path, file: str) -> RunFolder:
+def _newest(output_dir: Path, file: str, key: str) -> RunFolder:
+    """Returns the newest run whose model has this file, or the newest of all."""
     runs = list_runs(output_dir, kind="run")
-    return next((run for run in runs if (run.model_path / file).is_file()), None) or find_run(output_dir, "latest")
+    with_model = next((run for run in runs if (run.model_path / file).is_file()), None)
+    return with_model or _find(key, output_dir, "latest")
+
+
+def _find(key: str, output_dir: Path, reference: str) -> RunFolder:
+    try:
+        return find_run(output_dir, reference)
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}") from None
 
 
 def _path(name: str) -> Path:

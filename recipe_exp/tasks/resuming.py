@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,14 +11,14 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.relevance import FACTS, Difference, differences
 from recipe_exp.config.training import LoraConfig
 from recipe_exp.data.cache import TokenCache
-from recipe_exp.errors import HardwareError, ModelError
+from recipe_exp.errors import CheckpointError, HardwareError, ModelError
 from recipe_exp.hardware.detect import Machinery, resolve_device, resolve_precision
 from recipe_exp.models.base_weights import BASE_FOLDER, base_fingerprint
 from recipe_exp.tasks.building import resolve_machinery
 from recipe_exp.tasks.resume_rules import Span, extended, length_problem, planned_steps, refuse, span_of
 from recipe_exp.tasks.run_choice import RunChoice
 from recipe_exp.tracking import RunFolder
-from recipe_exp.training.checkpoint import list_checkpoints, step_of
+from recipe_exp.training.checkpoint import Checkpoint, folder_name, list_checkpoints, step_of
 from recipe_exp.training.schedules import depends_on_length
 
 Fingerprints: TypeAlias = Mapping[str, str | None]
@@ -73,7 +73,11 @@ def resumed_start(choice: RunChoice, cache: TokenCache, folder: RunFolder) -> St
     found = [*choice.differences, *_compare(then, _present_facts(cache, machinery, base), choice.differences)]
     refuse(folder.path.name, found, length_problem(before, total_steps, num_done, config), config)
     span = extended(before, total_steps, config)
-    notes = (*_note_of_span(before, span, config), *_note_of_base(config, then["base"], bool(checkpoints)))
+    notes = (
+        *_note_of_span(before, span, config),
+        *_note_of_base(config, then["base"], bool(checkpoints)),
+        *_note_of_rounding(record["machinery"], machinery),
+    )
     return Start(machinery, span, base, tuple(record.get("fingerprints", ())), tuple(found), notes)
 
 
@@ -224,7 +228,47 @@ def _note_of_span(before: Span | None, span: Span, config: ExperimentConfig) -> 
     ]
 
 
+def _note_of_rounding(then: Mapping[str, Any], now: Machinery) -> list[str]:
+    changed = [
+        f"{name} {then[name]} -> {getattr(now, name)}"
+        for name in ("micro_batch_tokens", "num_threads", "attention")
+        if then.get(name) is not None and then[name] != getattr(now, name)
+    ]
+    if not changed:
+        return []
+    return [f"note: {', '.join(changed)}: sums round in another way, so the last digits are not those of before"]
+
+
 def _note_of_base(config: ExperimentConfig, then: str | None, has_checkpoint: bool) -> list[str]:
     if isinstance(config.training.adapter, LoraConfig) and then is None and has_checkpoint:
         return ["note: the run's record names no base weights, so they cannot be compared with those of now"]
     return []
+
+
+def check_saved_step(
+    folder: RunFolder | None, found: Checkpoint | None, *, is_strict: bool, report: Callable[[str], None]
+) -> None:
+    """Notices that the newest checkpoint of a run was removed as a whole.
+
+    Args:
+        folder: of the run; None knows of none.
+        found: the newest checkpoint that is there.
+        is_strict: whether that is refused instead of fallen back from.
+        report: gets one line where an earlier checkpoint is taken.
+
+    Raises:
+        CheckpointError: if there is no earlier one, or falling back is refused.
+    """
+    saved = folder.read_record().get("saved_step") if folder is not None else None
+    if folder is None or not isinstance(saved, int) or (found is not None and step_of(found.path) >= saved):
+        return
+    path = folder.checkpoints_path / folder_name(saved)
+    if path.exists():  # it is damaged, which has been said
+        return
+    if found is None:
+        raise CheckpointError(
+            f"{path}: is gone, and there is no other checkpoint; put it back, or train without resume=... again"
+        )
+    if is_strict:
+        raise CheckpointError(f"{path}: is gone; put it back, or fall back to {found.path.name} without resume_strict")
+    report(f"warning: {path}: is gone; falling back to {found.path.name}")

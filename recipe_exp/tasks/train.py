@@ -28,12 +28,12 @@ from recipe_exp.signals import Interrupted
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import describe_data, open_data
 from recipe_exp.tasks.callbacks import build_trainer, checkpoint_callback, describe_best, notify_callbacks
-from recipe_exp.tasks.data_card import DATA_CARD_HTML, DATA_CARD_JSON, write_data_card
+from recipe_exp.tasks.data_card import DATA_CARD_HTML, record_data
 from recipe_exp.tasks.disk_space import check_disk_space
 from recipe_exp.tasks.out_of_memory import out_of_memory_in_one_line
 from recipe_exp.tasks.planned import plan_training
 from recipe_exp.tasks.references import origin_of, resolve_references
-from recipe_exp.tasks.resuming import Start, fingerprint_history, new_start, resumed_start
+from recipe_exp.tasks.resuming import Start, check_saved_step, fingerprint_history, new_start, resumed_start
 from recipe_exp.tasks.run_choice import RunChoice, choose_run
 from recipe_exp.tasks.samples import rewind_samples
 from recipe_exp.tasks.session import RunSession, open_session, resume_command
@@ -191,6 +191,15 @@ def _restore(trainer: Trainer, bench: Workbench, session: RunSession | None, con
     found = bench.find_checkpoint(
         is_strict=bench.config.resume_strict, report=lambda line: console.print(line, style="yellow", highlight=False)
     )
+    processes.from_main_process(
+        lambda: check_saved_step(
+            session.folder if session else None,
+            found,
+            is_strict=bench.config.resume_strict,
+            report=lambda line: console.print(line, style="yellow", highlight=False),
+        ),
+        device=bench.machinery.device,
+    )
     if found is not None:
         bench.restore(trainer, found)
         console.print(f"continuing at step {trainer.state.step} of {bench.length.total_steps}", highlight=False)
@@ -238,28 +247,9 @@ def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -
     session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})
     if commit is not None:
         session.journal.params({"model.commit": commit})
-    _record_data(session, bench)
-
-
-def _record_data(session: RunSession, bench: Workbench) -> None:
-    """Leaves the data card with the run, and tells the tracker which recipes are learnt from and measured on."""
-    cache, folder = bench.cache, session.folder.path
-    write_data_card(cache, folder)
-    for name in (DATA_CARD_HTML, DATA_CARD_JSON):
-        session.journal.artifact(folder / name)
-    source = bench.config.data.path or "generated"
-    contexts: dict[Split, str] = {"train": "training", "validation": "validation"}
-    for split, context in contexts.items():
-        card = cache.card.splits[split]
-        is_evaluated = bench.config.data.validation_fraction > 0.0
-        if card.num_examples and (split == "train" or is_evaluated):
-            profile = {
-                "num_examples": card.num_examples,
-                "num_source_tokens": card.num_source_tokens,
-                "num_target_tokens": card.num_target_tokens,
-                "token_cache": cache.fingerprint,
-            }
-            session.journal.dataset(f"recipes/{split}", cache.data_fingerprint, profile, context, source)
+    is_evaluated = bench.config.data.validation_fraction > 0.0
+    splits: tuple[Split, ...] = ("train", "validation") if is_evaluated else ("train",)
+    record_data(session.journal, session.folder.path, bench.cache, bench.config, *splits)
 
 
 def _record_end(session: RunSession, config: ExperimentConfig, trainer: Trainer, reason: StopReason) -> None:

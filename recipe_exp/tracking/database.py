@@ -1,16 +1,20 @@
-"""Whether an sqlite database of MLflow can be written and fits the installed MLflow, without importing MLflow."""
+"""An sqlite database of MLflow: made whole, written to, and fitting the installed MLflow; without importing MLflow."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import glob
 import os
 import re
 import shlex
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from recipe_exp.files import flush_to_disk, remove_stale_temporaries
 
 _MIGRATIONS = Path("store", "db_migrations", "versions")
 _REVISION = re.compile(r"^(revision|down_revision)\s*(?::[^=\n]+)?=\s*(.+?)\s*(?:#.*)?$", re.MULTILINE)
@@ -35,6 +39,30 @@ class Schema:
     def is_current(self) -> bool:
         """Whether MLflow will open the database as it is."""
         return self.found is None or self.expected is None or self.found == self.expected
+
+
+def create_database(database: Path, make_tables: Callable[[Path], None]) -> None:
+    """Makes a database that is there with all its tables or not at all; one with some of them MLflow never opens again.
+
+    The caller holds the database's lock.
+
+    Args:
+        database: does not exist.
+        make_tables: makes the tables in the file that it is given.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    remove_stale_temporaries(database.parent)
+    aside = database.with_name(f".{database.name}.{os.getpid()}.tmp")
+    try:
+        make_tables(aside)
+        flush_to_disk(aside)
+        aside.rename(database)
+        flush_to_disk(database.parent)
+    finally:
+        for leftover in aside.parent.glob(f"{glob.escape(aside.name)}*"):
+            leftover.unlink(missing_ok=True)
 
 
 def read_schema(database: Path) -> Schema:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from recipe_exp.errors import TrackingError
-from recipe_exp.files import FULL_DISK, LockedError, file_lock, write_atomically
+from recipe_exp.files import FULL_DISK, LockedError, boot_id, file_lock, write_atomically
 from recipe_exp.secrets import redact, redact_value
 from recipe_exp.tracking.events import (
     Artifact,
@@ -30,7 +30,7 @@ from recipe_exp.tracking.events import (
     metric_points,
     read_events,
 )
-from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_alive
+from recipe_exp.tracking.run_folder import TERMINAL_STATUSES, RunFolder, is_abandoned
 
 __all__ = ["Journal", "mark_interrupted", "metric_points", "read_events"]
 
@@ -119,7 +119,8 @@ class Journal:
 
     def status(self, status: Status) -> None:
         """Record in the journal and in `run.json` that the run began, goes on (by this process) or ended."""
-        owner = {"pid": os.getpid(), "host": socket.gethostname()} if status == "running" else {}
+        is_running = status == "running"
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "boot": boot_id()} if is_running else {}
         self._folder.update_record(status=status, **owner)
         self._append(StatusChange(time=_now(), status=status))
         self.sync()
@@ -167,8 +168,8 @@ class Journal:
 def mark_interrupted(folder: RunFolder) -> bool:
     """Give a run whose process is gone its true status: in `run.json`, and as the last event of its journal.
 
-    Only a process of this machine can be known to be gone. A process that ended without closing the journal has
-    perhaps set the status in `run.json` already; then the journal follows it.
+    A process that ended without closing the journal has perhaps set the status in `run.json` already; then the journal
+    follows it.
 
     Returns:
         Whether the run was recorded as running.
@@ -177,7 +178,7 @@ def mark_interrupted(folder: RunFolder) -> bool:
         OSError: the folder cannot be written.
     """
     record = folder.read_record()
-    if record.get("host") != socket.gethostname() or _is_closed(folder, record) or is_alive(folder):
+    if _is_closed(folder, record) or not is_abandoned(folder, record):
         return False
     try:
         # Whoever wants to go on with the run waits for this lock, and sets the status after it.

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from recipe_exp.errors import TrackingError
 from recipe_exp.secrets import redact, strip_credentials
+from recipe_exp.tracking.database import create_database
 from recipe_exp.tracking.events import DatasetUse, MetricPoint, SeenSteps, Status
 from recipe_exp.tracking.locations import (
     artifact_root,
@@ -344,11 +345,19 @@ def _connect(uri: str, output_dir: Path) -> MlflowClient:
     database.parent.mkdir(parents=True, exist_ok=True)
     # Processes that create the tables of a fresh database at the same time crash each other.
     with database_lock(database):
+        if not database.exists():
+            create_database(database, _make_tables)
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         if uri == default_uri(output_dir):
             relocate_locked(database)
     return client
+
+
+def _make_tables(database: Path) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(tracking_uri=f"sqlite:///{database}").search_experiments(max_results=1)
 
 
 def _experiment_id(client: MlflowClient, name: str, location: str | None) -> str:

@@ -14,7 +14,7 @@ import shutil
 import socket
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from recipe_exp.config.migrations import SCHEMA_VERSION
 from recipe_exp.errors import CheckpointError
 from recipe_exp.files import (
     LockedError,
+    boot_id,
     file_lock,
     is_locked,
     is_process_alive,
@@ -33,13 +34,13 @@ from recipe_exp.files import (
 from recipe_exp.secrets import redact_command
 from recipe_exp.tracking.record_file import RECORD_NAME, read_record
 
-RunKind = Literal["run", "sweep"]
+RunKind = Literal["run", "sweep", "data"]
 
 PARENT_RUN_ID_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
 """Tells a trial's process which sweep it belongs to."""
 TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
 
-_FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps"}
+_FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps", "data": "data_cards"}
 _LOCK_NAME = "run.lock"
 _LOCK_TIMEOUT_SECONDS = 2.0
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
@@ -47,6 +48,7 @@ _MAX_SLUG_LENGTH = 64
 _MAX_NAME_LENGTH = 250
 _MAX_LISTED = 5
 _MAX_ATTEMPTS = 100
+_SILENT_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class RunFolder:
         command: Sequence[str],
         parent_run_id: str | None = None,
     ) -> RunFolder:
-        """Make `output_dir/runs/RUN_ID-SLUG/` (`sweeps/` for a sweep) with its `run.json`.
+        """Make `output_dir/runs/RUN_ID-SLUG/` (`sweeps/` for a sweep, `data_cards/` for data) with its `run.json`.
 
         Args:
             output_dir: created when absent.
             run_name: any text; the folder carries a sanitised form of it.
-            kind: whether this is one run or the parent of a sweep's trials.
+            kind: whether this is one run, the parent of a sweep's trials, or the record of prepared data.
             command: the command line that started the run; stored without secrets.
             parent_run_id: run id of the sweep that the run is a trial of.
 
@@ -210,9 +212,23 @@ def is_alive(folder: RunFolder) -> bool:
     return is_locked(folder.lock_path)
 
 
+def is_abandoned(folder: RunFolder, record: Mapping[str, Any]) -> bool:
+    """Whether the process that held a run is known to be gone.
+
+    On this machine, whichever container the run was in, the lock says so. Locks of another machine may not reach here,
+    so there the run must have been silent for hours too.
+    """
+    if is_alive(folder):
+        return False
+    if record.get("host") == socket.gethostname() or (record.get("boot") and record.get("boot") == boot_id()):
+        return True
+    signs = [path.stat().st_mtime for path in (folder.journal_path, folder.record_path) if path.exists()]
+    return time.time() - max(signs, default=0.0) > _SILENT_SECONDS
+
+
 def list_runs(output_dir: Path, kind: RunKind | None = None) -> list[RunFolder]:
     """All run folders under `output_dir`, the newest first; only those of one kind if `kind` is given."""
-    kinds: list[RunKind] = ["run", "sweep"] if kind is None else [kind]
+    kinds: list[RunKind] = ["run", "sweep", "data"] if kind is None else [kind]
     found = []
     for one_kind in kinds:
         for path in (output_dir.absolute() / _FOLDERS[one_kind]).glob("*/"):
@@ -320,11 +336,11 @@ def _new_run_id() -> str:
 
 
 def _slug(run_name: str) -> str:
-    """`run_name` as a part of one file name: ASCII letters, digits and `_-.=,`."""
+    """`run_name` as a part of one file name that can be typed as a value: ASCII letters, digits and `_-.`."""
     plain = unicodedata.normalize("NFKD", run_name).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^A-Za-z0-9_.=,]+", "-", plain).strip("-.,")
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", plain).strip("-.")
     slug = re.sub(r"\.{2,}", ".", slug)
-    return slug[:_MAX_SLUG_LENGTH].rstrip("-.,") or "run"
+    return slug[:_MAX_SLUG_LENGTH].rstrip("-.") or "run"
 
 
 def _initial_record(run_id: str, run_name: str, kind: RunKind, command: Sequence[str]) -> dict[str, Any]:
@@ -338,6 +354,7 @@ def _initial_record(run_id: str, run_name: str, kind: RunKind, command: Sequence
         "created": round(time.time(), 3),
         "pid": os.getpid(),
         "host": socket.gethostname(),
+        "boot": boot_id(),
         "user": _user_name(),
         "command": redact_command(command),
         "mlflow": {},

@@ -109,7 +109,8 @@ def open_run(store: MlflowStore, folder: RunFolder) -> MlflowRun:
     run = store.find_or_create_run(run_identity(record))
     place = place_of(store, run.run_id)
     if record.get("mlflow") != place:
-        folder.update_record(mlflow=place)
+        with contextlib.suppress(OSError):  # it is found by our run id as well
+            folder.update_record(mlflow=place)
     return run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,6 +96,10 @@ def _place_of_uploader(folder: RunFolder) -> Iterator[None]:
                 # It may be stuck in the database's library; whatever it does can be interrupted and repeated.
                 _end_idle_uploader(folder, signal.SIGKILL)
                 stack.enter_context(sending(folder, timeout_seconds=_SECONDS_TO_END))
+        except OSError as error:
+            # No uploader of its own is at work in a folder that cannot be written.
+            if error.errno not in (errno.EROFS, errno.EACCES):
+                raise
         yield
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -49,8 +49,51 @@ def real() -> RecipeTokenizer:
     return RecipeTokenizer.from_pretrained(REAL)
 
 
+@pytest.fixture(scope="module", params=["tokenizer", "real"])
+def codec(request: pytest.FixtureRequest) -> RecipeTokenizer:
+    found: RecipeTokenizer = request.getfixturevalue(request.param)
+    return found
+
+
 def round_trip(tokenizer: RecipeTokenizer, text: str) -> str:
     return tokenizer.decode(tokenizer.encode(text))
+
+
+def documented(text: str) -> str:
+    """What docs/data.md says that a tokenizer makes of a text whose characters its vocabulary has."""
+    lines = (ascii_fractions(line).translate(INVISIBLE).translate(ALIKE) for line in text.split("\n"))
+    return "\n".join(" ".join(unicodedata.normalize("NFKC", line).split()) for line in lines)
+
+
+CONTROLS = [*range(0x01, 0x09), 0x0B, *range(0x0E, 0x20), 0x7F, 0x8F, 0x9F]
+INVISIBLE = {**dict.fromkeys(CONTROLS), **dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\ufeff\ufffd▁"), " ")}
+ALIKE = {0x2044: "/"}
+# What may stay behind its base character where the two are one letter to a reader.
+ATTACHED = re.compile("[\u200c\u200d\uff9e\uff9f]")
+
+USED = {*"".join(SAMPLES), *FOREIGN}
+# Seldom do twenty characters out of all of Unicode have a piece each, so half of the texts are made of these.
+EXPRESSIBLE = [char for char in map(chr, range(0x20, 0xD800)) if {*unicodedata.normalize("NFKC", char)} <= USED]
+TELLING = 'ab 1½⅓¼⁄²₂/\n\t\r\u00a0\u2028\u200b\u200d▁<>{}"*-\x01\x0b'
+PIECES = [
+    "</s>",
+    "<pad>",
+    "<unk>",
+    "<extra_id_0>",
+    "<extra_id_7>",
+    "<extra_id_99>",
+    "＜/s＞",
+    "<",
+    "s>",
+    "\n",
+    " ",
+    "½",
+]
+unicode_texts = st.text(max_size=40) | st.text(
+    st.sampled_from(TELLING) | st.sampled_from(EXPRESSIBLE) | st.characters(exclude_categories=["Cs"]), max_size=30
+)
+expressible_texts = st.text(st.sampled_from(TELLING) | st.sampled_from(EXPRESSIBLE), max_size=40)
+texts_with_pieces = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=10).map("".join)
 
 
 # What clean_line leaves of any text in the characters that the vocabulary has, in the shape of a recipe.
@@ -80,9 +123,28 @@ class TestRoundTrip:
         text = render_markdown(recipe)
         assert round_trip(tokenizer, text) == unicodedata.normalize("NFKC", text)
 
-    @given(st.text(st.sampled_from('ab 1½⅓¼⁄²₂/\n\t\u00a0▁<"*-'), max_size=40))
-    def test_any_text_comes_back_normalised(self, tokenizer: RecipeTokenizer, text: str) -> None:
-        assert round_trip(tokenizer, text) == tokenizer.normalise(text)
+    @given(unicode_texts | expressible_texts | texts_with_pieces)
+    @example("1½ {salt} ~ 2⅓")
+    @example("½\u0301 cup")
+    def test_any_text_comes_back_normalised(self, codec: RecipeTokenizer, text: str) -> None:
+        ids = codec.encode(text)
+        assume(not codec.count_unknown(ids))
+        assert codec.decode(ids) == codec.normalise(text)
+
+    @given(unicode_texts | expressible_texts | texts_with_pieces)
+    @example("{1½}\n\n2⅓ cups\n</s>")
+    @example("1\x01½")
+    def test_normalising_any_text_is_what_the_documentation_says(self, codec: RecipeTokenizer, text: str) -> None:
+        assume(not codec.count_unknown(codec.encode(text)))
+        composed = unicodedata.normalize("NFC", text)
+        assume(not ATTACHED.search(text) and not any(unicodedata.category(char)[0] == "M" for char in composed))
+        assert round_trip(codec, text) == documented(text)
+
+    @given(unicode_texts | texts_with_pieces)
+    @example("豆\n\r\n{\n\u2028")
+    def test_every_text_keeps_its_number_of_line_breaks(self, codec: RecipeTokenizer, text: str) -> None:
+        ids = codec.encode(text)
+        assert ids.count(codec.newline_id) == codec.decode(ids).count("\n") == text.count("\n")
 
     @given(st.text(st.sampled_from(f"ab 0123½⅓¹²₂⁄/.-\n\t{VULGAR}"), max_size=30))
     @example("⅐²/₂")
@@ -110,8 +172,22 @@ class TestRoundTrip:
             ("", ""),
         ],
     )
-    def test_quantities_and_line_breaks_survive(self, tokenizer: RecipeTokenizer, text: str, expected: str) -> None:
-        assert round_trip(tokenizer, text) == expected
+    def test_quantities_and_line_breaks_survive(self, codec: RecipeTokenizer, text: str, expected: str) -> None:
+        assert round_trip(codec, text) == expected
+
+    def test_of_a_mark_that_a_letter_cannot_take_in_only_the_map_of_t5_makes_nothing(
+        self, tokenizer: RecipeTokenizer, real: RecipeTokenizer
+    ) -> None:
+        assert tokenizer.normalise("½\u0301 e\u0301") == "1/2\u0301 é"
+        assert real.normalise("½\u0301 e\u0301") == "1/2 é"
+
+    def test_braces_have_a_piece_or_are_counted_as_unknown(
+        self, tokenizer: RecipeTokenizer, real: RecipeTokenizer
+    ) -> None:
+        assert round_trip(tokenizer, "{1½} cups\n{a}") == "{1 1/2} cups\n{a}"
+        ids = real.encode("{1½} cups\n{a}")
+        assert real.count_unknown(ids) == 4
+        assert real.decode(ids).replace(" ", "") == "11/2cups\na"
 
     @pytest.mark.parametrize("fraction", VULGAR)
     def test_every_vulgar_fraction_is_kept_apart_from_a_whole_number(
@@ -153,6 +229,15 @@ class TestIds:
         assert not {0, 1, 2} & set(inside)
         assert max(inside) < tokenizer.newline_id
         assert tokenizer.decode(inside) == unicodedata.normalize("NFKC", text)
+
+    @given(texts_with_pieces)
+    @example("</s>")
+    @example("a <extra_id_0> b")
+    def test_no_text_gets_the_id_of_a_control_piece_or_a_sentinel(self, codec: RecipeTokenizer, text: str) -> None:
+        *inside, last = codec.encode(text)
+        assert last == codec.eos_id
+        assert not {codec.pad_id, codec.eos_id} & {*inside}
+        assert all(index <= codec.newline_id for index in inside)
 
     def test_nothing_is_cut_or_padded_whatever_the_tokenizer_was_set_to(self) -> None:
         limited = train()

@@ -78,11 +78,12 @@ def _hash(file: Path, run: Path) -> str:
 
 
 def metric_series(run: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Every logged point but the rates, which no two runs share."""
+    """Every logged point but rates and memory, which no two runs share."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
         (line["step"], {name: value for name, value in line["metrics"].items() if name not in NEVER_EQUAL})
         for line in lines
+        if "machinery/actual_peak_bytes" not in line["metrics"]
     ]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -84,9 +85,18 @@ def test_the_attention_kernel_follows_the_device() -> None:
 
 
 def test_memory_is_as_configured_or_as_found() -> None:
-    assert detect.device_memory_bytes(HardwareConfig(memory_gb=1.5), "cuda") == 1.5 * 2**30
+    assert detect.device_memory_bytes(HardwareConfig(memory_gb=1.5), "cpu") == 1.5 * 2**30
     found = detect.device_memory_bytes(HardwareConfig(), "cpu")
     assert 0 < found <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(("configured", "counted"), [(32, 24), (20, 20), (None, 24)])
+def test_a_gpu_counts_with_no_more_than_it_has(
+    monkeypatch: pytest.MonkeyPatch, configured: float | None, counted: int
+) -> None:
+    card = SimpleNamespace(total_memory=24 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    assert detect.device_memory_bytes(HardwareConfig(memory_gb=configured), "cuda") == counted * 2**30
 
 
 def test_machinery_survives_being_stored() -> None:

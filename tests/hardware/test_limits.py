@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe_exp.hardware.limits import Limits, read_limits
+from recipe_exp.hardware.limits import Limits, available_memory_bytes, read_limits
 
 GIB = 1024**3
 
@@ -79,3 +79,8 @@ def test_this_process_has_limits_that_can_be_read() -> None:
     found = read_limits()
     assert found.cpus is None or found.cpus > 0
     assert found.memory_bytes is None or found.memory_bytes > 0
+
+
+def test_no_more_memory_is_available_than_the_container_lets_a_process_use() -> None:
+    assert available_memory_bytes(Limits(None, 1234)) == 1234
+    assert available_memory_bytes(Limits(None, None)) > 1234

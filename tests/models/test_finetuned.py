@@ -24,7 +24,6 @@ from recipe_exp.models.finetuned import (
     describe_model,
     load_model_folder,
     load_tuned_state,
-    merge_to_folder,
     tuned_state,
     weights_file,
 )
@@ -163,29 +162,6 @@ def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="no model there") as caught:
         load_model_folder(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_a_merged_folder_is_a_plain_model_with_the_adapters_logits(shape: ModelShape, tmp_path: Path) -> None:
-    network = build(shape, LORA, tmp_path)
-    write(network, tmp_path / "model")
-    (tmp_path / "model" / "tokenizer.json").write_text("{}", encoding="utf-8")
-    merged = merge_to_folder(tmp_path / "model", tmp_path / "merged")
-    names = {file.name for file in (tmp_path / "merged").iterdir()}
-    assert names == {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
-    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "merged", dtype=torch.float32, attn_implementation="eager")
-    assert torch.equal(logits(plain), logits(merged))
-    expected = logits(network)
-    assert (logits(plain) - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1.0)
-
-
-def test_a_merge_neither_overwrites_nor_takes_a_plain_model(shape: ModelShape, tmp_path: Path) -> None:
-    write(build(shape, LORA, tmp_path), tmp_path / "model")
-    write(build(shape, FULL, tmp_path), tmp_path / "plain")
-    with pytest.raises(ModelError, match="needs no merge"):
-        merge_to_folder(tmp_path / "plain", tmp_path / "merged")
-    with pytest.raises(ModelError, match="not empty"):
-        merge_to_folder(tmp_path / "model", tmp_path / "plain")
-    assert finetuned.FULL_WEIGHTS in {file.name for file in (tmp_path / "plain").iterdir()}
 
 
 def test_parameters_are_counted_once(shape: ModelShape, tmp_path: Path) -> None:

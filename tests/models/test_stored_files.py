@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from recipe_exp.__main__ import main
 from recipe_exp.config.model import ModelShape
 from recipe_exp.errors import ModelError
 from recipe_exp.models.stored_files import (
@@ -50,6 +54,65 @@ def test_whole_folders_pass(model: Path, adapter: Path) -> None:
     check_model_folder(model, shape_of(model))
     check_tokenizer_folder(model)
     check_adapter_folder(adapter)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "said"),
+    [
+        ("bart", "the loss, the memory plan and the adapters' targets are unknown"),
+        ("mt5", "do not fit the 16 bits of a stored token"),
+        ("llama", "of others the memory plan"),
+        (None, "model_type=absent: no T5 that can be tuned here"),
+        ([], "no T5 that can be tuned here"),
+    ],
+)
+def test_another_architecture_is_refused_with_what_is_unknown_of_it(
+    model: Path, capfd: pytest.CaptureFixture[str], model_type: Any, said: str
+) -> None:
+    edit(model / "config.json", model_type=model_type)
+    assert main([f"model.name={model}", "model.pretrained=true"]) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert said in line
+
+
+def test_the_command_that_a_refused_pickle_is_told_writes_safetensors(
+    model: Path, adapter: Path, tmp_path: Path
+) -> None:
+    for folder, name, pickle in (
+        (model, "model.safetensors", "pytorch_model.bin"),
+        (adapter, "adapter_model.safetensors", "adapter_model.bin"),
+    ):
+        expected = load_file(folder / name)
+        (folder / name).unlink()
+        torch.save(expected, folder / pickle)
+        check = check_model_folder if folder == model else check_adapter_folder
+        with pytest.raises(ModelError, match=f"{pickle} is a pickle") as caught:
+            check(folder)
+        (command,) = re.findall(r"(python -c \".*\")", str(caught.value))
+        # What executes something is not read by it either.
+        torch.save({"a": Hostile(tmp_path / "executed")}, folder / "hostile.bin")
+        assert run(command.replace(pickle, "hostile.bin") if folder == adapter else "false") != 0
+        assert not (tmp_path / "executed").exists()
+        assert run(command) == 0
+        written = load_file(folder / name)
+        assert {*written} >= {*expected}
+        assert all(torch.equal(written[key], tensor) for key, tensor in expected.items())
+        check(folder)
+
+
+class Hostile:
+    """What executes something as soon as it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def run(command: str) -> int:
+    command = command.replace("python ", f"{sys.executable} ", 1)
+    return subprocess.run(command, shell=True, capture_output=True, check=False, timeout=120).returncode
 
 
 def test_every_dimension_that_differs_is_named(model: Path) -> None:

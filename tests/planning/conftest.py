@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +15,10 @@ from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.model import ModelConfig, ModelShape
 from recipe_exp.config.training import AdamWConfig, LinearScheduleConfig, NoAdapterConfig, TrainingConfig
+from recipe_exp.planning.lengths import Lengths, estimated_lengths
+from recipe_exp.planning.memory import GIB
+from recipe_exp.planning.plan import Machine, Plan, build_plan
+from recipe_exp.planning.remedies import Setup
 
 
 @cache
@@ -47,3 +54,39 @@ def training_config() -> Callable[..., TrainingConfig]:
         return TrainingConfig.model_validate(chosen | fields)
 
     return build
+
+
+@cache
+def _load_benchmark(name: str) -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def live_bytes() -> ModuleType:
+    """The counter of live tensors that benchmarks use."""
+    return _load_benchmark("live_bytes")
+
+
+@pytest.fixture
+def planned() -> Callable[..., Plan]:
+    """The plan of a configuration on the card that it names, with estimated lengths unless some are given."""
+
+    def plan(config: ExperimentConfig, *, lengths: Lengths | None = None, num_examples: int | None = None) -> Plan:
+        precision = "bf16" if config.training.precision == "auto" else config.training.precision
+        assert config.hardware.memory_gb is not None
+        return build_plan(
+            Setup(config.model, config.training, precision),
+            config.hardware,
+            config.data,
+            config.evaluation,
+            Machine("cuda", "sdpa", int(config.hardware.memory_gb * GIB)),
+            lengths or estimated_lengths(config.data, num_examples),
+        )
+
+    return plan

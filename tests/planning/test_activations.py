@@ -32,7 +32,7 @@ def saved_bytes(model, lora, *, attention, is_bf16):
     storages = {}
 
     def keep(tensor):
-        if tuple(tensor.shape) not in sizes and model.shape.vocab_size not in tensor.shape:
+        if tuple(tensor.shape) not in sizes:
             storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
         return tensor
 

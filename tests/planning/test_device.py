@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recipe_exp.config.hardware import HardwareConfig
+from recipe_exp.hardware.limits import Limits
 from recipe_exp.planning.device import planned_device, visible_gpus
 
 GIB = 1024**3
@@ -75,3 +76,22 @@ def test_a_described_card_need_not_be_there(driver):
 def test_the_cpu_is_taken_when_asked_for(driver):
     driver(TWO_CARDS)
     assert planned_device(HardwareConfig(device="cpu", memory_gb=3)).memory_bytes == 3 * GIB
+
+
+def test_a_card_that_is_there_counts_with_what_it_has(driver):
+    driver(TWO_CARDS)
+    device = planned_device(HardwareConfig(device="cuda", memory_gb=32, card="rtx 5090"))
+    assert (device.name, device.memory_bytes) == ("NVIDIA GeForce RTX 5090", 32607 * 1024**2)
+    assert device.free_bytes == 30000 * 1024**2
+
+
+def test_a_plan_for_another_card_is_not_bound_by_the_one_that_is_there(driver):
+    driver(TWO_CARDS)
+    device = planned_device(HardwareConfig(device="cuda", memory_gb=80, card="H100"))
+    assert (device.name, device.memory_bytes, device.free_bytes) == ("H100", 80 * GIB, None)
+
+
+def test_a_container_bounds_the_memory_of_a_cpu(driver, monkeypatch):
+    driver("")
+    monkeypatch.setattr("recipe_exp.hardware.limits.read_limits", lambda: Limits(None, 3 * GIB))
+    assert planned_device(HardwareConfig()).memory_bytes <= 3 * GIB

@@ -6,11 +6,15 @@ import pytest
 import torch
 
 from recipe_exp.config.training import LoraConfig
-from recipe_exp.models.adapters import TARGET_MODULES, add_lora
+from recipe_exp.models.adapters import add_lora
 from recipe_exp.models.finetuned import count_parameters as count_network
 from recipe_exp.models.load import from_shape
-from recipe_exp.planning import parameters
-from recipe_exp.planning.parameters import count_linear_parameters, count_lora_parameters, count_parameters
+from recipe_exp.planning.parameters import (
+    count_linear_parameters,
+    count_lora_parameters,
+    count_parameters,
+    count_text,
+)
 
 XXL = 11_135_332_352
 
@@ -39,10 +43,18 @@ def test_tied_embeddings_count_once_but_are_multiplied(odd_model, is_tied):
     assert count_linear_parameters(shape) == linear
 
 
-@pytest.mark.parametrize("targets", ["attention_qv", "attention", "all_linear"])
-def test_lora_count_is_that_of_the_adapter(odd_model, targets):
-    lora = LoraConfig(rank=3, targets=targets)
-    network = add_lora(on_meta(odd_model().shape), lora, base="odd")
+ADAPTERS = [
+    LoraConfig(rank=3, targets="attention_qv"),
+    LoraConfig(rank=3, targets="attention"),
+    LoraConfig(rank=3, targets="all_linear"),
+    LoraConfig(rank=3, targets=("SelfAttention.q", "wo")),
+    LoraConfig(rank=3, targets="attention", dora=True, dropout=0.0),
+]
+
+
+@pytest.mark.parametrize("lora", ADAPTERS)
+def test_lora_count_is_that_of_the_adapter(odd_model, lora):
+    network = add_lora(from_shape(odd_model().shape, dtype=torch.float32), lora, base="odd")
     assert count_lora_parameters(odd_model().shape, lora) == count_network(network)[0]
 
 
@@ -51,5 +63,6 @@ def test_lora_count_of_xxl(composed):
     assert count_lora_parameters(composed("model=flan_t5_xxl").model.shape, lora) == 18_874_368
 
 
-def test_adapted_layers_are_those_of_the_adapter():
-    assert parameters.ADAPTED_LAYERS == TARGET_MODULES
+def test_numbers_are_in_units_that_are_read_easily():
+    counts = (12, 4800, 247_577_856, 11_135_332_352, 1.39e12)
+    assert [count_text(n) for n in counts] == ["12", "4.8 k", "248 M", "11.1 B", "1.39 T"]

@@ -43,12 +43,13 @@ def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
 
 
 def series(result: TrainResult) -> list[tuple[int, dict[str, float]]]:
-    """Every logged point but the speeds, which no two runs share."""
+    """Every logged point but speeds and memory, which no two runs share."""
     assert result.folder is not None
     lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     return [
         (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
         for line in lines
+        if "machinery/actual_peak_bytes" not in line["metrics"]
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import CheckpointError
-from recipe_exp.planning.memory import checkpoint_bytes
+from recipe_exp.planning.held import checkpoint_bytes
 from recipe_exp.tasks import disk_space
 from recipe_exp.tasks.disk_space import check_disk_space, num_at_once
 from recipe_exp.tasks.train import train

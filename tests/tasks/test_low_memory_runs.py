@@ -106,7 +106,7 @@ def test_without_bitsandbytes_one_line_says_so(
 
     found = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else found(name)
+        importlib.util, "find_spec", lambda name, *_: None if name == "bitsandbytes" else found(name)
     )
     monkeypatch.setattr("recipe_exp.tasks.checks.find_spec", importlib.util.find_spec)
     assert main([*small_run, "training=full_8bit"]) == 2

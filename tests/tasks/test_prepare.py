@@ -34,7 +34,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(corpus: Path, output_dir: Path) -> list[str]:
-    return ["task=prepare", "data=jsonl", f"data.path={corpus}", f"output_dir={output_dir}", *SHAPE]
+    usual = ["task=prepare", "data=jsonl", f"data.path={corpus}", f"output_dir={output_dir}"]
+    return [*usual, "tracking=journal_only", *SHAPE]
 
 
 def test_it_says_what_it_found_and_where_the_cache_lies(
@@ -49,12 +50,15 @@ def test_it_says_what_it_found_and_where_the_cache_lies(
     assert (word, Path(folder).parent) == ("cache", tmp_path / "cache")
     assert (Path(folder) / "card.json").is_file()
     fingerprint = json.loads((Path(folder) / "card.json").read_text(encoding="utf-8"))["data_fingerprint"]
-    assert card == f"card  {tmp_path / 'data_cards' / fingerprint[:12] / 'data_card.html'}"
+    (recorded,) = (tmp_path / "data_cards").iterdir()
+    assert card == f"card  {recorded / 'data_card.html'}"
+    assert json.loads((recorded / "run.json").read_text())["data"]["data_fingerprint"] == fingerprint
     assert (Path(made.split(maxsplit=1)[1]) / "rejects.jsonl").is_file()
     before = (Path(folder) / "card.json").stat().st_mtime_ns
     assert main(arguments(corpus, tmp_path)) == 0
     assert capsys.readouterr().out.splitlines()[-1] == last
     assert (Path(folder) / "card.json").stat().st_mtime_ns == before, "it was built again"
+    assert [*(tmp_path / "data_cards").iterdir()] == [recorded], "it was recorded again"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data_cards"]
 
 
@@ -79,7 +83,8 @@ def test_an_output_has_the_splits_and_the_data_card_and_is_data_itself(
     assert f"card  {output / 'data_card.html'}" in shown
     assert shown[-1] == f"copy  {output}; train on it with data=prepared data.path={output}"
     assert {path.name for path in output.iterdir()} == {*PREPARED_FILES, *DATA_CARD_FILES} - {DUPLICATES_FILE}
-    assert not (tmp_path / "outputs" / "data_cards").exists()
+    (recorded,) = (tmp_path / "outputs" / "data_cards").iterdir()
+    assert (recorded / "data_card.html").read_bytes() == (output / "data_card.html").read_bytes()
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     assert main([*usual, f"task.output={output}"]) == 0, "it may be written again"
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
@@ -135,3 +140,27 @@ def test_a_mistake_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(arguments(tmp_path / "bad.jsonl", tmp_path / "outputs")) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "20 of 20 records were rejected" in line
+
+
+def test_the_tracker_gets_the_card_and_the_digest_of_the_data_once(corpus: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracked = [*arguments(corpus, tmp_path), "tracking=mlflow"]
+    for _ in range(2):
+        assert main(tracked) == 0
+    # A busy machine sends it after the command has ended.
+    assert main([f"output_dir={tmp_path}", "task=sync"]) == 0
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["recipe_exp.kind"] == "data"
+    assert run.data.params["data.path"] == str(corpus)
+    (recorded,) = (tmp_path / "data_cards").iterdir()
+    digest = json.loads((recorded / "run.json").read_text())["data"]["data_fingerprint"]
+    datasets = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
+    assert set(datasets) == {"recipes/train", "recipes/validation", "recipes/test"}
+    assert all(digest.startswith(found) for found in datasets.values())
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {
+        "data_card.html",
+        "data_card.json",
+    }

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import recipe_exp
 from recipe_exp.__main__ import main
 from recipe_exp.config.compose import compose
-from recipe_exp.errors import ModelError, ResumeError
+from recipe_exp.errors import CheckpointError, ModelError, ResumeError
 from recipe_exp.tasks.resuming import fingerprint_history, refuse_foreign_checkpoint
 from recipe_exp.tasks.train import TrainResult, train
 from recipe_exp.training.callbacks import Callback
@@ -86,11 +86,12 @@ def final_state(folder: Path) -> dict[str, str]:
 
 
 def series(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """Every logged point but the speeds, which no two runs share."""
+    """Every logged point but speeds and memory, which no two runs share."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
         (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
         for line in lines
+        if "machinery/actual_peak_bytes" not in line["metrics"]
     ]
 
 
@@ -104,6 +105,13 @@ def linear(total_steps: int) -> list[float]:
     """The definition: a warm-up, then a straight line to zero at the end."""
     warmup = [PEAK * (step + 1) / WARMUP for step in range(WARMUP)]
     return [*warmup, *(PEAK * (1 - step / (total_steps - WARMUP)) for step in range(total_steps - WARMUP))]
+
+
+def copied_to_end(folder: Path) -> Path:
+    """A copy of a run that was stopped, which then runs to its end."""
+    copy = copied(folder, folder.parent.parent.parent / "undisturbed")
+    assert run(again(copy)).status == "finished"
+    return copy
 
 
 def copied(folder: Path, output_dir: Path) -> Path:
@@ -303,7 +311,8 @@ def test_an_adapter_is_continued_and_used_on_its_own_base_only(small_run: list[s
     base = record_of(folder)["fingerprints"][-1]["base"]
     newest = folder / "checkpoints" / "step-00000003"
     assert json.loads((newest / "state.json").read_text())["fingerprints"]["base"] == base
-    assert json.loads((folder / "model" / "base.json").read_text()) == {"fingerprint": base}
+    facts = {"fingerprint": base, "quantization": "none", "init": "lora"}
+    assert json.loads((folder / "model" / "base.json").read_text()) == facts
     disturb(folder / "base" / "model.safetensors")
     before = content_of(folder)
     with pytest.raises(ResumeError, match=rf"base: {base[:12]} -> .*\n.*resume_allow=\[base\]"):
@@ -398,3 +407,42 @@ def write_recipes(path: Path, count: int) -> None:
         for r, _ in zip(recipes, range(count), strict=False)
     ]
     path.write_text("\n".join(lines) + "\n")
+
+
+# What is gone
+
+
+def test_a_newest_checkpoint_that_is_gone_as_a_whole_is_noticed(
+    small_run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(run(small_run, StopAt(5)))
+    expected = content_of(copied_to_end(folder))
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    assert newest.name == "step-00000005"
+    shutil.rmtree(newest)
+    with pytest.raises(CheckpointError, match=r"step-00000005: is gone; put it back"):
+        run(again(folder, "resume_strict=true"))
+    capsys.readouterr()
+    assert run(again(folder)).status == "finished"
+    assert "step-00000005: is gone; falling back to step-00000004" in capsys.readouterr().out
+    weights = "model/model.safetensors"
+    assert content_of(folder)[weights] == expected[weights]
+
+
+def test_without_any_checkpoint_the_model_that_is_there_is_not_trained_over(small_run: list[str]) -> None:
+    folder = folder_of(run(small_run, StopAt(5)))
+    shutil.rmtree(folder / "checkpoints")
+    before = content_of(folder)
+    with pytest.raises(CheckpointError, match="there is no other checkpoint"):
+        run(again(folder))
+    after = content_of(folder)
+    assert {name: after[name] for name in before if name != "run.json"} == {
+        name: before[name] for name in before if name != "run.json"
+    }
+
+
+def test_machinery_that_rounds_otherwise_is_said(small_run: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = folder_of(run(small_run, StopAt(3)))
+    capsys.readouterr()
+    run(again(folder, "hardware.micro_batch_tokens=512"))
+    assert "note: micro_batch_tokens 2048 -> 512: sums round in another way" in capsys.readouterr().out

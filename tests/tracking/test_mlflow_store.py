@@ -4,6 +4,9 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +187,31 @@ def test_a_deleted_experiment_is_one_line(stored: Path, store: MlflowStore) -> N
     client_of(stored).delete_experiment(store.experiment_id)
     with pytest.raises(TrackingError, match=r"tracking\.experiment=recipes: was deleted"):
         MlflowStore.open(None, "recipes", stored)
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from recipe_exp.tracking.mlflow_store import MlflowStore
+MlflowStore.open(None, "recipes", Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 1.0])
+def test_a_kill_while_the_database_is_made_leaves_none_that_cannot_be_opened(tmp_path: Path, seconds: float) -> None:
+    process = subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)])
+    try:
+        while not list(tmp_path.glob("*mlflow.db*tmp")) and not list(tmp_path.glob(".mlflow.db*tmp")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(seconds)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    store = MlflowStore.open(None, "recipes", tmp_path)
+    assert store.find_or_create_run(identity()).run_id
+    assert not list(tmp_path.glob(".*.tmp*"))
 
 
 def test_refusals_are_told_from_outages(run: MlflowRun) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from recipe_exp.errors import TrackingError
-from recipe_exp.files import file_lock
+from recipe_exp.files import boot_id, file_lock
 from recipe_exp.tracking import Journal, RunFolder, start_uploader, sync
 from recipe_exp.tracking.events import Artifact, Metrics, encode_event
 from recipe_exp.tracking.locations import default_uri
@@ -106,12 +107,39 @@ def test_a_folder_of_another_machine_goes_into_this_store(finished: RunFolder, s
 def test_a_killed_run_is_settled_and_one_of_another_host_is_not(stored: Path) -> None:
     folder = RunFolder.create(stored, run_name="killed", command=["train"])
     Journal(folder).metrics(1, {"a": 1.0})
-    folder.update_record(host="another-host")
+    folder.update_record(host="another-host", boot="another boot")
     client = client_of(default_uri(stored))
     assert client.get_run(sync(folder, None, "recipes").mlflow_run_id).info.status == "RUNNING"
     folder.update_record(host=socket.gethostname())
     assert client.get_run(sync(folder, None, "recipes").mlflow_run_id).info.status == "KILLED"
     assert folder.read_record()["status"] == "interrupted"
+
+
+def test_a_killed_run_of_another_container_or_one_long_silent_is_settled(stored: Path) -> None:
+    client = client_of(default_uri(stored))
+    for name in ("container", "silent"):
+        folder = RunFolder.create(stored, run_name=name, command=["train"])
+        Journal(folder).metrics(1, {"a": 1.0})
+        folder.update_record(host="another-host", boot=boot_id() if name == "container" else "another boot")
+        if name == "silent":
+            hours_ago = time.time() - 7 * 3600
+            for path in (folder.journal_path, folder.record_path):
+                os.utime(path, (hours_ago, hours_ago))
+        assert client.get_run(sync(folder, None, "recipes").mlflow_run_id).info.status == "KILLED"
+
+
+def test_a_folder_that_cannot_be_written_is_sent(
+    finished: RunFolder, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(finished.path))
+
+    # Whoever runs the tests may write everywhere.
+    for place in ("sending_lock.file_lock", "run_folder.write_atomically", "sender.write_atomically"):
+        monkeypatch.setattr(f"recipe_exp.tracking.{place}", refuse, raising=False)
+    report = sync(finished, None, "recipes")
+    assert (report.num_metrics, report.num_artifacts) == (7, 3)
+    check(default_uri(stored), report.mlflow_run_id)
 
 
 def test_a_file_that_is_gone_is_reported_and_costs_nothing_else(finished: RunFolder) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipe_exp.training.callbacks import Callback
+from recipe_exp.training.callbacks import watchdog as watchdog_module
 from recipe_exp.training.callbacks.watchdog import WatchdogCallback
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
@@ -51,6 +53,20 @@ def test_a_run_that_hangs_says_where_and_exits_with_75(
     assert 0.4 <= time.monotonic() - started < 20
     assert "wait_for_ever" in (tmp_path / "stall.txt").read_text()
     assert told.read_text().startswith("nothing was done for 0.00667 minutes after step 3 ")
+
+
+def test_a_disk_that_hangs_does_not_keep_it(build_trainer: TrainerBuilder, fork: Fork, tmp_path: Path) -> None:
+    # Opening a pipe that nobody reads waits for ever, as a dead network disk does.
+    os.mkfifo(tmp_path / "stall.txt")
+
+    def child() -> None:
+        watchdog_module._REPORT_SECONDS = 1.0
+        watchdog = WatchdogCallback(0.4, tmp_path / "stall.txt", lambda _line: None)
+        build_trainer(watchdog, HangInStep(3, 60.0)).fit()
+
+    started = time.monotonic()
+    assert fork(child) == 75
+    assert time.monotonic() - started < 20
 
 
 def test_a_slow_run_that_goes_on_is_left_alone(build_trainer: TrainerBuilder, fork: Fork, tmp_path: Path) -> None:

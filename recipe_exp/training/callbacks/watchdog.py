@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
 _LOOKS_PER_TIMEOUT = 20
+_REPORT_SECONDS = 30.0
 
 
 class WatchdogCallback(Callback):
@@ -78,11 +79,11 @@ class WatchdogCallback(Callback):
     def _watch(self) -> None:
         while not self._ended.wait(self.timeout_seconds / _LOOKS_PER_TIMEOUT):
             if time.monotonic() - self._last_sign > self.timeout_seconds:
-                try:
-                    self._report()
-                finally:
-                    # Whatever hangs would also hang an orderly end.
-                    os._exit(ExitCode.UNFINISHED)
+                # A disk that hangs would hang the report, and whatever hangs an orderly end.
+                report = threading.Thread(target=self._report, name="stall-report", daemon=True)
+                report.start()
+                report.join(_REPORT_SECONDS)
+                os._exit(ExitCode.UNFINISHED)
 
     def _report(self) -> None:
         with self.stacks_path.open("w", encoding="utf-8") as stream:

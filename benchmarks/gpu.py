@@ -1,0 +1,227 @@
+"""The plan beside what a GPU really does, under a cap of memory: peak, recipes a second, share of the peak arithmetic.
+
+    python benchmarks/gpu.py [--cap-gb 32] [--hardware rtx5090] [--rows base large xl xxl xxl-lora]
+    python benchmarks/gpu.py --device cpu --model-scale tiny
+
+Random weights of the real shapes, typical recipes, windows of 32 or 16; every row in a process of its own. On a GPU the
+cap is `torch.cuda.set_per_process_memory_fraction`, and the actual peak is `torch.cuda.max_memory_allocated`, held
+against the plan's tensors; `reserved` is what PyTorch's allocator took for it, fragmentation included. On a CPU the
+actual peak is the live tensors of one more step, there is no cap, and `--model-scale tiny` shrinks the networks, which
+proves the script and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from live_bytes import RealStep, counted, made_up_batch
+
+from recipe_exp.config.compose import compose
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.model import ModelConfig
+from recipe_exp.data.loader import Window
+from recipe_exp.data.plan import plan_micro_batches
+from recipe_exp.planning.activations import Batch
+from recipe_exp.planning.fitting import auto_micro_batch_tokens
+from recipe_exp.planning.lengths import Lengths, estimated_lengths
+from recipe_exp.planning.memory import GIB, estimate_batch
+from recipe_exp.planning.remedies import Setup
+from recipe_exp.planning.timing import flops_per_example
+
+ROWS = {
+    "base": ("FLAN-T5 base, full", ("model=flan_t5_base", "training=full"), 32),
+    "large": ("FLAN-T5 large, full", ("model=flan_t5_large", "training=full"), 32),
+    "xl": ("FLAN-T5 XL, low memory", ("model=flan_t5_xl", "training=full_low_memory"), 16),
+    "xxl": ("FLAN-T5 XXL, low memory", ("model=flan_t5_xxl", "training=full_low_memory"), 16),
+    "xxl-lora": ("FLAN-T5 XXL, LoRA", ("model=flan_t5_xxl", "training=lora"), 16),
+}
+CHECKPOINTED = ("large", "xl", "xxl", "xxl-lora")
+NUM_STEPS = {"cuda": 8, "cpu": 2}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row's figures.
+
+    Attributes:
+        micro_batch_tokens: of the plan.
+        planned_bytes: tensors at the fullest moment of the windows that were taken.
+        actual_bytes: the same, counted.
+        reserved_bytes: taken from the device; None on a CPU.
+        recipes_per_second: after the first step.
+        utilisation: share of the bf16 peak; None where no peak is known.
+    """
+
+    micro_batch_tokens: int
+    planned_bytes: int
+    actual_bytes: int
+    reserved_bytes: int | None
+    recipes_per_second: float
+    utilisation: float | None
+
+
+def main() -> None:
+    """Prints the table; with `--row`, measures one row and prints it as JSON."""
+    options = parse()
+    if options.row:
+        print(json.dumps(asdict(measure(options.row, options))))
+        return
+    header = f"{'':<25}{'batch':>6}{'micro-batch':>12}{'planned':>10}{'actual':>10}{'':>8}{'reserved':>10}"
+    print(f"{header}{'recipes/s':>11}{'of peak':>9}")
+    for name in options.rows:
+        command = [sys.executable, *sys.argv, "--row", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        label, _, batch_size = ROWS[name]
+        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+        if done.returncode:
+            print(f"{label:<25}{batch_size:>6}  {lines[-1][:120] if lines else 'killed'}", flush=True)
+        else:
+            print(f"{label:<25}{batch_size:>6}{figures(Measured(**json.loads(lines[-1])))}", flush=True)
+
+
+def parse() -> argparse.Namespace:
+    """Returns the command's options."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--cap-gb", type=float, default=32.0)
+    parser.add_argument("--hardware", default="auto", help="of conf/hardware, for the peak of the arithmetic")
+    parser.add_argument("--model-scale", choices=("full", "tiny"), default="full")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--row", choices=ROWS)
+    return parser.parse_args()
+
+
+def figures(row: Measured) -> str:
+    """Returns the columns of a row."""
+    reserved = "" if row.reserved_bytes is None else size(row.reserved_bytes)
+    share = "" if row.utilisation is None else f"{row.utilisation:.0%}"
+    difference = row.planned_bytes / row.actual_bytes - 1
+    return (
+        f"{row.micro_batch_tokens:>12,}{size(row.planned_bytes):>10}{size(row.actual_bytes):>10}{difference:>+8.1%}"
+        f"{reserved:>10}{row.recipes_per_second:>11,.1f}{share:>9}"
+    )
+
+
+def size(number: int) -> str:
+    """Returns bytes in GiB, or MiB below one."""
+    return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
+
+
+def measure(name: str, options: argparse.Namespace) -> Measured:
+    """Takes some steps of a row."""
+    config, device = configured(name, options), options.device
+    precision, attention = ("bf16", "sdpa") if device == "cuda" else ("bf16", "eager")
+    setup = Setup(config.model, config.training, precision)
+    lengths = estimated_lengths(config.data, None)
+    cap = int(options.cap_gb * GIB)
+    if device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0))
+    tokens = auto_micro_batch_tokens(
+        setup.model,
+        setup.training,
+        precision=precision,
+        attention=attention,
+        device=device,
+        memory_bytes=cap,
+        longest_example_tokens=lengths.longest_tokens,
+    )
+    windows = [cut(setup, lengths, tokens, seed) for seed in range(NUM_STEPS[device])]
+    shapes = [batch for window in windows for batch in window]
+    planned = max(estimate_batch(setup, each, attention=attention, device=device).tensor_bytes for each in shapes)
+    with tempfile.TemporaryDirectory() as folder:
+        step = RealStep(
+            config.model,
+            config.training,
+            precision=precision,
+            attention=attention,
+            device=device,
+            base_folder=Path(folder) / "base",
+        )
+        take(step, windows[0])
+        seconds, actual, reserved = timed(step, windows, device)
+    rate = len(windows) * setup.training.batch_size / seconds
+    peak = config.hardware.peak_tflops
+    share = None if peak is None else rate * flops_per_example(setup, lengths) / (peak * 1e12)
+    return Measured(tokens, planned, actual, reserved, rate, share)
+
+
+def timed(step: RealStep, windows: list[list[Batch]], device: str) -> tuple[float, int, int | None]:
+    """Returns the seconds of all windows, the peak of live tensors, and what the allocator took."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    begin = time.perf_counter()
+    for window in windows:
+        take(step, window)
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin, torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+    seconds = time.perf_counter() - begin
+    with counted(step) as live:
+        for window in windows:
+            take(step, window)
+    return seconds, live.peak, None
+
+
+def take(step: RealStep, window: list[Batch]) -> None:
+    """Learns from random recipes of these shapes."""
+    parts = tuple(
+        made_up_batch(step.shape.vocab_size, int(each.num_examples), each.source_tokens, each.target_tokens)
+        for each in window
+    )
+    count = sum(len(part.indices) for part in parts)
+    sources = sum(part.input_ids.numel() for part in parts)
+    targets = sum(part.labels.numel() for part in parts)
+    step.step(Window(0, 0, count, sources, targets, sources + targets, parts))
+
+
+def cut(setup: Setup, lengths: Lengths, tokens: int, seed: int) -> list[Batch]:
+    """Returns the micro-batches of a window that is drawn from the lengths."""
+    chosen = np.random.default_rng(seed).integers(len(lengths.targets), size=setup.training.batch_size)
+    sources, targets = lengths.sources[chosen], lengths.targets[chosen]
+    budget = None if setup.training.update_in_backward else tokens
+    (parts,) = plan_micro_batches(sources, targets, budget, 1)
+    return [Batch(len(part), int(sources[part].max()), int(targets[part].max())) for part in parts]
+
+
+def configured(name: str, options: argparse.Namespace) -> ExperimentConfig:
+    """Returns the configuration of a row."""
+    _, overrides, batch_size = ROWS[name]
+    config = compose(
+        [
+            *overrides,
+            "model.pretrained=false",
+            f"model.gradient_checkpointing={str(name in CHECKPOINTED).lower()}",
+            f"training.batch_size={batch_size}",
+            f"hardware={options.hardware}",
+        ]
+    )
+    return config.model_copy(update={"model": tiny(config.model)}) if options.model_scale == "tiny" else config
+
+
+def tiny(model: ModelConfig) -> ModelConfig:
+    """Returns a network of the same kind and order of sizes that a CPU can compute."""
+    shape = model.shape
+    update = {
+        "vocab_size": 1024,
+        "d_model": shape.d_model // 16,
+        "d_ff": shape.d_ff // 16,
+        "num_heads": max(shape.num_heads // 16, 1),
+        "num_layers": 3,
+        "num_decoder_layers": 3,
+    }
+    return model.model_copy(update={"shape": shape.model_copy(update=update)})
+
+
+if __name__ == "__main__":
+    main()
