@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from recipe_exp.__main__ import main
 from recipe_exp.config.compose import compose
 from recipe_exp.tasks import doctor
+from recipe_exp.tasks.doctor.findings import LIMIT_SECONDS
 
 SUBJECTS = (
     *("python", "packages", "bitsandbytes", "torch", "attention eager", "attention sdpa", "memory", "container"),
@@ -50,6 +53,16 @@ def test_a_check_that_breaks_is_a_finding_beside_the_others(
 
 
 def test_it_ends_within_seconds(tmp_path: Path) -> None:
-    started = time.process_time()
-    list(doctor.examine(compose(["hardware=cpu", f"output_dir={tmp_path}"])))
-    assert time.process_time() - started < 15.0
+    started = time.monotonic()
+    findings = list(doctor.examine(compose(["hardware=cpu", f"output_dir={tmp_path}"])))
+    # By the wall clock, so that a check that hangs is seen; as long as one may take before it is given up.
+    assert time.monotonic() - started < LIMIT_SECONDS
+    assert not any("no answer within" in finding.text for finding in findings)
+
+
+def test_libraries_say_nothing_beside_the_findings(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "recipe_exp", "task=doctor", "hardware=cpu", f"output_dir={tmp_path}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
+    assert done.stderr == ""
+    assert "kernels-community" not in done.stdout

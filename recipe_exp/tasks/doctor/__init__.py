@@ -17,7 +17,12 @@ from recipe_exp.tasks.doctor.device import check_attention, check_gpu, check_lim
 from recipe_exp.tasks.doctor.disk import check_disk
 from recipe_exp.tasks.doctor.findings import Finding, findings_of, findings_table
 from recipe_exp.tasks.doctor.model import check_model, check_model_code
-from recipe_exp.tasks.doctor.packages import check_bitsandbytes, check_packages, declared_requirements
+from recipe_exp.tasks.doctor.packages import (
+    check_bitsandbytes,
+    check_packages,
+    declared_requirements,
+    needed_extras,
+)
 from recipe_exp.tasks.doctor.tracking import check_tracking
 from recipe_exp.tasks.plan import plan_run
 
@@ -42,8 +47,9 @@ def examine(config: ExperimentConfig) -> Iterator[Finding]:
     def precision() -> str:
         return planned_device(hardware).precision(config.training.precision)
 
-    yield from findings_of("packages", lambda: check_packages(*declared_requirements()))
-    yield from findings_of("bitsandbytes", check_bitsandbytes)
+    needed = needed_extras(config)
+    yield from findings_of("packages", lambda: check_packages(*declared_requirements(), needed))
+    yield from findings_of("bitsandbytes", lambda: check_bitsandbytes("quantized" in needed))
     yield from findings_of("gpu", lambda: check_gpu(hardware, config.training.precision, visible_gpus()))
     yield from findings_of("attention", lambda: check_attention(model, hardware, precision()))
     yield from findings_of("memory", lambda: check_memory(plan()))

@@ -27,13 +27,14 @@ def check_model(model: ModelConfig) -> Iterator[Finding]:
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE)
+    shown = model.name if model.revision is None else f"{model.name} at {model.revision}"
     if _is_cached(cache, model):
-        yield Finding("model", "ok", f"{model.name}: in the cache ({cache})")
+        yield Finding("model", "ok", f"{shown}: in the cache ({cache})")
     elif constants.is_offline_mode():
         fix = "HF_HUB_OFFLINE is set: unset it, or give a folder with model.name=..."
-        yield Finding("model", "fail", f"{model.name}: not in the cache ({cache})", fix)
+        yield Finding("model", "fail", f"{shown}: not in the cache ({cache})", fix)
     else:
-        yield Finding("model", "warn", f"{model.name}: not in the cache", "the first run downloads it")
+        yield Finding("model", "warn", f"{shown}: not in the cache", "the first run downloads it")
         yield check_hub_cache(cache, 4 * count_parameters(model.shape))
 
 
@@ -56,8 +57,13 @@ def check_model_code() -> Finding:
 
 
 def _is_cached(cache: Path, model: ModelConfig) -> bool:
-    snapshots = cache / f"models--{model.name.replace('/', '--')}" / "snapshots"
-    return any(_is_complete(snapshot) for snapshot in (snapshots.iterdir() if snapshots.is_dir() else ()))
+    """Whether the cache has the revision, which it names by a branch or tag that it keeps a reference of, or a commit."""
+    folder = cache / f"models--{model.name.replace('/', '--')}"
+    # The branch that the hub's own library takes where none is named.
+    revision = model.revision or "main"
+    reference = folder / "refs" / revision
+    commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
+    return _is_complete(folder / "snapshots" / commit)
 
 
 def _is_complete(snapshot: Path) -> bool:

@@ -14,13 +14,14 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 
 from recipe_exp.config.tracking import TrackingConfig
-from recipe_exp.secrets import strip_credentials
+from recipe_exp.secrets import redact_known, strip_credentials
 from recipe_exp.tasks.doctor.disk import network_file_system, writing_problem
 from recipe_exp.tasks.doctor.findings import Finding
 from recipe_exp.tracking import database as databases
-from recipe_exp.tracking.locations import default_uri, sqlite_path
+from recipe_exp.tracking.locations import default_uri, local_folder, sqlite_path
 
 _SECONDS = 3.0
+_NOT_WRITTEN = "writing was not tried"
 _LATER = "training goes on without it; send what is missing with task=sync"
 _CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the environment or .env"
@@ -41,8 +42,11 @@ def check_tracking(tracking: TrackingConfig, output_dir: Path) -> Iterator[Findi
         yield _check_server(uri, tracking.experiment)
     elif database is not None:
         yield from check_database(database)
+    elif (folder := local_folder(uri)) is not None:
+        problem = writing_problem(folder)
+        yield Finding("tracking", "ok" if problem is None else "fail", problem or f"{folder} can be written")
     else:
-        yield Finding("tracking", "ok", f"{strip_credentials(uri)}; not tried")
+        yield _check_other(uri)
 
 
 def check_database(database: Path) -> Iterator[Finding]:
@@ -95,6 +99,30 @@ def _outdated(database: Path, shown: str, schema: databases.Schema) -> Finding:
     return Finding("tracking", "fail", f"{found}; copied to {copy.name}", databases.upgrade_command(database))
 
 
+def _check_other(uri: str) -> Finding:
+    """Returns whether a database that SQLAlchemy reaches takes a connection."""
+    shown = strip_credentials(uri)
+    # It comes with MLflow, takes a tenth of a second to import, and most trackers need none.
+    import sqlalchemy
+
+    try:
+        address = sqlalchemy.make_url(uri)
+        # The name of this setting in every driver of these; the others have their own limits, or the doctor's.
+        is_timed = address.get_backend_name() in ("postgresql", "mysql", "mariadb")
+        limits = {"connect_timeout": round(_SECONDS)} if is_timed else {}
+        engine = sqlalchemy.create_engine(address, connect_args=limits, poolclass=sqlalchemy.NullPool)
+        engine.connect().close()
+    except ModuleNotFoundError as error:
+        fix = f"pip install {error.name}, or set another tracking.uri; {_LATER}"
+        return Finding("tracking", "fail", f"{shown}: its driver {error.name} is not installed", fix)
+    except sqlalchemy.exc.ArgumentError:
+        return Finding("tracking", "warn", f"{shown}: was not tried", f"see whether a short run arrives; {_LATER}")
+    except sqlalchemy.exc.DBAPIError as error:
+        reason = redact_known(" ".join(str(error.orig).split()))[:120]
+        return Finding("tracking", "warn", f"{shown}: takes no connection ({reason})", _LATER)
+    return Finding("tracking", "ok", f"{shown} takes a connection; {_NOT_WRITTEN}")
+
+
 def _check_server(uri: str, experiment: str) -> Finding:
     shown = strip_credentials(uri)
     base = uri.rstrip("/")
@@ -107,18 +135,23 @@ def _check_server(uri: str, experiment: str) -> Finding:
             return Finding("tracking", "fail", f"{shown}: the experiment {experiment} was deleted in MLflow", fix)
         # An experiment that is not there yet is made by the first run.
         status = 200 if status == 404 else status
+    if status == 200:
+        # A question, but posted as records are: a proxy may let through nothing but GET.
+        status, _ = _ask(f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1})
     if status in (401, 403):
         return Finding("tracking", "fail", f"{shown}: does not permit it (status {status})", _CREDENTIALS)
     if status is None:
         return Finding("tracking", "warn", f"{shown}: does not answer within {_SECONDS:.0f} s", _LATER)
     if status != 200:
         return Finding("tracking", "warn", f"{shown}: answers with status {status}", _LATER)
-    return Finding("tracking", "ok", f"{shown} answers and permits")
+    return Finding("tracking", "ok", f"{shown} answers and permits to read; {_NOT_WRITTEN}")
 
 
-def _ask(address: str) -> tuple[int | None, dict[str, Any]]:
+def _ask(address: str, posted: dict[str, Any] | None = None) -> tuple[int | None, dict[str, Any]]:
     """Returns the status and the JSON object that a server answers with; no status if it does not answer."""
-    request = urllib.request.Request(address, headers=_headers())
+    content = None if posted is None else json.dumps(posted).encode()
+    headers = {**_headers(), **({} if posted is None else {"Content-Type": "application/json"})}
+    request = urllib.request.Request(address, content, headers)
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             content = answer.read(1 << 20)

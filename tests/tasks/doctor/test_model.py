@@ -17,7 +17,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache with one snapshot folder of google/flan-t5-base."""
+    """A cache with one snapshot folder of google/flan-t5-base, that of its branch `main`."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -25,11 +25,14 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     snapshot = tmp_path / "models--google--flan-t5-base" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
+    references = snapshot.parents[1] / "refs"
+    references.mkdir()
+    (references / "main").write_text("abc")
     return snapshot
 
 
-def found() -> list[Finding]:
-    return list(doctor.check_model(BASE))
+def found(revision: str | None = None) -> list[Finding]:
+    return list(doctor.check_model(BASE.model_copy(update={"revision": revision})))
 
 
 def test_models_are_looked_for_in_the_cache(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +49,17 @@ def test_models_are_looked_for_in_the_cache(hub: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
     (offline,) = found()
     assert (offline.status, "HF_HUB_OFFLINE" in offline.fix) == ("fail", True)
+
+
+def test_only_the_revision_that_is_asked_for_counts(hub: Path) -> None:
+    (hub / "model.safetensors").write_text("")
+    (hub.parents[1] / "refs" / "v1").write_text("abc")
+    for revision in (None, "main", "v1", "abc"):
+        assert [finding.status for finding in found(revision)] == ["ok"]
+    missing, _ = found("v2")
+    assert (missing.status, missing.text) == ("warn", "google/flan-t5-base at v2: not in the cache")
+    (hub.parents[1] / "refs" / "main").write_text("def")
+    assert found()[0].status == "warn"
 
 
 def test_a_cache_without_room_or_permission_is_a_failure(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
