@@ -1,8 +1,8 @@
 """Measure what the record of a run costs its steps: `tracking_overhead.py [--rounds N] [--blocks N]`.
 
 The same training runs in fresh processes, in rounds, each round in another order: with the journal alone, and with an
-uploader whose tracker is a sqlite database, hangs, or is down. Every step is logged, which is the worst case, and the
-uploader starts with the run, so its imports count.
+uploader whose tracker is a sqlite database, hangs, or is down. Every step is logged unless `--log-every` says
+otherwise, which is the worst case, and the uploader starts with the run, so its imports count.
 
 Inside each process short blocks of steps are recorded and not recorded in turn (with, without, without, with): without,
 there is no journal callback and the uploader is stopped, so what it has to do falls into the blocks with it. Each pair
@@ -10,8 +10,9 @@ of neighbouring blocks gives one ratio. That cancels what else the machine does,
 a first row that changes nothing between blocks shows what is left of both. A step lasts from its beginning to that of
 the next, so whatever hangs on it counts.
 
-Columns: the median step without the record; the median of the ratios of median steps; the ratio of the whole time,
-which holds what disturbs few steps too; both with a 95 % confidence interval from resampled pairs.
+Columns: the median step without the record; the share of a step's time that training itself spends in the journal's
+callback, by the clock; the median of the ratios of median steps; the ratio of the whole time, which holds what disturbs
+few steps too; both with a 95 % confidence interval from resampled pairs.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ class StepClock(Callback):
 
     def __init__(self):
         self.block = int(os.environ["BLOCK_STEPS"])
-        self.moments, self.num_steps = [], 0
+        self.moments, self.num_steps, self.inside = [], 0, 0.0
 
     def on_train_begin(self, trainer):
         self.all = trainer.callbacks.callbacks
         self.bare = [each for each in self.all if not isinstance(each, JournalCallback)]
+        for each in self.all:
+            if isinstance(each, JournalCallback):
+                each.on_log = self.timed(each.on_log)
         self.uploaders = [
             child for child in psutil.Process().children() if "recipe_exp.tracking.uploader" in child.cmdline()
         ]
@@ -62,7 +66,14 @@ class StepClock(Callback):
     def on_train_end(self, trainer):
         self.switch(trainer, is_recorded=True)
         with open(os.environ["STEP_TIMES"], "w") as stream:
-            json.dump(self.moments, stream)
+            json.dump({"moments": self.moments, "inside": self.inside}, stream)
+
+    def timed(self, on_log):
+        def call(*arguments):
+            started = time.perf_counter()
+            on_log(*arguments)
+            self.inside += time.perf_counter() - started
+        return call
 
     def switch(self, trainer, is_recorded):
         trainer.callbacks.callbacks = self.all if is_recorded else self.bare
@@ -87,6 +98,7 @@ class Pairs:
 
     recorded: list[tuple[float, float]] = field(default_factory=list)
     bare: list[tuple[float, float]] = field(default_factory=list)
+    inside: float = 0.0
 
     def of_medians(self, chosen: Sequence[int]) -> float:
         """Return the median ratio of median steps over the chosen pairs."""
@@ -118,8 +130,8 @@ def ports() -> Iterator[tuple[int, int]]:
         yield hung.getsockname()[1], closed.getsockname()[1]
 
 
-def run(arm: Arm, here: Path, options: Sequence[str], block_steps: int) -> list[float]:
-    """Train in a process of its own and return how long its steps took, in seconds."""
+def run(arm: Arm, here: Path, options: Sequence[str], block_steps: int) -> tuple[list[float], float]:
+    """Train in a process of its own and return how long its steps took, and all calls of the journal, in seconds."""
     times = here / "times.json"
     command = [sys.executable, "-m", "recipe_exp", *options, *arm.overrides]
     command += ["training.callbacks=[step_clock:StepClock]", f"output_dir={here / 'outputs'}"]
@@ -129,7 +141,8 @@ def run(arm: Arm, here: Path, options: Sequence[str], block_steps: int) -> list[
     done = subprocess.run(command, cwd=here.parent, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(done.stdout + done.stderr)
-    return [after - before for before, after in pairwise(json.loads(times.read_text()))]
+    found = json.loads(times.read_text())
+    return [after - before for before, after in pairwise(found["moments"])], float(found["inside"])
 
 
 def add_pairs(pairs: Pairs, steps: Sequence[float], block_steps: int) -> None:
@@ -154,17 +167,20 @@ def measure(num_rounds: int, block_steps: int, options: Sequence[str], folder: P
             for arm in order[number % len(order) :] + order[: number % len(order)]:
                 here = folder / f"{number}-{order.index(arm)}"
                 here.mkdir()
-                add_pairs(found[arm.name], run(arm, here, options, block_steps), block_steps)
+                steps, inside = run(arm, here, options, block_steps)
+                add_pairs(found[arm.name], steps, block_steps)
+                found[arm.name].inside += inside if arm.is_switched else 0.0
     return found
 
 
 def table(found: dict[str, Pairs]) -> list[str]:
     """Return the lines of the table."""
-    lines = [f"{'':<22}{'pairs':>6}{'step':>11}{'median step':>26}{'whole time':>26}"]
+    lines = [f"{'':<22}{'pairs':>6}{'step':>11}{'journal':>10}{'median step':>26}{'whole time':>26}"]
     for name, pairs in found.items():
         step = 1e3 * median(each for each, _ in pairs.bare)
         ratios = "".join(f"{_interval(of, len(pairs.bare)):>26}" for of in (pairs.of_medians, pairs.of_times))
-        lines.append(f"{name:<22}{len(pairs.bare):>6}{step:>8.2f} ms{ratios}")
+        share = f"{pairs.inside / fsum(time for _, time in pairs.recorded):.3%}" if pairs.inside else ""
+        lines.append(f"{name:<22}{len(pairs.bare):>6}{step:>8.2f} ms{share:>10}{ratios}")
     return lines
 
 
@@ -182,6 +198,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=300, help="blocks of each process")
     parser.add_argument("--block-steps", type=int, default=10, help="steps of a block")
     parser.add_argument("--model-width", type=int, default=32, help="model.shape.d_model; a wider one has longer steps")
+    parser.add_argument("--log-every", type=int, default=1, help="training.log_every_n_steps")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracking_overhead-") as folder:
         options = [
@@ -189,7 +206,8 @@ def main() -> None:
             f"model.shape.d_model={parsed.model_width}",
             f"data.cache_dir={Path(folder) / 'cache'}",
             *("data.max_examples=400", "data.max_target_tokens=64", "training.batch_size=4"),
-            *("training.num_epochs=1000", "training.warmup_steps=2", "training.log_every_n_steps=1"),
+            *("training.num_epochs=1000", "training.warmup_steps=2"),
+            f"training.log_every_n_steps={parsed.log_every}",
             *("training.checkpoint_every_n_steps=null", "evaluation.every_n_steps=null"),
             *("evaluation.max_examples=2", "evaluation.max_generated_examples=1", "evaluation.max_new_tokens=4"),
             *("hardware=cpu", "hardware.num_threads=1", "hardware.num_workers=1", "hardware.micro_batch_tokens=2048"),

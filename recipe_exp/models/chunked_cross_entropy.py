@@ -66,6 +66,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             gradient = gradient.to(hidden.dtype)
             torch.mm(gradient, cast, out=hidden_gradient[begin : begin + size])
             if needs_weight:
+                if weight_gradient is not None and weight_gradient.dtype != torch.float32:
+                    weight_gradient = weight_gradient.float()
                 weight_gradient = _plus_product(weight_gradient, gradient, part)
         context.hidden_gradient = hidden_gradient
         context.weight_gradient = torch.zeros_like(weight) if needs_weight and len(hidden) == 0 else weight_gradient
@@ -105,11 +107,9 @@ def _loss_and_gradient(
 
 
 def _plus_product(total: torch.Tensor | None, gradient: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """Returns the gradient of the projection's weight with a chunk's share; several shares are added in fp32."""
+    """Returns the gradient of the projection's weight, in fp32 if there is one already, with a chunk's share."""
     if total is None:
         return gradient.T @ part
-    if total.dtype == gradient.dtype:
-        if gradient.dtype == torch.float32:
-            return total.addmm_(gradient.T, part)
-        total = total.float()
+    if gradient.dtype == torch.float32:
+        return total.addmm_(gradient.T, part)
     return total.add_(gradient.T @ part)

@@ -15,7 +15,7 @@ from recipe_exp.secrets import redact_command
 from recipe_exp.tasks.building import describe_data
 from recipe_exp.tracking import Journal, RunFolder, Status, is_alive, list_runs, start_uploader
 
-DATA_CARD_JSON, _, DATA_CARD_HTML = DATA_CARD_FILES
+_, _, DATA_CARD_HTML = DATA_CARD_FILES
 
 _CONTEXTS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -42,7 +42,7 @@ def record_data(journal: Journal, folder: Path, cache: TokenCache, config: Exper
         *splits: which ones the run uses; empty ones are left out.
     """
     write_data_card(cache, folder)
-    for name in (DATA_CARD_HTML, DATA_CARD_JSON):
+    for name in DATA_CARD_FILES:
         journal.artifact(folder / name)
     for split in splits:
         card = cache.card.splits[split]

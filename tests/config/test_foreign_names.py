@@ -105,7 +105,10 @@ def test_names_in_the_promise_are_answered() -> None:
     }
     for override, here in expected.items():
         assert f": no such key; here it is {here}" in mistake(override)
-    assert "no such key; there is no notification key" in mistake("monitoring.discord_webhook=x")
+    for name in ("discord_webhook", "slack_webhook", "webhook_url", "monitoring.discord_webhook"):
+        told = mistake(f"{name}=x")
+        assert ": no such key; here it is tracking.notify" in told
+        assert "names of environment variables" in told
 
 
 def test_plus_changes_nothing_about_the_answer() -> None:

@@ -31,7 +31,8 @@ def test_a_run_keeps_its_data_card_and_says_which_recipes_it_read(
     assert {path.name for path in run.glob("*data_card*")} == {*DATA_CARD_FILES}
 
     events = list(read_events(run / "journal.jsonl"))
-    assert [event.path for event in events if isinstance(event, Artifact)][1:3] == ["data_card.html", "data_card.json"]
+    sent = [event.path for event in events if isinstance(event, Artifact)]
+    assert [path for path in sent if path in DATA_CARD_FILES] == [*DATA_CARD_FILES]
     uses = [event for event in events if isinstance(event, DatasetUse)]
     assert [(use.name, use.context) for use in uses] == [
         ("recipes/train", "training"),

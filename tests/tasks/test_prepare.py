@@ -160,7 +160,4 @@ def test_the_tracker_gets_the_card_and_the_digest_of_the_data_once(corpus: Path,
     datasets = {one.dataset.name: one.dataset.digest for one in run.inputs.dataset_inputs}
     assert set(datasets) == {"recipes/train", "recipes/validation", "recipes/test"}
     assert all(digest.startswith(found) for found in datasets.values())
-    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {
-        "data_card.html",
-        "data_card.json",
-    }
+    assert {artifact.path for artifact in client.list_artifacts(run.info.run_id)} == {*DATA_CARD_FILES}

@@ -154,7 +154,7 @@ def test_the_tracker_has_the_whole_run_also_after_the_folder_moved(
     assert stored["params"]["machinery.micro_batch_tokens"] == "2048"
     assert [point[0] for point in stored["loss"]] == [3, 6, 8]
     assert [point[1] for point in stored["loss"]] == pytest.approx(losses(run))
-    files = {"config.yaml", "data_card.html", "data_card.json", "samples.jsonl"}
+    files = {"config.yaml", "data_card.html", "data_card.json", "data_card.md", "samples.jsonl"}
     assert files | {"model/model.safetensors", "model/tokenizer.json"} <= set(stored["artifacts"])
     assert sorted(stored["datasets"]) == ["training", "validation"]
     assert stored["note"] == "a small run"

@@ -57,7 +57,7 @@ def check_model_code() -> Finding:
 
 
 def _is_cached(cache: Path, model: ModelConfig) -> bool:
-    """Whether the cache has the revision, which it names by a branch or tag that it keeps a reference of, or a commit."""
+    """Whether the cache has the revision: a commit, or a branch or tag that it keeps a reference of."""
     folder = cache / f"models--{model.name.replace('/', '--')}"
     # The branch that the hub's own library takes where none is named.
     revision = model.revision or "main"

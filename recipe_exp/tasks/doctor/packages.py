@@ -49,7 +49,7 @@ def declared_requirements() -> tuple[str, list[str]]:
 
 
 def needed_extras(config: ExperimentConfig) -> dict[str, str]:
-    """Returns the extras without which a run of this configuration would be refused, and the setting that needs each."""
+    """Returns the extras without which a run of this configuration is refused, and the setting that needs each."""
     adapter, optimizer, data = config.training.adapter, config.training.optimizer, config.data
     needed = {}
     if isinstance(adapter, LoraConfig) and adapter.quantization != "none":

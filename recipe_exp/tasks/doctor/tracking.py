@@ -113,7 +113,7 @@ def _check_other(uri: str) -> Finding:
         engine = sqlalchemy.create_engine(address, connect_args=limits, poolclass=sqlalchemy.NullPool)
         engine.connect().close()
     except ModuleNotFoundError as error:
-        fix = f"pip install {error.name}, or set another tracking.uri; {_LATER}"
+        fix = f"install the package that it is in, or set another tracking.uri; {_LATER}"
         return Finding("tracking", "fail", f"{shown}: its driver {error.name} is not installed", fix)
     except sqlalchemy.exc.ArgumentError:
         return Finding("tracking", "warn", f"{shown}: was not tried", f"see whether a short run arrives; {_LATER}")

@@ -15,7 +15,6 @@ from recipe_exp.tasks.doctor.packages import (
     needed_extras,
 )
 
-
 PROJECT = Path(__file__).resolve().parents[3] / "pyproject.toml"
 
 
@@ -64,6 +63,10 @@ def test_a_plain_configuration_needs_no_extra() -> None:
     assert needed_extras(compose([])) == {}
 
 
+def not_installed(name: str) -> str:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
 @pytest.mark.parametrize("is_needed", [False, True])
 @pytest.mark.parametrize(
     ("source", "status"),
@@ -82,7 +85,10 @@ def test_8_bit_library_is_loaded_where_it_is_installed(
         monkeypatch.setitem(sys.modules, "bitsandbytes", sys)
         monkeypatch.delitem(sys.modules, "bitsandbytes")
         assert importlib.metadata.version("bitsandbytes") == "0.1"
-    finding = check_bitsandbytes()
-    assert finding.status == status
+    else:
+        monkeypatch.setattr("importlib.metadata.version", not_installed)
+    finding = check_bitsandbytes(is_needed)
+    assert finding.status == ("fail" if is_needed and source != "" else status)
+    assert ("training=full_8bit" in finding.text) == (source is None)
     assert ("0.1" in finding.text) == (source is not None)
     assert "and more" not in finding.text

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,17 @@ OLDER = "770bee3ae1dd"
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers /health with `health`, and the API with `api` and `answer` if the right password is sent."""
+    """Answers /health with `health`, and the API with `api` and `answer` if the right password is sent.
+
+    What is posted it answers with `posted`, and remembers which address it was for.
+    """
 
     health, api, answer, password = 200, 404, "{}", ""
+    posted = 200
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.addressed: list[str] = []
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -41,6 +50,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(self.server.api, self.server.answer)
         else:
             self.reply(404, "")
+
+    def do_POST(self) -> None:
+        self.server.addressed.append(self.path)
+        assert json.loads(self.rfile.read(int(self.headers["Content-Length"]))) == {"max_results": 1}
+        self.reply(self.server.posted, "{}")
 
     def reply(self, status: int, content: str) -> None:
         self.send_response(status)
@@ -71,7 +85,16 @@ def address(server: Server) -> str:
 def test_a_server_that_answers_and_permits(server: Server, tmp_path: Path) -> None:
     assert found(address(server), tmp_path).status == "ok"
     server.api, server.answer = 200, json.dumps({"experiment": {"lifecycle_stage": "active"}})
-    assert found(address(server), tmp_path).text == f"{address(server)} answers and permits"
+    expected = f"{address(server)} answers and permits to read; writing was not tried"
+    assert found(address(server), tmp_path).text == expected
+    assert set(server.addressed) == {"/api/2.0/mlflow/experiments/search"}
+
+
+@pytest.mark.parametrize(("answer", "status"), [(403, "fail"), (405, "warn")])
+def test_a_server_that_lets_nothing_be_posted(server: Server, tmp_path: Path, answer: int, status: str) -> None:
+    server.posted = answer
+    finding = found(address(server), tmp_path)
+    assert (finding.status, str(answer) in finding.text) == (status, True)
 
 
 def test_a_server_that_wants_a_password(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +176,9 @@ def make_database_of_revision(database: Path, revision: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
-    with sqlite3.connect(database) as connection:
-        connection.execute("INSERT INTO experiments (name, lifecycle_stage) VALUES ('old times', 'active')")
-    connection.close()
+    with sqlite3.connect(database) as opened:
+        opened.execute("INSERT INTO experiments (name, lifecycle_stage) VALUES ('old times', 'active')")
+    opened.close()
 
 
 def rows_of(database: Path, query: str) -> list[tuple[object, ...]]:
@@ -211,6 +234,48 @@ def test_a_database_on_a_network_disk_is_warned_of(tmp_path: Path, monkeypatch: 
     assert "tracking.uri" in warning.fix
 
 
-def test_other_databases_are_not_tried_and_not_shown_with_their_user(tmp_path: Path) -> None:
+def test_a_database_whose_driver_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    finding = found("postgresql+psycopg2://me@host/runs", tmp_path)
+    assert finding.status == "fail"
+    assert finding.text == "postgresql+psycopg2://host/runs: its driver psycopg2 is not installed"
+    assert finding.fix.startswith("install the package")
+
+
+def test_a_database_of_another_kind_is_connected_to(tmp_path: Path) -> None:
+    place = f"sqlite+pysqlite:///{tmp_path}"
+    answering = found(f"{place}/runs.db", tmp_path)
+    assert (answering.status, "takes a connection; writing was not tried" in answering.text) == ("ok", True)
+    refusing = found(f"{place}/nowhere/runs.db", tmp_path)
+    assert (refusing.status, "takes no connection" in refusing.text) == ("warn", True)
+    assert "task=sync" in refusing.fix
+
+
+def test_the_wait_for_a_database_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sqlalchemy
+
+    given: list[dict[str, int]] = []
+
+    def create_engine(_: object, connect_args: dict[str, int], **__: object) -> object:
+        given.append(connect_args)
+        raise sqlalchemy.exc.OperationalError("", {}, TimeoutError("timeout expired\nfor 3 s"))
+
+    monkeypatch.setattr(sqlalchemy, "create_engine", create_engine)
     finding = found("postgresql://me@host/runs", tmp_path)
-    assert (finding.status, finding.text) == ("ok", "postgresql://host/runs; not tried")
+    assert (finding.status, finding.text) == (
+        "warn",
+        "postgresql://host/runs: takes no connection (timeout expired for 3 s)",
+    )
+    assert given == [{"connect_timeout": 3}]
+
+
+def test_what_cannot_be_tried_is_not_called_sound(tmp_path: Path) -> None:
+    finding = found("databricks://profile", tmp_path)
+    assert (finding.status, "was not tried" in finding.text) == ("warn", True)
+
+
+def test_a_folder_as_tracker_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(f"file://{tmp_path}/runs", tmp_path).status == "ok"
+    monkeypatch.setattr(tracking, "writing_problem", lambda folder: f"{folder} cannot be written")
+    finding = found(f"file://{tmp_path}/runs", tmp_path)
+    assert (finding.status, finding.text) == ("fail", f"{tmp_path}/runs cannot be written")
