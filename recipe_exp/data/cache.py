@@ -14,12 +14,7 @@ from filelock import FileLock, Timeout
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import prepared as prepared_folder
-from recipe_exp.data.cache_builder import (
-    TOKENIZER_FOLDER,
-    CacheRequest,
-    build_cache,
-    refuse_wide_vocabulary,
-)
+from recipe_exp.data.cache_builder import TOKENIZER_FOLDER, CacheRequest, build_cache
 from recipe_exp.data.cache_card import CacheCard
 from recipe_exp.data.card_file import CARD_FILE, Identity, fingerprint_of, read_card
 from recipe_exp.data.contents import Contents, open_contents, remembers_hashes
@@ -136,12 +131,10 @@ def build_or_open_cache(
     Raises:
         ConfigError: `data.path` is missing, or `data.prompt`, `data.prompts` or `data.templates` holds no template.
         DataError: the data cannot be read, too much of it was rejected, or the cache cannot be written.
-        ModelError: the vocabulary does not fit into 16 bits.
         ValueError: both a tokenizer and a vocabulary size are given, or neither.
     """
     if (tokenizer is None) == (vocab_size is None):
         raise ValueError("either a tokenizer or the vocabulary size of one to train")
-    refuse_wide_vocabulary(tokenizer.vocab_size if tokenizer else vocab_size or 0)
     workers = _num_cores() if num_workers == "auto" else num_workers
     prompts = find_prompts(config)
     request = CacheRequest(config, prompts, tokenizer, vocab_size, workers, progress or _no_progress)

@@ -27,10 +27,17 @@ from recipe_exp.data.prompts import PromptMix, example_of
 from recipe_exp.data.round_trip import RoundTrips
 from recipe_exp.data.split import SPLITS, Split
 from recipe_exp.data.stored_record import score_of
-from recipe_exp.data.token_files import MAX_VOCAB_SIZE, QUALITY_SCORES, TEXT_ENDS, TOKEN_FILES, TOKENS, token_bytes
+from recipe_exp.data.token_files import (
+    QUALITY_SCORES,
+    TEXT_ENDS,
+    token_bytes,
+    token_files,
+    token_type,
+    tokens_file,
+)
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.data.vocabulary import train_unigram
-from recipe_exp.errors import DataError, ModelError
+from recipe_exp.errors import DataError
 from recipe_exp.files import flush_to_disk
 
 TOKENIZER_FOLDER = "tokenizer"
@@ -70,7 +77,6 @@ def build_cache(request: CacheRequest, prepared: PreparedData, identity: Identit
 
     Raises:
         DataError: the data cannot be read.
-        ModelError: the trained vocabulary is too large.
     """
     building = folder.with_name(f"{folder.name}.building")
     if building.exists():
@@ -98,14 +104,6 @@ def build_cache(request: CacheRequest, prepared: PreparedData, identity: Identit
     return card
 
 
-def refuse_wide_vocabulary(vocab_size: int) -> None:
-    """Raises a ModelError if token ids do not fit into 16 bits."""
-    if vocab_size > MAX_VOCAB_SIZE:
-        raise ModelError(
-            f"a vocabulary of {vocab_size} pieces: token caches hold at most {MAX_VOCAB_SIZE}; use a smaller one"
-        )
-
-
 def _trained_tokenizer(request: CacheRequest, prepared: PreparedData, building: Path) -> RecipeTokenizer:
     folder = building / TOKENIZER_FOLDER
     if folder.exists():
@@ -115,7 +113,6 @@ def _trained_tokenizer(request: CacheRequest, prepared: PreparedData, building: 
         raise DataError("data.path: no example is left in the training split, so no tokenizer can be trained on it")
     request.progress("training the tokenizer", num_examples)
     tokenizer = RecipeTokenizer.from_tokenizer(train_unigram(_texts(request, prepared), request.vocab_size))
-    refuse_wide_vocabulary(tokenizer.vocab_size)
     aside = building / f"{TOKENIZER_FOLDER}.aside"
     shutil.rmtree(aside, ignore_errors=True)
     tokenizer.save(aside)
@@ -192,13 +189,14 @@ def _write_tokens(
     templates = request.prompts.templates if split == "train" else (request.prompts.held_out,)
     round_trips = RoundTrips(tokenizer)
     encode = partial(_encode, request.config, tokenizer, round_trips, templates, prepared.path(split))
-    with AppendLog(folder, _LOG, TOKEN_FILES, _Tally()) as log, prepared.path(split).open("rb") as file:
+    tokens = tokens_file(tokenizer.vocab_size)
+    with AppendLog(folder, _LOG, token_files(tokens), _Tally()) as log, prepared.path(split).open("rb") as file:
         file.seek(log.state.num_text_bytes)
         numbered = enumerate(file, start=log.state.num_examples + 1)
         chunks = iter(lambda: list(islice(numbered, _CHUNK_EXAMPLES)), [])
         with _one_core_a_thread():
             for number, chunk in enumerate(map_in_threads(encode, chunks, request.num_workers), start=1):
-                _append(log, chunk)
+                _append(log, chunk, tokens)
                 if number % _BLOCK_CHUNKS == 0:
                     log.commit(log.state)
                 request.progress(f"tokenizing {split}", log.state.num_examples)
@@ -249,9 +247,9 @@ def _cut(rows: list[list[int]], max_tokens: int) -> tuple[list[list[int]], int]:
     return [ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]] for ids in rows], num_truncated
 
 
-def _append(log: AppendLog[_Tally], chunk: _Chunk) -> None:
-    num_tokens = log.size(TOKENS) // np.dtype(np.uint16).itemsize
-    for name, content in token_bytes(chunk.sources, chunk.targets, num_tokens).items():
+def _append(log: AppendLog[_Tally], chunk: _Chunk, tokens: str) -> None:
+    num_tokens = log.size(tokens) // np.dtype(token_type(tokens)).itemsize
+    for name, content in token_bytes(chunk.sources, chunk.targets, num_tokens, tokens).items():
         log.append(name, content)
     ends = log.state.num_text_bytes + np.cumsum(chunk.line_lengths, dtype=np.int64)
     log.append(TEXT_ENDS, ends.tobytes())

@@ -15,21 +15,38 @@ from recipe_exp.data.example import Example
 from recipe_exp.data.prepared import decode_record
 from recipe_exp.data.prompts import example_of
 
-MAX_VOCAB_SIZE = 2**16
+_NARROW_VOCAB_SIZE = 2**16
 
-TokenArray = npt.NDArray[np.uint16]
+TokenArray = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 LengthArray = npt.NDArray[np.int32]
 OffsetArray = npt.NDArray[np.int64]
 ScoreArray = npt.NDArray[np.float32]
 
 TOKENS = "tokens.u16"
+WIDE_TOKENS = "tokens.u32"
+"""Instead of the other, where the vocabulary has more pieces than 16 bits can tell apart."""
 ENDS = "ends.i64"
 SOURCE_LENGTHS = "source_lengths.i32"
 TARGET_LENGTHS = "target_lengths.i32"
 TEXT_ENDS = "text_ends.i64"
 QUALITY_SCORES = "quality_scores.f32"
 
-TOKEN_FILES = (TOKENS, ENDS, SOURCE_LENGTHS, TARGET_LENGTHS, TEXT_ENDS, QUALITY_SCORES)
+_TOKEN_TYPES: dict[str, type[np.unsignedinteger[Any]]] = {TOKENS: np.uint16, WIDE_TOKENS: np.uint32}
+
+
+def tokens_file(vocab_size: int) -> str:
+    """Returns the name of the file that holds the ids of a vocabulary of this size, which tells their type."""
+    return TOKENS if vocab_size <= _NARROW_VOCAB_SIZE else WIDE_TOKENS
+
+
+def token_type(name: str) -> type[np.unsignedinteger[Any]]:
+    """Returns the type of the ids in a file of this name."""
+    return _TOKEN_TYPES[name]
+
+
+def token_files(tokens: str) -> tuple[str, ...]:
+    """Returns the names of all files of a split whose ids are in the file of this name."""
+    return (tokens, ENDS, SOURCE_LENGTHS, TARGET_LENGTHS, TEXT_ENDS, QUALITY_SCORES)
 
 
 class TokenSplit:
@@ -56,7 +73,8 @@ class TokenSplit:
         self.target_lengths: LengthArray = _map(folder / TARGET_LENGTHS, np.int32)
         self.pad_id = pad_id
         self._folder = folder
-        self._tokens: TokenArray = _map(folder / TOKENS, np.uint16)
+        tokens = WIDE_TOKENS if (folder / WIDE_TOKENS).is_file() else TOKENS
+        self._tokens: TokenArray = _map(folder / tokens, token_type(tokens))
         self._ends: OffsetArray = _map(folder / ENDS, np.int64)
 
     def __len__(self) -> int:
@@ -119,20 +137,23 @@ class StoredExamples(Sequence[Example]):
         return example_of(decode_record(line, self._records, position + 1).content, self._template)
 
 
-def token_bytes(sources: Sequence[Sequence[list[int]]], targets: Sequence[list[int]], start: int) -> dict[str, bytes]:
+def token_bytes(
+    sources: Sequence[Sequence[list[int]]], targets: Sequence[list[int]], start: int, tokens: str = TOKENS
+) -> dict[str, bytes]:
     """Returns what the files of a split get for some examples.
 
     Args:
         sources: for each prompt the source of each example.
         targets: the target of each example.
         start: tokens that are in the file already.
+        tokens: name of that file, which tells their type.
     """
     lengths = np.array([[len(ids) for ids in row] for row in sources], dtype=np.int32).reshape(len(sources), -1).T
     target_lengths = np.array([len(ids) for ids in targets], dtype=np.int32)
     ends = start + np.cumsum(lengths.sum(axis=1, dtype=np.int64) + target_lengths, dtype=np.int64)
     parts = chain.from_iterable(zip(*sources, targets, strict=True))
     return {
-        TOKENS: np.fromiter(chain.from_iterable(parts), dtype=np.uint16).tobytes(),
+        tokens: np.fromiter(chain.from_iterable(parts), dtype=token_type(tokens)).tobytes(),
         ENDS: ends.tobytes(),
         SOURCE_LENGTHS: np.ascontiguousarray(lengths).tobytes(),
         TARGET_LENGTHS: target_lengths.tobytes(),

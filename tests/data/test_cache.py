@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import cache as cache_module
@@ -25,7 +26,7 @@ from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.split import SPLITS, split_of
 from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.data.vocabulary import train_unigram
-from recipe_exp.errors import ConfigError, DataError, ModelError
+from recipe_exp.errors import ConfigError, DataError
 from recipe_exp.recipes.recipe import Recipe
 
 NUM_RECIPES = 60
@@ -559,9 +560,26 @@ print(cache.fingerprint, bool(stages), len(cache.split("train")))
         assert sorted(built for _, built, _ in answers) == ["False", "False", "True"]
         assert len({(fingerprint, length) for fingerprint, _, length in answers}) == 1
 
-    def test_a_wide_vocabulary_is_refused(self, data: Path) -> None:
-        with pytest.raises(ModelError, match="65537 pieces"):
-            build_or_open_cache(config_of(data), cache_dir=data.parent, tokenizer=None, vocab_size=65_537)
+    def test_ids_take_32_bits_only_where_16_cannot_tell_the_pieces_apart(
+        self, data: Path, tokenizer: RecipeTokenizer
+    ) -> None:
+        spec = json.loads(tokenizer.__reduce__()[1][0].to_str())
+        vocabulary = spec["model"]["vocab"]
+        # In front of the common pieces, so that texts get ids beyond 16 bits.
+        spec["model"]["vocab"] = [*vocabulary[:3], *([f"語{n}", -50.0] for n in range(2**16)), *vocabulary[3:]]
+        spec["added_tokens"] = spec["added_tokens"][:3]
+        wide = RecipeTokenizer.from_tokenizer(Tokenizer.from_str(json.dumps(spec)))
+        narrow_cache, wide_cache = (
+            build_or_open_cache(config_of(data), cache_dir=data.parent, tokenizer=each) for each in (tokenizer, wide)
+        )
+        assert wide_cache.split("train").target(0).max() > 2**16
+        for cache, name, absent in ((narrow_cache, "u16", "u32"), (wide_cache, "u32", "u16")):
+            tokens = cache.split("train")
+            assert (cache.folder / "train" / f"tokens.{name}").is_file()
+            assert not (cache.folder / "train" / f"tokens.{absent}").exists()
+            text = cache.examples("train")[0].target_text
+            assert tokens.target(0).tolist() == cache.tokenizer.encode(text)
+            assert tokens.source(1).tolist() == cache.tokenizer.encode(cache.examples("train")[1].source_text)
 
     def test_a_tokenizer_or_a_size_but_not_both(self, data: Path, tokenizer: RecipeTokenizer) -> None:
         with pytest.raises(ValueError, match="either"):
