@@ -27,9 +27,12 @@ from recipe_exp.errors import ModelError
 NEWLINE = "\n"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _MAX_KNOWN_WORDS = 200_000
-# The sentinel that a text needs last: it marks the hundredth gap in span corruption.
-_SPARE_SENTINEL = "<extra_id_99>"
-_SENTINEL = re.compile(r"<extra_id_\d+>")
+# Pieces that no text reaches; the first that is there stands for the line break. The sentinel that a text needs last,
+# as it marks the hundredth gap in span corruption, as T5 and as mT5 spell it; then the byte of a line break.
+_SPARE_PIECES = ("<extra_id_99>", f"{WORD_START}<extra_id_99>", "<0x0A>")
+_SENTINEL = re.compile(rf"{WORD_START}?<extra_id_\d+>")
+# All but the one that no character other than a line break is made of.
+_BYTE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in range(256)) - {"<0x0A>"}
 _FORMAT = "expected a Unigram tokenizer.json of T5's format"
 
 _FRACTION_SLASH = "\u2044"
@@ -64,10 +67,9 @@ _METASPACE = {"type": "Metaspace", "replacement": WORD_START, "prepend_scheme": 
 # after `<`, so to cut there keeps every other text's ids.
 _CUT_CONTROL_PIECES = {"type": "Split", "pattern": {"String": "<"}, "behavior": "MergedWithPrevious", "invert": False}
 _PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [_METASPACE, _CUT_CONTROL_PIECES]}
-_DECODER = {
-    "type": "Sequence",
-    "decoders": [_METASPACE, {"type": "Fuse"}, _replace({"Regex": f" *{NEWLINE} *"}, NEWLINE)],
-}
+_TIDY_LINES = [{"type": "Fuse"}, _replace({"Regex": f" *{NEWLINE} *"}, NEWLINE)]
+_DECODER = {"type": "Sequence", "decoders": [_METASPACE, *_TIDY_LINES]}
+_DECODER_OF_BYTES = {"type": "Sequence", "decoders": [_METASPACE, {"type": "ByteFallback"}, *_TIDY_LINES]}
 _TRANSFORMERS_CONFIG = {
     # The class that takes tokenizer.json as it is; T5's own rebuilds it and loses the cure.
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -305,6 +307,8 @@ def _cure(spec: dict[str, Any]) -> dict[str, Any]:
     newline_id = _free_newline_id(spec)
     vocabulary = [list(entry) for entry in spec["model"]["vocab"]]
     vocabulary[newline_id] = [NEWLINE, 0.0]
+    # SentencePiece falls back on bytes where it has them; what transformers makes of its file does not.
+    has_bytes = {piece for piece, _ in vocabulary} >= _BYTE_PIECES
     return {
         "version": spec["version"],
         "truncation": None,
@@ -313,8 +317,8 @@ def _cure(spec: dict[str, Any]) -> dict[str, Any]:
         "normalizer": {"type": "Sequence", "normalizers": [*_BEFORE, *_own_normalisers(spec), *_AFTER]},
         "pre_tokenizer": _PRE_TOKENIZER,
         "post_processor": _post_processor(),
-        "decoder": _DECODER,
-        "model": {**spec["model"], "vocab": vocabulary},
+        "decoder": _DECODER_OF_BYTES if has_bytes else _DECODER,
+        "model": {**spec["model"], "vocab": vocabulary, "byte_fallback": has_bytes},
     }
 
 
@@ -333,10 +337,10 @@ def _check_format(spec: dict[str, Any]) -> None:
 
 def _free_newline_id(spec: dict[str, Any]) -> int:
     ids = {piece: index for index, (piece, _) in enumerate(spec["model"]["vocab"])}
-    for piece in (NEWLINE, _SPARE_SENTINEL):
+    for piece in (NEWLINE, *_SPARE_PIECES):
         if piece in ids:
             return ids[piece]
-    raise ModelError(f"its vocabulary has no {_SPARE_SENTINEL} to stand for the line break; {_FORMAT}")
+    raise ModelError(f"its vocabulary has no {' or '.join(_SPARE_PIECES)} to stand for the line break; {_FORMAT}")
 
 
 def _added_tokens(spec: dict[str, Any], vocabulary: list[list[Any]], newline_id: int) -> list[dict[str, Any]]:

@@ -387,7 +387,7 @@ class TestOtherFormats:
         other = Tokenizer(models.Unigram([("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁a", -1.0)], 2))
         other.pre_tokenizer = pre_tokenizers.Metaspace()
         other.decoder = decoders.Metaspace()
-        with pytest.raises(ModelError, match="no <extra_id_99> to stand for the line break"):
+        with pytest.raises(ModelError, match=r"no <extra_id_99> or .* to stand for the line break"):
             RecipeTokenizer.from_tokenizer(other)
 
     def test_words_marked_otherwise(self) -> None:
@@ -395,6 +395,54 @@ class TestOtherFormats:
         other.pre_tokenizer = pre_tokenizers.Whitespace()
         with pytest.raises(ModelError, match="does not mark the start of words"):
             RecipeTokenizer.from_tokenizer(other)
+
+
+def as_mt5(bare: Tokenizer, *, has_sentinels: bool) -> Tokenizer:
+    """A tokenizer with every byte among its pieces, and sentinels as mT5 spells them or none."""
+    spec = json.loads(bare.to_str())
+    vocabulary = spec["model"]["vocab"]
+    of_bytes = [[f"<0x{byte:02X}>", 0.0] for byte in range(256)]
+    sentinels = [[f"▁{piece}", score] for piece, score in vocabulary[-100:]] if has_sentinels else []
+    spec["model"]["vocab"] = [*vocabulary[:3], *of_bytes, *vocabulary[3:-100], *sentinels]
+    spec["added_tokens"] = spec["added_tokens"][:3]
+    return Tokenizer.from_str(json.dumps(spec))
+
+
+@pytest.fixture(scope="module", params=[True, False])
+def multilingual(request: pytest.FixtureRequest, bare: Tokenizer) -> RecipeTokenizer:
+    return RecipeTokenizer.from_tokenizer(as_mt5(bare, has_sentinels=request.param))
+
+
+class TestBytesAmongPieces:
+    def test_the_line_break_takes_a_piece_that_no_text_reaches(self, bare: Tokenizer) -> None:
+        for has_sentinels, spare in ((True, "▁<extra_id_99>"), (False, "<0x0A>")):
+            before = as_mt5(bare, has_sentinels=has_sentinels)
+            cured = RecipeTokenizer.from_tokenizer(before)
+            assert cured.newline_id == before.token_to_id(spare)
+            assert cured.vocab_size == before.get_vocab_size()
+
+    @given(unicode_texts | texts_with_pieces)
+    @example("語 and 🍲\n\n<0x41> ▁<extra_id_5> </s>")
+    def test_nothing_is_unknown_and_every_text_comes_back(self, multilingual: RecipeTokenizer, text: str) -> None:
+        *inside, last = multilingual.encode(text)
+        assert last == multilingual.eos_id
+        assert not {multilingual.pad_id, multilingual.eos_id, multilingual.unk_id} & {*inside}
+        assert multilingual.decode([*inside, last]) == multilingual.normalise(text)
+
+    def test_saved_and_cured_again_it_is_itself(self, multilingual: RecipeTokenizer, tmp_path: Path) -> None:
+        from transformers import AutoTokenizer
+
+        multilingual.save(tmp_path)
+        assert RecipeTokenizer.from_pretrained(tmp_path).fingerprint == multilingual.fingerprint
+        plain = AutoTokenizer.from_pretrained(tmp_path)
+        for text in (*SAMPLES[:3], "語 🍲\n<0x41> <extra_id_5></s>"):
+            assert plain(text)["input_ids"] == multilingual.encode(text)
+            decoded = plain.decode(multilingual.encode(text), skip_special_tokens=True)
+            assert decoded == multilingual.decode(multilingual.encode(text))
+
+    def test_sentinels_decode_to_nothing(self, bare: Tokenizer) -> None:
+        cured = RecipeTokenizer.from_tokenizer(as_mt5(bare, has_sentinels=True))
+        assert cured.decode([*cured.encode("salt"), cured.vocab_size - 1]) == "salt"
 
 
 class TestRealTokenizer:
