@@ -15,7 +15,7 @@ from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import T5ForConditionalGeneration
+from transformers import PreTrainedModel
 
 from recipe_exp.config.lora_targets import NEVER_ADAPTED, is_target, mistake_of_targets, target_names
 from recipe_exp.config.training import LoraConfig
@@ -29,7 +29,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def add_lora(network: T5ForConditionalGeneration, lora: LoraConfig, *, base: str, revision: str | None = None) -> Any:
+def add_lora(network: PreTrainedModel, lora: LoraConfig, *, base: str, revision: str | None = None) -> Any:
     """Returns the network with trainable low-rank updates in fp32 and everything else frozen.
 
     Args:
@@ -164,13 +164,13 @@ def load_with_adapter(
     return wrapped
 
 
-def merge_adapter(network: Any) -> T5ForConditionalGeneration:
+def merge_adapter(network: Any) -> PreTrainedModel:
     """Returns the plain network with the adapter's update added to its weights (W + alpha / rank * B A)."""
     with quiet_transformers():
         return network.merge_and_unload(safe_merge=True)
 
 
-def _wrap(network: T5ForConditionalGeneration, adapter: PeftLoraConfig) -> Any:
+def _wrap(network: PreTrainedModel, adapter: PeftLoraConfig) -> Any:
     with quiet_transformers():
         return get_peft_model(network, adapter, autocast_adapter_dtype=True)
 

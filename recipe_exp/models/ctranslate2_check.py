@@ -25,8 +25,9 @@ class _Converter(ctranslate2.converters.TransformersConverter):  # type: ignore[
 
     def load_model(self, model_class: Any, model_name_or_path: str, **settings: Any) -> Any:
         model = super().load_model(model_class, model_name_or_path, **settings)
-        if hasattr(model.config, "scale_decoder_outputs"):
-            model.config.tie_word_embeddings = model.config.scale_decoder_outputs
+        if model.config.model_type in ("t5", "mt5"):
+            # mT5 scales nothing, and its configuration does not speak of it.
+            model.config.tie_word_embeddings = getattr(model.config, "scale_decoder_outputs", False)
         return model
 
 

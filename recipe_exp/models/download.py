@@ -43,6 +43,15 @@ def find_commit(name: str, revision: str | None = None) -> str | None:
     return config.parent.name if config is not None else None
 
 
+def find_folder(name: str, revision: str | None = None) -> Path | None:
+    """Returns the folder of a model's config.json on this machine, local or of the hub's cache; None without one."""
+    path = os.path.expanduser(name)  # noqa: PTH111 - pathlib raises for the home of nobody
+    if os.path.isdir(path):  # noqa: PTH112
+        return Path(path)
+    config = _find(name, CONFIG, revision)
+    return config.parent if config is not None else None
+
+
 def fetch_model(name: str, revision: str | None = None) -> Path:
     """Returns the folder of the hub's cache that holds a model whole; what is missing is downloaded.
 

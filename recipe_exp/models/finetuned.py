@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import T5ForConditionalGeneration
+from transformers import PreTrainedModel
 
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import LoraConfig, TrainingConfig
@@ -168,7 +168,7 @@ def load_model_folder(
     return network
 
 
-def _keep_random_base(network: T5ForConditionalGeneration, folder: Path) -> None:
+def _keep_random_base(network: PreTrainedModel, folder: Path) -> None:
     """Saves a base of random weights; where it is saved already, the network gets what was saved.
 
     It is built all the same, so that the random state is that of a run that was never interrupted.

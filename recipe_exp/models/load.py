@@ -1,4 +1,4 @@
-"""Building T5 networks: from a checkpoint, or from a shape with random weights."""
+"""Building encoder-decoders: from a checkpoint, or from a shape with random weights."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers import GenerationConfig, PreTrainedModel, T5Config, T5ForConditionalGeneration
 from transformers.utils import logging
 
 from recipe_exp.config.model import ModelConfig, ModelShape
 from recipe_exp.errors import ModelError
 from recipe_exp.models.download import fetch_model
+from recipe_exp.models.families import FAMILIES, Family
 from recipe_exp.models.quantized import Quantization, keep_layout, loading_settings
 from recipe_exp.models.stored_files import SHAPE_NAMES, check_model_folder, refuse_other_shape, stored_shape
 
-PAD_ID, EOS_ID = 0, 1
 _MAX_LOGIT_DIFFERENCE = 1e-4
 
 
@@ -33,7 +34,7 @@ def build_model(
     attention: str,
     quantization: Quantization = "none",
     device: str = "cpu",
-) -> T5ForConditionalGeneration:
+) -> PreTrainedModel:
     """Returns the network in training mode, with its dropout and checkpointing as configured.
 
     Args:
@@ -67,13 +68,14 @@ def from_shape(shape: ModelShape, *, dtype: torch.dtype, attention: str = "eager
 
     The output projection starts at 1/sqrt(d_model), so that the first loss is close to ln(vocab_size).
     """
+    family = FAMILIES["t5"]
     config = T5Config(
         **{name: getattr(shape, name) for name in SHAPE_NAMES},
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=shape.tie_word_embeddings,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
-        decoder_start_token_id=PAD_ID,
+        pad_token_id=family.pad_id,
+        eos_token_id=family.eos_id,
+        decoder_start_token_id=family.start_id,
         attn_implementation=attention,
         dtype=dtype,
     )
@@ -81,7 +83,7 @@ def from_shape(shape: ModelShape, *, dtype: torch.dtype, attention: str = "eager
     if not shape.tie_word_embeddings:
         network.lm_head.weight = nn.Parameter(torch.empty_like(network.lm_head.weight))
         nn.init.normal_(network.lm_head.weight, std=shape.d_model**-0.5)
-    network.generation_config = generation_config()
+    network.generation_config = generation_config(family)
     return network
 
 
@@ -93,37 +95,38 @@ def load_pretrained(
     attention: str = "eager",
     quantization: Quantization = "none",
     device: str = "cpu",
-) -> T5ForConditionalGeneration:
+) -> PreTrainedModel:
     """Returns a network from a local folder or the Hugging Face hub. No code of the checkpoint is ever executed.
 
     Raises:
-        ModelError: if it is neither in the cache nor reachable, is damaged, or is no whole T5.
+        ModelError: if it is neither in the cache nor reachable, is damaged, or is no whole encoder-decoder
+            of a family that can be tuned.
     """
     source = str(Path(name).expanduser()) if name.startswith("~") else name
     folder = Path(source) if Path(source).is_dir() else fetch_model(source, revision)
-    check_model_folder(folder)
+    family = check_model_folder(folder)
     try:
         network, report = _from_folder(
-            folder, dtype, attention, loading_settings(quantization, dtype=dtype, device=device)
+            family, folder, dtype, attention, loading_settings(quantization, dtype=dtype, device=device)
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(
-            f"model.name={name}: no T5 that can be read; copy it again or name another with model.name=FOLDER "
+            f"model.name={name}: no model that can be read; copy it again or name another with model.name=FOLDER "
             f"({' '.join(str(error).split())[:160]})"
         ) from None
     if report["missing_keys"]:
         # transformers only warns, and goes on with random numbers in their place.
         missing = sorted(report["missing_keys"])
-        raise ModelError(f"model.name={name}: no whole T5, {len(missing)} weights are missing, such as {missing[0]}")
+        raise ModelError(f"model.name={name}: no whole model, {len(missing)} weights are missing, such as {missing[0]}")
     keep_layout(network)
-    network.generation_config = generation_config()
+    network.generation_config = generation_config(family)
     return network
 
 
-def _from_folder(folder: Path, dtype: torch.dtype, attention: str, more: dict[str, Any]) -> Any:
+def _from_folder(family: Family, folder: Path, dtype: torch.dtype, attention: str, more: dict[str, Any]) -> Any:
     """Returns the network and what transformers reports of loading it."""
     with quiet_transformers():
-        return T5ForConditionalGeneration.from_pretrained(
+        return getattr(transformers, family.network).from_pretrained(
             folder,
             dtype=dtype,
             attn_implementation=attention,
@@ -136,10 +139,14 @@ def _from_folder(folder: Path, dtype: torch.dtype, attention: str, more: dict[st
         )
 
 
-def generation_config() -> GenerationConfig:
-    """Returns T5's special ids and nothing else: lengths and beams are given with every call."""
+def generation_config(family: Family) -> GenerationConfig:
+    """Returns a family's special ids and nothing else: lengths and beams are given with every call."""
     return GenerationConfig(
-        decoder_start_token_id=PAD_ID, pad_token_id=PAD_ID, eos_token_id=EOS_ID, max_length=None, do_sample=False
+        decoder_start_token_id=family.start_id,
+        pad_token_id=family.pad_id,
+        eos_token_id=family.eos_id,
+        max_length=None,
+        do_sample=False,
     )
 
 
@@ -167,7 +174,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def export_model(network: T5ForConditionalGeneration, folder: Path) -> None:
+def export_model(network: PreTrainedModel, folder: Path) -> None:
     """Writes a folder that plain `transformers` loads to the same logits.
 
     transformers 5 ties every T5 in its configuration, whatever the checkpoint holds, and writes that; older readers
@@ -181,7 +188,7 @@ def export_model(network: T5ForConditionalGeneration, folder: Path) -> None:
         _check_reload(network, folder)
 
 
-def save_plain(network: T5ForConditionalGeneration, folder: Path) -> None:
+def save_plain(network: PreTrainedModel, folder: Path) -> None:
     """Writes weights and configuration, and takes no second look at them."""
     network.generation_config.validate()
     with quiet_transformers():
@@ -189,21 +196,23 @@ def save_plain(network: T5ForConditionalGeneration, folder: Path) -> None:
         write_config(network, folder)
 
 
-def write_config(network: T5ForConditionalGeneration, folder: Path) -> None:
-    """Writes config.json with the truth about tied embeddings, and T5's generation settings."""
+def write_config(network: PreTrainedModel, folder: Path) -> None:
+    """Writes config.json with the truth about tied embeddings, and its family's generation settings."""
     path = folder / "config.json"
     network.config.save_pretrained(folder)
     stated = json.loads(path.read_text(encoding="utf-8"))
     stated["tie_word_embeddings"] = has_tied_embeddings(network)
     stated["use_cache"] = True
-    stated["architectures"] = ["T5ForConditionalGeneration"]
+    family = FAMILIES[network.config.model_type]
+    stated["architectures"] = [family.network]
     path.write_text(json.dumps(stated, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    generation_config().save_pretrained(folder)
+    generation_config(family).save_pretrained(folder)
 
 
-def has_tied_embeddings(network: T5ForConditionalGeneration) -> bool:
+def has_tied_embeddings(network: PreTrainedModel) -> bool:
     """Returns whether the output projection is the embedding itself; the configuration does not know."""
-    return network.lm_head.weight is network.shared.weight
+    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
+    return bool(head.weight is embedding.weight)
 
 
 @contextmanager
@@ -222,12 +231,12 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_reload(network: T5ForConditionalGeneration, folder: Path) -> None:
+def _check_reload(network: PreTrainedModel, folder: Path) -> None:
     # Device and kernel round differently, in bf16 by far more than the tolerance.
     attention = network.config._attn_implementation
-    reloaded = T5ForConditionalGeneration.from_pretrained(folder, dtype=network.dtype, attn_implementation=attention)
+    reloaded = type(network).from_pretrained(folder, dtype=network.dtype, attn_implementation=attention)
     reloaded.to(network.device)
-    ids = torch.tensor([[5, 6, 7, EOS_ID]], device=network.device)
+    ids = torch.tensor([[5, 6, 7, network.generation_config.eos_token_id]], device=network.device)
     was_training = network.training
     network.eval()
     reloaded.eval()

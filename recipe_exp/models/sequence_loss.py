@@ -54,7 +54,8 @@ class SequenceLoss(nn.Module):
         )[0]
         is_target = labels != IGNORED_LABEL
         hidden = decoded[is_target]
-        if t5.config.scale_decoder_outputs:
+        # mT5 scales nothing, and its configuration does not speak of it.
+        if getattr(t5.config, "scale_decoder_outputs", False):
             hidden = hidden * t5.model_dim**-0.5
         return summed_cross_entropy(hidden, t5.lm_head, labels[is_target], label_smoothing=label_smoothing)
 

@@ -1,6 +1,6 @@
 """Model folders as somebody else may have made them: looked at before transformers or peft is, and without PyTorch.
 
-What is checked here is what those libraries take on trust: an architecture that is not T5, dimensions that fit into no
+What is checked here is what those libraries take on trust: an unknown architecture, dimensions that fit into no
 memory, weights that are cut off or lie elsewhere, settings of an adapter that would run something.
 """
 
@@ -19,6 +19,7 @@ from recipe_exp.data.byte_tokenizer import reads_bytes
 from recipe_exp.data.readers.files import LFS_POINTER
 from recipe_exp.errors import ModelError
 from recipe_exp.files import read_regular_file, reason_of
+from recipe_exp.models.families import Family, family_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -43,10 +44,6 @@ _MAX_RANK = 65_536
 _ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "gated-relu", "gated-gelu", "gated-gelu_new", "gated-silu")
 _PRECISIONS = (None, "float32", "float16", "bfloat16")
 _OTHER_ARCHITECTURES = {
-    "mt5": (
-        "its network is T5's, but its 250,112 pieces do not fit the 16 bits of a stored token, and whether its "
-        "vocabulary has a piece to spare for the line break is unknown"
-    ),
     **dict.fromkeys(
         ("bart", "mbart", "pegasus", "marian"),
         "its positions and biases are others, so the loss, the memory plan and the adapters' targets are unknown",
@@ -57,8 +54,8 @@ _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
 
 
-def check_model_folder(folder: Path, shape: ModelShape | None = None) -> None:
-    """Refuses a folder that holds no whole T5 in safetensors.
+def check_model_folder(folder: Path, shape: ModelShape | None = None) -> Family:
+    """Refuses a folder that holds no whole encoder-decoder in safetensors, and returns the family of any other.
 
     Args:
         folder: of `config.json` and the weights.
@@ -68,7 +65,7 @@ def check_model_folder(folder: Path, shape: ModelShape | None = None) -> None:
         ModelError: with the first thing that is wrong, the file it is in and the remedy.
     """
     config = _read_json(folder / CONFIG)
-    _check_config(folder / CONFIG, config)
+    family = _check_config(folder / CONFIG, config)
     if shape is not None:
         refuse_other_shape(show_path(folder), stored_shape(config), shape)
     tensors = [name for file in _weight_files(folder) for name in _tensor_names(file)]
@@ -78,6 +75,16 @@ def check_model_folder(folder: Path, shape: ModelShape | None = None) -> None:
             f"{show_path(folder)}: {CONFIG} tells of {config['num_layers']} encoder blocks and the weights hold "
             f"{len(blocks)}; copy the model again"
         )
+    return family
+
+
+def unknown_of(folder: Path) -> str | None:
+    """Returns what was never measured of the family of a folder's model; None if nothing is known to be missing."""
+    try:
+        family = family_of(_read_json(folder / CONFIG).get("model_type"))
+    except ModelError:
+        return None
+    return family.unknown if family is not None else None
 
 
 def check_adapter_folder(folder: Path) -> None:
@@ -145,8 +152,10 @@ def refuse_other_shape(place: str, stored: Mapping[str, Any], shape: ModelShape)
         )
 
 
-def _check_config(path: Path, config: dict[str, Any]) -> None:
-    _refuse_other_architecture(path, config.get("model_type"))
+def _check_config(path: Path, config: dict[str, Any]) -> Family:
+    family = family_of(config.get("model_type"))
+    if family is None:
+        _refuse_other_architecture(path, config.get("model_type"))
     if config.get("num_decoder_layers") is None:
         config["num_decoder_layers"] = config.get("num_layers")
     limits = {name: _MAX_LAYERS if "layers" in name else _MAX_DIMENSION for name in SHAPE_NAMES}
@@ -158,18 +167,17 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         "quantization_config": config.get("quantization_config") is not None,
     }
     _refuse_first(path, config, wrong, "no T5 that can be tuned here")
+    return family
 
 
-def _refuse_other_architecture(path: Path, model_type: Any) -> None:
+def _refuse_other_architecture(path: Path, model_type: Any) -> NoReturn:
     """Says plainly what is unknown of an encoder-decoder that transformers could load and this package cannot tune."""
-    if model_type == "t5":
-        return
     shown = f"{show_path(path)}: model_type={show_value(model_type) if model_type is not None else 'absent'}"
     reason = _OTHER_ARCHITECTURES.get(
         model_type if isinstance(model_type, str) else "",
         "of others the memory plan, the adapters' targets and the loss are unknown",
     )
-    raise ModelError(f"{shown}: no T5 that can be tuned here: {reason}; name a T5 or ByT5")
+    raise ModelError(f"{shown}: no T5 that can be tuned here: {reason}; name a T5, mT5 or ByT5")
 
 
 def _refuse_first(path: Path, config: Mapping[str, Any], wrong: Mapping[str, bool], what: str) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import PlanTask
 from recipe_exp.data.cache import find_cache
 from recipe_exp.errors import CheckpointError, ConfigError, RecipeExpError
 from recipe_exp.files import write_result
+from recipe_exp.models.download import find_folder
+from recipe_exp.models.stored_files import unknown_of
 from recipe_exp.planning.device import PlannedDevice, planned_device
 from recipe_exp.planning.lengths import Lengths, estimated_lengths, lengths_of
 from recipe_exp.planning.plan import Machine, Plan, build_plan
@@ -50,7 +54,15 @@ def plan_run(config: ExperimentConfig, device: PlannedDevice) -> Plan:
         measured=measured_speed(config, device.name, precision),
     )
     setup = Setup(config.model, config.training, precision)
-    return build_plan(setup, hardware, config.data, config.evaluation, machine, _lengths(config))
+    plan = build_plan(setup, hardware, config.data, config.evaluation, machine, _lengths(config))
+    return with_unknowns(plan, config.model)
+
+
+def with_unknowns(plan: Plan, model: ModelConfig) -> Plan:
+    """Returns a plan that also tells what was never measured of the model, where its config.json is on this machine."""
+    folder = find_folder(model.name, model.revision) if model.pretrained else None
+    unknown = unknown_of(folder) if folder is not None else None
+    return plan if unknown is None else replace(plan, warnings=(*plan.warnings, unknown))
 
 
 def measured_speed(config: ExperimentConfig, device_name: str | None, precision: str) -> MeasuredSpeed | None:

@@ -21,7 +21,7 @@ from recipe_exp.planning.plan import Machine, Plan, build_plan
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.table import plan_line
 from recipe_exp.planning.timing import flops_per_example
-from recipe_exp.tasks.plan import measured_speed, tuning_of
+from recipe_exp.tasks.plan import measured_speed, tuning_of, with_unknowns
 from recipe_exp.tasks.session import RunSession
 from recipe_exp.training.trainer import Trainer
 
@@ -122,7 +122,7 @@ def _plan(config: ExperimentConfig, lengths: Lengths, machinery: Machinery) -> P
         machinery.memory_bytes,
         measured_speed(config, machinery.device_name, machinery.precision),
     )
-    return build_plan(
+    plan = build_plan(
         Setup(config.model, config.training, machinery.precision),
         config.hardware.model_copy(update={"num_processes": machinery.num_processes}),
         config.data,
@@ -131,6 +131,7 @@ def _plan(config: ExperimentConfig, lengths: Lengths, machinery: Machinery) -> P
         lengths,
         micro_batch_tokens=machinery.micro_batch_tokens,
     )
+    return with_unknowns(plan, config.model)
 
 
 def _problem(plan: Plan, config: ExperimentConfig, machinery: Machinery) -> str | None:

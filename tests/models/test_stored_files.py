@@ -60,7 +60,6 @@ def test_whole_folders_pass(model: Path, adapter: Path) -> None:
     ("model_type", "said"),
     [
         ("bart", "the loss, the memory plan and the adapters' targets are unknown"),
-        ("mt5", "do not fit the 16 bits of a stored token"),
         ("llama", "of others the memory plan"),
         (None, "model_type=absent: no T5 that can be tuned here"),
         ([], "no T5 that can be tuned here"),
