@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from recipe_exp.config.model import ModelShape
 
+_BART_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+# The names of T5 and of BART; each network has those of one of them.
 PRESETS: dict[str, tuple[str, ...]] = {
-    "attention_qv": ("q", "v"),
-    "attention": ("q", "k", "v", "o"),
+    "attention_qv": ("q", "v", "q_proj", "v_proj"),
+    "attention": ("q", "k", "v", "o", *_BART_ATTENTION),
     # The first T5 has one `wi`, which is not gated.
-    "all_linear": ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"),
+    "all_linear": ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo", *_BART_ATTENTION, "fc1", "fc2"),
 }
 NEVER_ADAPTED = ("lm_head", "shared", "embed_tokens")
 """Embedding and output projection: the loss reads their weights themselves."""

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from tokenizers import Tokenizer
 
+from recipe_exp.data.byte_pairs import has_byte_pairs, with_plain_ends
 from recipe_exp.data.byte_tokenizer import BYTE_CLASS, byte_tokenizer, is_of_bytes, reads_bytes
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.data.vocabulary import CONTROL_PIECES, EOS, PAD, UNK, WORD_START
@@ -96,7 +97,8 @@ class RecipeTokenizer:
         self._backend.no_padding()
         # Not part of the serialised form, so every door sets it.
         self._backend.encode_special_tokens = True
-        self.pad_id, self.eos_id, self.unk_id = range(len(CONTROL_PIECES))
+        pieces = cured.get_vocab(with_added_tokens=True)
+        self.pad_id, self.eos_id, self.unk_id = (int(pieces[piece]) for piece in CONTROL_PIECES)
         self._words = _WordIds(cured) if _keeps_plain_words(cured) else None
 
     @classmethod
@@ -303,6 +305,8 @@ def _cure(spec: dict[str, Any]) -> dict[str, Any]:
     """Returns a serialised tokenizer with the cure; that of a cured one is itself, and bytes need none."""
     if is_of_bytes(spec):
         return spec
+    if has_byte_pairs(spec):
+        return with_plain_ends(spec)
     _check_format(spec)
     newline_id = _free_newline_id(spec)
     vocabulary = [list(entry) for entry in spec["model"]["vocab"]]

@@ -9,6 +9,7 @@ import torch
 from transformers import StoppingCriteria
 
 from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.errors import ModelError
 
 BATCH_TOKENS = 16_384
 
@@ -36,8 +37,12 @@ def generate(
         max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
         between_batches: called when a batch has been written.
         should_stop: asked after every token whether to leave it at that.
+
+    Raises:
+        ModelError: if a prompt or a recipe is longer than the network has positions for.
     """
     encoded = [_cut(ids, max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
+    _refuse_longer(network, max(map(len, encoded), default=0), max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
     recipes = [""] * len(prompts)
     was_training = network.training
@@ -61,6 +66,16 @@ def generate(
     finally:
         network.train(was_training)
     return recipes
+
+
+def _refuse_longer(network: Any, num_source_tokens: int, max_new_tokens: int) -> None:
+    """T5's positions are relative and have no end; BART's do."""
+    positions = getattr(network.config, "max_position_embeddings", None)
+    if positions is not None and max(num_source_tokens, max_new_tokens) > positions:
+        raise ModelError(
+            f"a prompt of {num_source_tokens} tokens and max_new_tokens={max_new_tokens}: the network has {positions} "
+            "positions; shorten what is longer"
+        )
 
 
 class _Stop(StoppingCriteria):  # type: ignore[misc]

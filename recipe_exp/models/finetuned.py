@@ -22,7 +22,7 @@ from recipe_exp.files import flush_to_disk, reason_of
 from recipe_exp.models import load
 from recipe_exp.models.base_weights import BaseFacts, write_facts
 from recipe_exp.models.download import find_commit
-from recipe_exp.models.sequence_loss import t5_of
+from recipe_exp.models.sequence_loss import plain_network
 
 FULL_WEIGHTS = "model.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -133,7 +133,7 @@ def describe_model(network: nn.Module, folder: Path, *, base: str | None = None)
         if facts != BaseFacts():
             write_facts(folder, facts)
     else:
-        load.write_config(t5_of(network), folder)
+        load.write_config(plain_network(network), folder)
 
 
 def load_model_folder(

@@ -118,6 +118,9 @@ def load_pretrained(
         # transformers only warns, and goes on with random numbers in their place.
         missing = sorted(report["missing_keys"])
         raise ModelError(f"model.name={name}: no whole model, {len(missing)} weights are missing, such as {missing[0]}")
+    bias = getattr(network, "final_logits_bias", None)
+    if bias is not None and bool(bias.any()):
+        raise ModelError(f"model.name={name}: has a bias on its logits, which the loss here leaves out; name another")
     keep_layout(network)
     network.generation_config = generation_config(family)
     return network
@@ -155,10 +158,13 @@ def set_dropout(network: nn.Module, probability: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
-        elif isinstance(getattr(module, "dropout", None), float):
-            setattr(module, "dropout", probability)  # noqa: B010
+        for name in ("dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, probability)
     config: Any = network.config
-    config.dropout_rate = probability
+    for name in ("dropout_rate", "dropout", "attention_dropout", "activation_dropout"):
+        if hasattr(config, name):
+            setattr(config, name, probability)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from recipe_exp.data.byte_tokenizer import reads_bytes
 from recipe_exp.data.readers.files import LFS_POINTER
 from recipe_exp.errors import ModelError
 from recipe_exp.files import read_regular_file, reason_of
-from recipe_exp.models.families import Family, family_of
+from recipe_exp.models.families import FAMILIES, Family, family_of
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -41,17 +41,16 @@ _MAX_HEADER_BYTES = 64 * 2**20
 _MAX_DIMENSION = 10_000_000
 _MAX_LAYERS = 1_000
 _MAX_RANK = 65_536
-_ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "gated-relu", "gated-gelu", "gated-gelu_new", "gated-silu")
+_CLASS_SUFFIX = "ForConditionalGeneration"
 _PRECISIONS = (None, "float32", "float16", "bfloat16")
 _OTHER_ARCHITECTURES = {
     **dict.fromkeys(
-        ("bart", "mbart", "pegasus", "marian"),
+        ("mbart", "pegasus", "marian"),
         "its positions and biases are others, so the loss, the memory plan and the adapters' targets are unknown",
     ),
 }
 _INITIALISATIONS = (True, False, None, "gaussian")
 _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
-_BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
 
 
 def check_model_folder(folder: Path, shape: ModelShape | None = None) -> Family:
@@ -69,10 +68,11 @@ def check_model_folder(folder: Path, shape: ModelShape | None = None) -> Family:
     if shape is not None:
         refuse_other_shape(show_path(folder), stored_shape(config), shape)
     tensors = [name for file in _weight_files(folder) for name in _tensor_names(file)]
-    blocks = {int(match[1]) for match in map(_BLOCK.match, tensors) if match}
-    if len(blocks) != config["num_layers"]:
+    blocks = {int(match[1]) for match in map(family.block.match, tensors) if match}
+    num_blocks = config[family.dimensions["num_layers"]]
+    if len(blocks) != num_blocks:
         raise ModelError(
-            f"{show_path(folder)}: {CONFIG} tells of {config['num_layers']} encoder blocks and the weights hold "
+            f"{show_path(folder)}: {CONFIG} tells of {num_blocks} encoder blocks and the weights hold "
             f"{len(blocks)}; copy the model again"
         )
     return family
@@ -114,8 +114,20 @@ def check_adapter_folder(folder: Path) -> None:
     _tensor_names(folder / ADAPTER_WEIGHTS)
 
 
-def check_tokenizer_folder(folder: Path) -> None:
-    """Refuses a folder without a tokenizer, or with one that is not of T5's kind.
+def max_positions_of(folder: Path) -> int | None:
+    """Returns the most tokens that a folder's model can read or write; None if there is no longest text."""
+    config = _read_json(folder / CONFIG)
+    family = family_of(config.get("model_type"))
+    positions = config.get(family.max_positions) if family is not None and family.max_positions is not None else None
+    return positions if _is_count(positions, _MAX_DIMENSION) else None
+
+
+def check_tokenizer_folder(folder: Path, family: Family) -> None:
+    """Refuses a folder without a tokenizer, or with one of another kind than its family's.
+
+    Args:
+        folder: of a `tokenizer.json`, or of what it is made from.
+        family: of the model.
 
     Raises:
         ModelError: with what is wrong and the remedy.
@@ -123,15 +135,24 @@ def check_tokenizer_folder(folder: Path) -> None:
     path = folder / TOKENIZER
     if path.is_file():
         model = _read_json(path, _MAX_TOKENIZER_BYTES).get("model")
-        if not isinstance(model, dict) or model.get("type", "Unigram") != "Unigram":
-            raise ModelError(f"{show_path(path)}: is no Unigram tokenizer of T5's kind; copy the model again")
+        if not isinstance(model, dict) or model.get("type", "Unigram") != family.tokenizer:
+            raise ModelError(
+                f"{show_path(path)}: is no {family.tokenizer} tokenizer, as {family.network} has one; copy the model "
+                "again"
+            )
+    elif family.tokenizer != "Unigram":
+        raise ModelError(
+            f"{show_path(folder)}: holds no {TOKENIZER}; write it with transformers: AutoTokenizer's save_pretrained"
+        )
     elif not (folder / SENTENCEPIECE).is_file() and not reads_bytes(folder):
         raise ModelError(f"{show_path(folder)}: holds no tokenizer; it needs a {TOKENIZER} or a {SENTENCEPIECE}")
 
 
 def stored_shape(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the dimensions that a `config.json` tells of, by the names of `model.shape`."""
-    return {name: config[name] for name in SHAPE_NAMES}
+    dimensions = FAMILIES[config["model_type"]].dimensions
+    found = {name: config[key] for name, key in dimensions.items()}
+    return {"d_kv": found["d_model"] // found["num_heads"], **found}
 
 
 def refuse_other_shape(place: str, stored: Mapping[str, Any], shape: ModelShape) -> None:
@@ -156,17 +177,19 @@ def _check_config(path: Path, config: dict[str, Any]) -> Family:
     family = family_of(config.get("model_type"))
     if family is None:
         _refuse_other_architecture(path, config.get("model_type"))
-    if config.get("num_decoder_layers") is None:
+    if family.dimensions["num_decoder_layers"] == "num_decoder_layers" and config.get("num_decoder_layers") is None:
         config["num_decoder_layers"] = config.get("num_layers")
-    limits = {name: _MAX_LAYERS if "layers" in name else _MAX_DIMENSION for name in SHAPE_NAMES}
+    keys = [*family.dimensions.values(), *([family.max_positions] if family.max_positions is not None else [])]
+    limits = {key: _MAX_LAYERS if "layers" in key else _MAX_DIMENSION for key in keys}
     wrong = {
-        **{name: not _is_count(config.get(name), limit) for name, limit in limits.items()},
-        "feed_forward_proj": config.get("feed_forward_proj", "relu") not in _ACTIVATIONS,
+        **{key: not _is_count(config.get(key), limit) for key, limit in limits.items()},
+        **{key: key in config and config[key] not in allowed for key, allowed in family.settings.items()},
+        **{key: config.get(key) != config.get(other) for key, other in family.equal.items()},
         "dtype": config.get("dtype") not in _PRECISIONS,
         "torch_dtype": config.get("torch_dtype") not in _PRECISIONS,
         "quantization_config": config.get("quantization_config") is not None,
     }
-    _refuse_first(path, config, wrong, "no T5 that can be tuned here")
+    _refuse_first(path, config, wrong, f"no {family.network.removesuffix(_CLASS_SUFFIX)} that can be tuned here")
     return family
 
 
@@ -177,7 +200,7 @@ def _refuse_other_architecture(path: Path, model_type: Any) -> NoReturn:
         model_type if isinstance(model_type, str) else "",
         "of others the memory plan, the adapters' targets and the loss are unknown",
     )
-    raise ModelError(f"{shown}: no T5 that can be tuned here: {reason}; name a T5, mT5 or ByT5")
+    raise ModelError(f"{shown}: no T5 that can be tuned here: {reason}; name a T5, mT5, ByT5 or BART")
 
 
 def _refuse_first(path: Path, config: Mapping[str, Any], wrong: Mapping[str, bool], what: str) -> None:

@@ -13,7 +13,7 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.data.first_look import look_at
 from recipe_exp.data.prompts import find_prompts, parse_prompt
 from recipe_exp.errors import ConfigError
-from recipe_exp.tasks.places import check_base, check_stored, place_mistakes
+from recipe_exp.tasks.places import check_base, check_lengths, check_stored, place_mistakes
 from recipe_exp.tasks.references import resolve_references
 from recipe_exp.tasks.run_choice import choose_run
 from recipe_exp.tracking import address_mistakes
@@ -53,6 +53,7 @@ def check(config: ExperimentConfig) -> None:
         choice = choose_run(config)
         if not choice.is_finished:
             check_base(choice.config.model)
+            check_lengths(choice.config)
             look_at(choice.config.data)
 
 

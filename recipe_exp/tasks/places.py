@@ -22,7 +22,14 @@ from recipe_exp.config.task import (
 )
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
-from recipe_exp.models.stored_files import ADAPTER_CONFIG, CONFIG, check_model_folder, check_tokenizer_folder
+from recipe_exp.models.download import find_folder
+from recipe_exp.models.stored_files import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    check_model_folder,
+    check_tokenizer_folder,
+    max_positions_of,
+)
 from recipe_exp.tracking import find_run
 
 _WRITING_TASKS = (EvaluateTask, GenerateTask, PlanTask, CompareTask, MergeTask, ExportTask, PrepareTask)
@@ -87,8 +94,7 @@ def check_base(model: ModelConfig) -> None:
     shown = show_setting("model.name", model.name)
     path = os.path.expanduser(model.name)  # noqa: PTH111 - pathlib raises for the home of an unknown user
     if os.path.isdir(path):  # noqa: PTH112 - pathlib raises for a name that is too long
-        check_model_folder(Path(path), model.shape)
-        check_tokenizer_folder(Path(path))
+        check_tokenizer_folder(Path(path), check_model_folder(Path(path), model.shape))
     elif os.path.exists(path):  # noqa: PTH110
         raise ModelError(f"{shown}: is no folder; name one that holds a T5")
     elif _HUB_NAME.fullmatch(model.name) is None:
@@ -100,6 +106,28 @@ def check_base(model: ModelConfig) -> None:
             f"{shown}: not a local folder, not in the hub's cache, and the hub cannot be reached; "
             "set model.name to a local folder, or connect once to fill the cache"
         )
+
+
+def check_lengths(config: ExperimentConfig) -> None:
+    """Refuses texts longer than the model has positions for, where its config.json is on this machine.
+
+    Raises:
+        ModelError: with the key and the longest that it may be.
+    """
+    model = config.model
+    folder = find_folder(model.name, model.revision) if model.pretrained else None
+    positions = max_positions_of(folder) if folder is not None else None
+    lengths = {
+        "data.max_source_tokens": config.data.max_source_tokens,
+        "data.max_target_tokens": config.data.max_target_tokens,
+        "evaluation.max_new_tokens": config.evaluation.max_new_tokens,
+    }
+    for key, length in lengths.items():
+        if positions is not None and length > positions:
+            raise ModelError(
+                f"{key}={length}: {show_setting('model.name', model.name)} has {positions} positions, and a longer "
+                f"text has none; set {key}={positions} or less"
+            )
 
 
 def _is_cached(model: ModelConfig) -> bool:

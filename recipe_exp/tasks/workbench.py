@@ -23,6 +23,7 @@ from recipe_exp.models.base_weights import BASE_FOLDER
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks.building import plan_windows
+from recipe_exp.tasks.places import check_lengths
 from recipe_exp.tasks.resuming import Fingerprints, Start, base_of, refuse_foreign_checkpoint
 from recipe_exp.tasks.starting import load_start
 from recipe_exp.training import checkpoint
@@ -80,6 +81,8 @@ class Workbench:
             base_folder=run_folder / BASE_FOLDER,
             device=machinery.device,
         )
+        # What has been fetched by now tells how long a text may be.
+        check_lengths(config)
         base: str | None = from_main_process(lambda: base_of(config, run_folder, start), device=machinery.device)
         is_begun = bool(checkpoint.list_checkpoints(run_folder / "checkpoints"))
         if isinstance(training.adapter, LoraConfig) and training.adapter.start_from is not None and not is_begun:

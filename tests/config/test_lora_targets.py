@@ -56,6 +56,9 @@ def test_what_means_nothing_is_named_with_what_is_there() -> None:
     assert line.startswith(
         "training.adapter.targets: x, lm_head mean no linear layer of T5; name of q, k, v, o, wi_0, wi_1, wo,"
     )
-    other = mistake_of_targets(["encoder.layers.0.self_attn.q_proj"], "attention_qv", "bart")
+    other = mistake_of_targets(["encoder.layers.0.self_attn.qkv"], "attention_qv", "other")
     assert other is not None
-    assert other.startswith("training.adapter.targets: q, v mean no linear layer of bart; name of q_proj, or")
+    assert other.startswith(
+        "training.adapter.targets: q, v, q_proj, v_proj mean no linear layer of other; name of qkv, or"
+    )
+    assert mistake_of_targets(["encoder.layers.0.self_attn.q_proj"], "attention_qv", "bart") is None

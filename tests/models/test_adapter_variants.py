@@ -15,7 +15,7 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, load
 from recipe_exp.models.base_weights import write_facts
-from recipe_exp.models.sequence_loss import SequenceLoss, t5_of
+from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 
 IDS = torch.tensor([[7, 8, 9, 1, 0], [3, 4, 1, 0, 0]])
 MASK = (IDS != 0).long()
@@ -73,7 +73,7 @@ def save(network: Any, folder: Path) -> Path:
 @pytest.mark.parametrize("name", ["lora", "rslora", "dora"])
 def test_a_layer_computes_what_its_paper_says(base: Path, name: str) -> None:
     lora = VARIANTS[name]
-    layer = t5_of(trained(base, lora)).encoder.block[0].layer[0].SelfAttention.q
+    layer = plain_network(trained(base, lora)).encoder.block[0].layer[0].SelfAttention.q
     weight, x = layer.base_layer.weight, torch.randn(5, 16)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     scale = lora.alpha / math.sqrt(lora.rank) if lora.rslora else lora.alpha / lora.rank
@@ -88,7 +88,7 @@ def test_a_layer_computes_what_its_paper_says(base: Path, name: str) -> None:
 
 
 def test_the_gradient_of_dora_takes_the_norm_as_a_constant(base: Path) -> None:
-    layer = t5_of(trained(base, VARIANTS["dora"])).encoder.block[0].layer[0].SelfAttention.q
+    layer = plain_network(trained(base, VARIANTS["dora"])).encoder.block[0].layer[0].SelfAttention.q
     x, weight = torch.randn(5, 16), layer.base_layer.weight
     a, b, m = (p.detach().clone().requires_grad_() for p in layer.parameters() if p.requires_grad)
     layer(x).pow(2).sum().backward()

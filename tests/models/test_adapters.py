@@ -16,7 +16,7 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, load
 from recipe_exp.models.finetuned import count_parameters
-from recipe_exp.models.sequence_loss import SequenceLoss, t5_of
+from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 
 IDS = torch.tensor([[7, 8, 9, 1, 0], [3, 4, 1, 0, 0]])
 MASK = (IDS != 0).long()
@@ -80,7 +80,7 @@ def test_its_update_is_alpha_over_rank_times_b_a(base: Path) -> None:
     network = adapted(base)
     state = adapters.adapter_state(network)
     prefix = "base_model.model.encoder.block.0.layer.0.SelfAttention.q"
-    before = t5_of(network).encoder.block[0].layer[0].SelfAttention.q.weight.detach().clone()
+    before = plain_network(network).encoder.block[0].layer[0].SelfAttention.q.weight.detach().clone()
     merged = adapters.merge_adapter(network)
     update = 4.0 * state[f"{prefix}.lora_B.weight"] @ state[f"{prefix}.lora_A.weight"]
     assert update.norm() > 0.1
@@ -229,7 +229,7 @@ def test_gradient_checkpointing_reaches_the_adapter_below_frozen_embeddings(base
 def test_an_adapter_is_told_from_a_bare_network(base: Path, network: T5ForConditionalGeneration) -> None:
     assert adapters.is_adapter(adapted(base))
     assert not adapters.is_adapter(network)
-    assert type(t5_of(adapted(base))) is T5ForConditionalGeneration
+    assert type(plain_network(adapted(base))) is T5ForConditionalGeneration
 
 
 def test_written_weights_are_safetensors(base: Path, tmp_path: Path) -> None:

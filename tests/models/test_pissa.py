@@ -12,7 +12,7 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, load, pissa
 from recipe_exp.models.base_weights import BaseFacts, write_facts
-from recipe_exp.models.sequence_loss import t5_of
+from recipe_exp.models.sequence_loss import plain_network
 
 LORA = LoraConfig(rank=3, alpha=6.0, dropout=0.0, init="pissa")
 
@@ -51,7 +51,7 @@ def test_the_random_state_is_left_alone_and_the_factors_are_repeatable() -> None
 
 def test_the_base_keeps_the_residual(base: Path) -> None:
     original = load.load_pretrained(str(base), dtype=torch.float32).encoder.block[0].layer[0].SelfAttention.q.weight
-    layer = t5_of(adapted(base)).encoder.block[0].layer[0].SelfAttention.q
+    layer = plain_network(adapted(base)).encoder.block[0].layer[0].SelfAttention.q
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.testing.assert_close(layer.base_layer.weight + 2.0 * b @ a, original, rtol=1e-6, atol=1e-6)
     left = torch.linalg.svdvals(layer.base_layer.weight)

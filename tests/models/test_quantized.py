@@ -17,7 +17,7 @@ from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, quantized
 from recipe_exp.models.base_weights import read_facts
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_model_folder
-from recipe_exp.models.sequence_loss import SequenceLoss, t5_of
+from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 
 pytest.importorskip("bitsandbytes")
 
@@ -43,7 +43,7 @@ def logits(network: Any) -> torch.Tensor:
 
 
 def linear_types(network: nn.Module) -> dict[str, str]:
-    plain = {name: module for name, module in t5_of(network).named_modules() if isinstance(module, nn.Linear)}
+    plain = {name: module for name, module in plain_network(network).named_modules() if isinstance(module, nn.Linear)}
     return {
         name.replace(".base_layer", ""): type(module).__name__ for name, module in plain.items() if "lora_" not in name
     }
@@ -59,7 +59,7 @@ def test_all_matrices_of_the_blocks_but_wo_are_held_in_4_bits(
     in_4_bits = {name for name, kind in types.items() if kind == "Linear4bit"}
     assert in_4_bits == set(adapted_modules(SHAPE, ("q", "k", "v", "o", "wi_0", "wi_1")))
     assert {name.rpartition(".")[2] for name in set(types) - in_4_bits} == {"wo", "lm_head"}
-    t5: Any = t5_of(network)
+    t5: Any = plain_network(network)
     assert t5.encoder.block[0].layer[1].DenseReluDense.wo.weight.dtype == t5.shared.weight.dtype == dtype
     layer = t5.encoder.block[0].layer[0].SelfAttention.k
     state = layer.weight.quant_state

@@ -9,7 +9,7 @@ from transformers import T5ForConditionalGeneration
 
 from recipe_exp.config.model import ModelShape
 from recipe_exp.models import load
-from recipe_exp.models.sequence_loss import SequenceLoss, t5_of
+from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 
 Row = tuple[list[int], list[int]]
 SHAPE = ModelShape(vocab_size=60, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_decoder_layers=1, num_heads=3)
@@ -119,4 +119,4 @@ def test_logits_in_bf16_are_summed_in_fp32() -> None:
 
 def test_the_bare_network_is_its_own_t5() -> None:
     network = build()
-    assert t5_of(network) is network
+    assert plain_network(network) is network

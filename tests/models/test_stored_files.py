@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from recipe_exp.__main__ import main
 from recipe_exp.config.model import ModelShape
 from recipe_exp.errors import ModelError
+from recipe_exp.models.families import FAMILIES
 from recipe_exp.models.stored_files import (
     SHAPE_NAMES,
     check_adapter_folder,
@@ -51,15 +52,16 @@ def shape_of(model: Path) -> ModelShape:
 
 def test_whole_folders_pass(model: Path, adapter: Path) -> None:
     check_model_folder(model)
-    check_model_folder(model, shape_of(model))
-    check_tokenizer_folder(model)
+    family = check_model_folder(model, shape_of(model))
+    assert family is FAMILIES["t5"]
+    check_tokenizer_folder(model, family)
     check_adapter_folder(adapter)
 
 
 @pytest.mark.parametrize(
     ("model_type", "said"),
     [
-        ("bart", "the loss, the memory plan and the adapters' targets are unknown"),
+        ("mbart", "the loss, the memory plan and the adapters' targets are unknown"),
         ("llama", "of others the memory plan"),
         (None, "model_type=absent: no T5 that can be tuned here"),
         ([], "no T5 that can be tuned here"),
@@ -197,10 +199,10 @@ def test_pipe_holds_nothing_up(model: Path) -> None:
 def test_tokenizer_of_another_kind_is_refused(model: Path) -> None:
     edit(model / "tokenizer.json", model={"type": "BPE"})
     with pytest.raises(ModelError, match="is no Unigram tokenizer"):
-        check_tokenizer_folder(model)
+        check_tokenizer_folder(model, FAMILIES["t5"])
     (model / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="holds no tokenizer"):
-        check_tokenizer_folder(model)
+        check_tokenizer_folder(model, FAMILIES["t5"])
 
 
 def test_looking_loads_no_pytorch() -> None:

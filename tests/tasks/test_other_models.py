@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, MT5Config, MT5ForConditionalGeneration
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+)
 
 import recipe_exp as package
 from recipe_exp.__main__ import main
@@ -18,8 +25,10 @@ from recipe_exp.config.compose import compose
 from recipe_exp.config.model import ModelShape
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.errors import ModelError
 from recipe_exp.models import load
 from recipe_exp.models.finetuned import load_model_folder
+from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.recipes import render_markdown
 from recipe_exp.tasks.train import TrainResult, train
 
@@ -78,6 +87,41 @@ def mt5(tmp_path: Path) -> list[str]:
     network.save_pretrained(folder)
     mt5_tokenizer().save(str(folder / "tokenizer.json"))
     return named(folder, dimensions)
+
+
+def bart_tokenizer() -> Tokenizer:
+    """A tokenizer of byte pairs as BART's: its control pieces first, then bytes and what they merge to."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    control = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=control,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    recipes = (render_markdown(recipe) for recipe in itertools.islice(sample_recipes(), 200))
+    tokenizer.train_from_iterator(recipes, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer
+
+
+BART_DIMENSIONS = {**DIMENSIONS, "vocab_size": 500, "d_kv": 8}
+
+
+@pytest.fixture
+def bart(tmp_path: Path) -> list[str]:
+    """The overrides that name a folder with a tiny BART, longer texts than whose positions are refused."""
+    folder = tmp_path / "bart"
+    torch.manual_seed(0)
+    sizes = {"encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    config = BartConfig(
+        vocab_size=500, d_model=16, encoder_layers=2, decoder_layers=1, max_position_embeddings=600, **sizes
+    )
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    bart_tokenizer().save(str(folder / "tokenizer.json"))
+    return named(folder, BART_DIMENSIONS, "model.shape.tie_word_embeddings=true")
 
 
 def without_model(overrides: Sequence[str]) -> list[str]:
@@ -147,3 +191,90 @@ def test_the_plan_tells_what_is_unknown_of_mt5(
     folder = Path(mt5[0].partition("=")[2])
     network = load.load_pretrained(str(folder), dtype=torch.float32)
     assert plan["num_parameters"] == sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_bart_is_tuned_evaluated_asked_and_published(small_run: list[str], bart: list[str], tmp_path: Path) -> None:
+    result = train(compose([*without_model(small_run), *bart, "training.max_steps=4"]))
+    folder = check_run(result, tmp_path / "outputs")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(f"{TEXT}</s><pad>")["input_ids"]
+    assert (ids[0], ids[-1]) == (0, 2)
+    assert not {0, 1, 2, 3} & {*ids[1:-1]}
+    assert tokenizer.decode(ids, skip_special_tokens=True) == f"{TEXT}</s><pad>"
+    published = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    assert isinstance(published, BartForConditionalGeneration)
+    assert published.lm_head.weight is published.model.shared.weight
+    assert published.generation_config.decoder_start_token_id == 2
+
+
+@pytest.mark.parametrize(
+    ("targets", "layers"),
+    [
+        ("attention_qv", {"q_proj", "v_proj"}),
+        ("all_linear", {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}),
+    ],
+)
+def test_an_adapter_on_bart_is_tuned_and_merged_to_the_same_logits(
+    small_run: list[str], bart: list[str], tmp_path: Path, targets: str, layers: set[str]
+) -> None:
+    chosen = f"training.adapter.targets={targets}"
+    result = train(compose([*without_model(small_run), *bart, *LORA, chosen, "training.max_steps=4"]))
+    assert result.folder is not None
+    with_adapter = load_model_folder(result.folder / "model")
+    found = {name.split(".")[-4] for name, _ in with_adapter.named_parameters() if ".lora_A." in name}
+    assert found == layers
+    assert main(["task=merge", f"task.run={result.folder}", f"output_dir={tmp_path / 'outputs'}"]) == 0
+    merged = AutoModelForSeq2SeqLM.from_pretrained(result.folder / "merged").eval()
+    ids = torch.tensor([[0, 300, 400, 2]])
+    with torch.no_grad():
+        expected = with_adapter(input_ids=ids, labels=ids).logits
+        torch.testing.assert_close(merged(input_ids=ids, labels=ids).logits, expected)
+
+
+def test_the_loss_of_bart_is_that_of_transformers(bart: list[str]) -> None:
+    network = load.load_pretrained(bart[0].partition("=")[2], dtype=torch.float32).eval()
+    source = torch.tensor([[0, 40, 50, 60, 2], [0, 70, 2, 1, 1]])
+    labels = torch.tensor([[0, 80, 90, 2], [0, 99, 2, -100]])
+    mask = (source != 1).long()
+    theirs = network(input_ids=source, attention_mask=mask, labels=labels).loss * (labels != -100).sum()
+    ours = SequenceLoss(network)(source, mask, labels)
+    torch.testing.assert_close(ours, theirs)
+    ours.backward()
+    gradient = network.model.shared.weight.grad.clone()
+    network.zero_grad()
+    theirs.backward()
+    torch.testing.assert_close(network.model.shared.weight.grad, gradient)
+
+
+@pytest.mark.parametrize("key", ["data.max_source_tokens", "data.max_target_tokens", "evaluation.max_new_tokens"])
+def test_texts_longer_than_barts_positions_are_refused_in_one_line(
+    small_run: list[str], bart: list[str], key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*without_model(small_run), *bart, f"{key}=601"]) == 2
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: {key}=601: ")
+    assert line.endswith(f"set {key}=600 or less")
+
+
+def test_a_bias_on_barts_logits_is_refused(bart: list[str]) -> None:
+    folder = Path(bart[0].partition("=")[2])
+    network = BartForConditionalGeneration.from_pretrained(folder)
+    network.final_logits_bias[0, 7] = 1.0
+    network.save_pretrained(folder)
+    with pytest.raises(ModelError, match="has a bias on its logits"):
+        load.load_pretrained(str(folder), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("key", "value"), [("decoder_ffn_dim", 32), ("eos_token_id", 3), ("encoder_layers", 0)])
+def test_a_bart_unlike_those_that_are_published_is_refused(bart: list[str], key: str, value: int) -> None:
+    folder = Path(bart[0].partition("=")[2])
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {key: value}))
+    with pytest.raises(ModelError, match=rf"{key}={value}: no Bart that can be tuned here"):
+        load.load_pretrained(str(folder), dtype=torch.float32)
+
+
+def test_the_plan_of_bart_is_called_a_guess(small_run: list[str], bart: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    assert main([*without_model(small_run), *bart, "task=plan", f"task.output={file}"]) == 0
+    assert any("a guess" in line for line in json.loads(file.read_text())["warnings"])
