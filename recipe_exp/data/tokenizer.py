@@ -29,8 +29,8 @@ NEWLINE = "\n"
 _PRINTABLE = "".join(map(chr, range(0x21, 0x7F)))
 _MAX_KNOWN_WORDS = 200_000
 # Pieces that no text reaches; the first that is there stands for the line break. The sentinel that a text needs last,
-# as it marks the hundredth gap in span corruption, as T5 and as mT5 spell it; then the byte of a line break.
-_SPARE_PIECES = ("<extra_id_99>", f"{WORD_START}<extra_id_99>", "<0x0A>")
+# as it marks the hundredth gap in span corruption, as mT5 and as T5 spell it; then the byte of a line break.
+_SPARE_PIECES = (f"{WORD_START}<extra_id_99>", "<extra_id_99>", "<0x0A>")
 _SENTINEL = re.compile(rf"{WORD_START}?<extra_id_\d+>")
 # All but the one that no character other than a line break is made of.
 _BYTE_PIECES = frozenset(f"<0x{byte:02X}>" for byte in range(256)) - {"<0x0A>"}
@@ -265,19 +265,13 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
     if os.path.isdir(folder) and not (folder / "spiece.model").is_file():  # noqa: PTH112 - as above
         # transformers would make up an empty tokenizer.
         raise ModelError("holds no tokenizer; it needs a tokenizer.json or a spiece.model")
-    # Takes seconds to import, and a folder with a tokenizer.json never needs it.
-    from transformers import AutoTokenizer
-
     failure: Exception | None = None
     # The cache comes first: without a network, transformers asks the hub for most of a minute before it looks there.
     for local_files_only in (True, False):
         if not local_files_only and not hub_is_reachable():
             break
         try:
-            # Told so, transformers does not ask at the terminal whether it may execute the folder's code.
-            found: Any = AutoTokenizer.from_pretrained(
-                name, revision=revision, local_files_only=local_files_only, trust_remote_code=False
-            )
+            found = _found_by_transformers(name, revision=revision, local_files_only=local_files_only)
         except (OSError, ValueError) as error:
             failure = error
             if os.path.exists(name):  # noqa: PTH110 - as above
@@ -290,6 +284,18 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
         "not a local folder, not in the hub's cache, and the hub does not know it or cannot be reached;"
         " set model.name to a local folder that holds tokenizer.json, or connect once to fill the cache"
     ) from failure
+
+
+def _found_by_transformers(name: str, **where: Any) -> Any:
+    # Takes seconds to import, and a folder with a tokenizer.json never needs it.
+    from transformers import AutoTokenizer, T5Tokenizer
+
+    try:
+        # Told so, transformers does not ask at the terminal whether it may execute the folder's code.
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
+    except ValueError:
+        # A folder of mT5 that holds its SentencePiece file alone is known to T5's own class only.
+        return T5Tokenizer.from_pretrained(name, **where)
 
 
 def _backend_of(found: Any) -> Tokenizer:

@@ -78,13 +78,12 @@ def check_model_folder(folder: Path, shape: ModelShape | None = None) -> Family:
     return family
 
 
-def unknown_of(folder: Path) -> str | None:
-    """Returns what was never measured of the family of a folder's model; None if nothing is known to be missing."""
+def stored_family(folder: Path) -> Family | None:
+    """Returns the family of a folder's model; None of one that cannot be read or tuned."""
     try:
-        family = family_of(_read_json(folder / CONFIG).get("model_type"))
+        return family_of(_read_json(folder / CONFIG).get("model_type"))
     except ModelError:
         return None
-    return family.unknown if family is not None else None
 
 
 def check_adapter_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from recipe_exp.data.cache import find_cache
 from recipe_exp.errors import CheckpointError, ConfigError, RecipeExpError
 from recipe_exp.files import write_result
 from recipe_exp.models.download import find_folder
-from recipe_exp.models.stored_files import unknown_of
+from recipe_exp.models.stored_files import stored_family
 from recipe_exp.planning.device import PlannedDevice, planned_device
 from recipe_exp.planning.lengths import Lengths, estimated_lengths, lengths_of
 from recipe_exp.planning.plan import Machine, Plan, build_plan
@@ -61,8 +61,10 @@ def plan_run(config: ExperimentConfig, device: PlannedDevice) -> Plan:
 def with_unknowns(plan: Plan, model: ModelConfig) -> Plan:
     """Returns a plan that also tells what was never measured of the model, where its config.json is on this machine."""
     folder = find_folder(model.name, model.revision) if model.pretrained else None
-    unknown = unknown_of(folder) if folder is not None else None
-    return plan if unknown is None else replace(plan, warnings=(*plan.warnings, unknown))
+    family = stored_family(folder) if folder is not None else None
+    if family is None or family.unknown is None:
+        return plan
+    return replace(plan, warnings=(*plan.warnings, family.unknown))
 
 
 def measured_speed(config: ExperimentConfig, device_name: str | None, precision: str) -> MeasuredSpeed | None:

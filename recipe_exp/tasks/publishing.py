@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.config.model import ModelConfig
 from recipe_exp.data.example import Example
 from recipe_exp.data.prompts import find_template, make_example, parse_prompt
 from recipe_exp.data.sample import sample_recipes
@@ -19,8 +20,10 @@ from recipe_exp.data.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ExportError, ModelError, RecipeExpError
 from recipe_exp.files import flush_to_disk
 from recipe_exp.models.certificate import Certificate, Trial, add_ctranslate2, certify
+from recipe_exp.models.download import find_folder
 from recipe_exp.models.export import ExportType, record_evaluated, write_model
 from recipe_exp.models.finetuned import folder_written_aside
+from recipe_exp.models.stored_files import stored_family
 from recipe_exp.reports.model_card import MODEL_CARD, render
 from recipe_exp.secrets import redact
 from recipe_exp.tasks.building import open_data
@@ -74,6 +77,8 @@ def publish(stored: StoredRun, config: ExperimentConfig, target: Path, wishes: W
         ModelError: if the model cannot be loaded or written.
     """
     refuse_used(target)
+    if wishes.ctranslate2:
+        _refuse_unconvertible(config.model)
     target = target.absolute()
     kept = target.with_name(f"{target.name}.uncertified")
     shutil.rmtree(kept, ignore_errors=True)
@@ -92,6 +97,16 @@ def publish(stored: StoredRun, config: ExperimentConfig, target: Path, wishes: W
                 f"{target}: not published, because {'; '.join(certificate.failures)}; what was written is in {kept}"
             )
     return certificate
+
+
+def _refuse_unconvertible(model: ModelConfig) -> None:
+    folder = find_folder(model.name, model.revision) if model.pretrained else None
+    family = stored_family(folder) if folder is not None else None
+    if family is not None and not family.is_converted:
+        raise ModelError(
+            f"task.ctranslate2=true: CTranslate2's converter does not read a {family.network} of transformers 5; "
+            "publish it without"
+        )
 
 
 def _settle(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -128,14 +129,14 @@ def without_model(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if not item.startswith("model.")]
 
 
-def check_run(result: TrainResult, outputs: Path) -> Path:
+def check_run(result: TrainResult, outputs: Path, *, ctranslate2: bool = False) -> Path:
     """Evaluates, asks and publishes what a run has left behind; returns the published folder."""
     assert result.status == "finished"
     assert result.folder is not None
     assert result.metrics["eval/loss"] > 0
     assert package.evaluate(result.folder, output_dir=outputs).metrics["eval/loss"] > 0
     assert len(package.load(result.folder).generate(["Toast"], max_new_tokens=3)) == 1
-    folder = package.export(result.folder, output_dir=outputs)
+    folder = package.export(result.folder, output_dir=outputs, ctranslate2=ctranslate2)
     found = json.loads((folder / "certificate.json").read_text())
     assert found["verdict"] == "passed"
     assert found["tokenizer"]["survive"] == {"line breaks": True, "fractions": True, "braces": True}
@@ -154,7 +155,7 @@ def test_byt5_is_tuned_evaluated_asked_and_published(small_run: list[str], byt5:
 
 def test_mt5_is_tuned_evaluated_asked_and_published(small_run: list[str], mt5: list[str], tmp_path: Path) -> None:
     result = train(compose([*without_model(small_run), *mt5, "training.max_steps=4"]))
-    folder = check_run(result, tmp_path / "outputs")
+    folder = check_run(result, tmp_path / "outputs", ctranslate2=find_spec("ctranslate2") is not None)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer(f"{TEXT}🍞")["input_ids"]
     assert max(ids) > 2**16
@@ -205,6 +206,9 @@ def test_bart_is_tuned_evaluated_asked_and_published(small_run: list[str], bart:
     assert isinstance(published, BartForConditionalGeneration)
     assert published.lm_head.weight is published.model.shared.weight
     assert published.generation_config.decoder_start_token_id == 2
+    assert result.folder is not None
+    with pytest.raises(ModelError, match="converter does not read a BartForConditionalGeneration"):
+        package.export(result.folder, tmp_path / "converted", output_dir=tmp_path / "outputs", ctranslate2=True)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +248,16 @@ def test_the_loss_of_bart_is_that_of_transformers(bart: list[str]) -> None:
     network.zero_grad()
     theirs.backward()
     torch.testing.assert_close(network.model.shared.weight.grad, gradient)
+
+
+def test_a_bart_stored_without_its_head_is_read_whole(bart: list[str]) -> None:
+    folder = Path(bart[0].partition("=")[2])
+    network = BartForConditionalGeneration.from_pretrained(folder).eval()
+    network.model.save_pretrained(folder)
+    ids = torch.tensor([[0, 40, 50, 2]])
+    again = load.load_pretrained(str(folder), dtype=torch.float32).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=ids, labels=ids).logits, network(input_ids=ids, labels=ids).logits)
 
 
 @pytest.mark.parametrize("key", ["data.max_source_tokens", "data.max_target_tokens", "evaluation.max_new_tokens"])
