@@ -99,14 +99,14 @@ def open_contents(config: DataConfig, cache_dir: Path) -> Contents:
 
 
 def first_contents(config: DataConfig, max_files: int) -> Contents | None:
-    """Returns some of the files on this machine that a `data` section stands for; None where it stands for others.
+    """Returns some of the files that a `data` section stands for; None where a reader of one's own knows them.
 
-    Nothing is hashed, so the contents have no fingerprint.
+    Nothing is hashed, so the contents have no fingerprint. A dataset of the hub is fetched if it is not here.
 
     Raises:
         DataError: as `open_contents` does.
     """
-    if config.format == "huggingface" or ":" in config.format or config.format == "sample" or config.path is None:
+    if ":" in config.format or config.format == "sample" or config.path is None:
         return None
     files, formats = _find(config.path, config.format, max_files)
     try:

@@ -112,13 +112,15 @@ def test_contradiction_names_key_and_remedy(overrides: list[str], key: str, reme
 
 
 def test_each_half_of_a_contradiction_is_fine_alone() -> None:
-    default_config().with_overrides(["hardware.compile=true"])
-    default_config().with_overrides(["model.gradient_checkpointing=true"])
-    default_config().with_overrides(["training.precision=tf32"])
-    default_config().with_overrides(["data.validation_fraction=0", "evaluation.every_n_steps=null"])
-    default_config().with_overrides(["training.early_stopping_patience=2"])
+    changed = default_config().with_overrides
+    assert changed(["hardware.compile=true"]).hardware.compile is True
+    assert changed(["model.gradient_checkpointing=true"]).model.gradient_checkpointing is True
+    assert changed(["training.precision=tf32"]).training.precision == "tf32"
+    unevaluated = changed(["data.validation_fraction=0", "evaluation.every_n_steps=null"])
+    assert (unevaluated.data.validation_fraction, unevaluated.evaluation.every_n_steps) == (0.0, None)
+    assert changed(["training.early_stopping_patience=2"]).training.early_stopping_patience == 2
     for metric in LOWER_IS_BETTER:
-        default_config().with_overrides([f"evaluation.best_metric={metric}"])
+        assert changed([f"evaluation.best_metric={metric}"]).evaluation.best_metric == metric
 
 
 def test_all_contradictions_are_reported_at_once() -> None:

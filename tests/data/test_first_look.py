@@ -8,13 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
 import pytest
 
+from recipe_exp.__main__ import main
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import first_look
 from recipe_exp.data.first_look import look_at
+from recipe_exp.data.intake import Intake
 from recipe_exp.errors import DataError
 
+FORMATS = Path(__file__).parent / "formats"
 GOOD = "".join(
     json.dumps({"title": f"Soup {n}", "ingredients": [f"{n} onions"], "instructions": ["Boil."]}) + "\n"
     for n in range(200)
@@ -64,13 +68,20 @@ def test_much_data_is_only_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_time_bounds_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written(tmp_path / "a.jsonl", "x\n" * 30)
     monkeypatch.setattr(first_look, "MAX_SECONDS", 0.0)
-    look_at(section(written(tmp_path / "a.jsonl", "x\n" * 30)))
+    look_at(section(file))
+    monkeypatch.setattr(first_look, "MAX_SECONDS", 60.0)
+    with pytest.raises(DataError, match="30 of 30 records were rejected"):
+        look_at(section(file))
 
 
-def test_enough_examples_end_the_look(tmp_path: Path) -> None:
-    file = written(tmp_path / "a.jsonl", GOOD + "x\n" * 5000)
+def test_enough_examples_end_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_look, "MAX_SECONDS", 60.0)
+    file = written(tmp_path / "a.jsonl", GOOD + "x\n" * 500)
     look_at(section(file, max_examples=150))
+    with pytest.raises(DataError, match="500 of 700 records were rejected"):
+        look_at(section(file))
 
 
 def test_many_files_are_not_all_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +93,36 @@ def test_many_files_are_not_all_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
         look_at(section(tmp_path / "0.jsonl"))
 
 
-def test_what_is_not_on_this_machine_is_not_looked_at() -> None:
+def test_what_is_made_or_read_by_other_code_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(_: DataConfig) -> Intake:
+        raise AssertionError("looked at")
+
+    monkeypatch.setattr(first_look, "Intake", never)
     look_at(DataConfig(format="sample", max_examples=10))
-    look_at(DataConfig(format="huggingface", path="nobody/nothing"))
     look_at(DataConfig(format="my_reader:read", path="anywhere"))
+    with pytest.raises(AssertionError, match="looked at"):
+        look_at(section(FORMATS / "mixed.jsonl"))
+
+
+def test_a_dataset_of_the_hub_that_cannot_be_had_leaves_no_run(
+    small_run: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    assert main([*small_run, "data=huggingface", "data.path=nobody/nothing"]) != 0
+    said = capsys.readouterr().err.strip()
+    assert "data.path=nobody/nothing: cannot be loaded" in said
+    assert "\n" not in said
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_rows_of_a_dataset_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "train.arrow"
+    table = pyarrow.table({"title": ["", ""], "ingredients": [[], []], "directions": [[], []]})
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    monkeypatch.setattr("recipe_exp.data.contents.find_dataset", lambda _: [file])
+    with pytest.raises(DataError, match="2 of 2 records were rejected"):
+        look_at(DataConfig(format="huggingface", path="owner/soups"))
 
 
 def test_pipe_is_not_opened(tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_closing_early_ends_the_thread(split: TokenSplit, plan: WindowPlan) -> N
 def test_a_loader_that_is_dropped_ends_its_thread(split: TokenSplit, plan: WindowPlan) -> None:
     loader = WindowLoader(split, plan, 400, 0, 1, 0, 10**9)
     next(loader)
+    assert loader_threads()
     del loader
     gc.collect()
     wait_until(lambda: loader_threads() == [])

@@ -102,4 +102,9 @@ def test_a_bad_recipe_costs_only_itself(tmp_path: Path, line: bytes, reason: str
 @settings(max_examples=200, deadline=None)
 @given(body=st.text(st.sampled_from("M-:~ 1/2abc\n\t"), max_size=120))
 def test_no_text_raises(tmp_path_factory: pytest.TempPathFactory, body: str) -> None:
-    rows_of(tmp_path_factory.mktemp("cards", numbered=True), HEAD + body)
+    good = HEAD + "      1    Egg\n\n  Boil.\n" + END
+    rows = rows_of(tmp_path_factory.mktemp("cards", numbered=True), HEAD + body + END + good)
+    assert all(isinstance(row, Record | Rejection) for row in rows)
+    assert len(rows) >= 2
+    assert isinstance(rows[-1], Record)
+    assert rows[-1].content == Recipe("Stew", ("1 Egg",), ("Boil.",))

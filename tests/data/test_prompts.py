@@ -97,13 +97,21 @@ def test_a_wrong_template_is_refused_in_one_line_with_the_remedy(prompt: str, ex
     assert "\n" not in str(error.value)
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=30) | st.lists(st.sampled_from(["{title}", "{ingredients}", "{", "}", "a "])).map("".join))
 def test_any_text_is_a_template_or_a_mistake(prompt: str) -> None:
+    mistakes: tuple[str, ...] = ()
     try:
         template = find_template(prompt)
-    except ConfigError:
+    except ConfigError as error:
+        mistakes = error.mistakes
+    if mistakes:
+        (line,) = mistakes
+        assert line.startswith("data.prompt=")
+        assert "\n" not in line
         return
-    make_example(PANCAKES, template)
+    filled = TEMPLATES.get(prompt, prompt).replace("{title}", PANCAKES.title)
+    shown = filled.replace("{ingredients}", ", ".join(PANCAKES.ingredients))
+    assert make_example(PANCAKES, template).source_text == shown
 
 
 @pytest.mark.parametrize("text", ["Pancakes, please", "", "a {title} of my own", "2 eggs; what now?", "title: Cake"])

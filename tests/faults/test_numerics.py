@@ -128,7 +128,7 @@ def test_full_memory_is_one_line_with_the_remedy(
     assert main(with_callback(faulty_run, "Exhaust")) == 1
     error = capfd.readouterr().err
     assert "Traceback" not in error
-    assert "out of memory; lower hardware.micro_batch_tokens (2048), " in error
+    assert "out of memory in micro-batches of 2,048 tokens; add model.gradient_checkpointing=true" in error
     assert record_of(only_run(tmp_path))["status"] == "failed"
 
 

@@ -93,3 +93,14 @@ def test_a_full_disk_is_said_before_the_model_is_built(small_run: list[str], mon
     monkeypatch.setattr(Workbench, "build", None)
     with pytest.raises(CheckpointError, match="are free and a checkpoint takes"):
         train(compose(small_run))
+
+
+def test_the_random_base_of_an_adapter_is_counted_until_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(["model=flan_t5_small", "model.pretrained=false", "training=lora"])
+    monkeypatch.setattr(disk_space, "free_bytes", lambda _: 200 * MIB)
+    with pytest.raises(CheckpointError, match="0 MiB are free"):
+        check_disk_space(config, tmp_path, 10_000, pytest.fail)
+    (tmp_path / "base").mkdir()
+    check_disk_space(config, tmp_path, 10_000, pytest.fail)

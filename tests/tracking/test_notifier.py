@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email.policy
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,7 +20,7 @@ import psutil
 import pytest
 
 from recipe_exp.errors import ConfigError
-from recipe_exp.tracking import Message, Notifier
+from recipe_exp.tracking import Message, Notifier, Progress, notices
 
 SECRET = "b8f3c5d1e7a94402"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -29,6 +32,7 @@ class Endpoint:
     def __init__(self) -> None:
         self.messages: list[dict[str, str]] = []
         self.hangs = False
+        self.answer = b""
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,6 +43,7 @@ class Endpoint:
                 endpoint.messages.append({"path": self.path, **body})
                 self.send_response(200)
                 self.end_headers()
+                self.wfile.write(endpoint.answer)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -56,6 +61,39 @@ class Endpoint:
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+class MailServer(socketserver.ThreadingTCPServer):
+    """Takes mail as SMTP hands it over, and keeps what was written between `DATA` and the dot."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.mails: list[EmailMessage] = []
+        super().__init__(("127.0.0.1", 0), MailHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class MailHandler(socketserver.StreamRequestHandler):
+    server: MailServer
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 post\r\n")
+        while line := self.rfile.readline().strip().upper():
+            if line == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                content = b"".join(iter(self.rfile.readline, b".\r\n"))
+                mail = email.message_from_bytes(content, policy=email.policy.default)
+                assert isinstance(mail, EmailMessage)
+                self.server.mails.append(mail)
+            self.wfile.write(b"221 bye\r\n" if line == b"QUIT" else b"250 thanks\r\n")
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    with MailServer() as server:
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture
@@ -117,6 +155,56 @@ def test_dead_addresses_cost_two_seconds_and_one_warning(
     assert live.titles == ["message 0", "message 1", "message 2"]
     assert warnings == ["warning: the address in REFUSED took no message; the run goes on, and this is said once"]
     live.close()
+
+
+def test_a_hung_address_alone_is_waited_for_two_seconds_and_said_once(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.hangs = True
+    monkeypatch.setenv("HOOK", endpoint.address)
+    notifier = Notifier(["HOOK"], lambda line: print(line, file=sys.stderr))
+    notifier.send(Message("one", "text"))
+    notifier.send(Message("two", "text"))
+    started = time.monotonic()
+    notifier.close()
+    assert 1.9 < time.monotonic() - started < 3
+    expected = "warning: an address of tracking.notify does not answer; the run goes on, and this is said once\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_mail_arrives(mail_server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, port = mail_server.server_address[:2]
+    monkeypatch.setenv("MAIL", f"mailto://{host!s}:{port}/?mode=insecure&from=oven@example.com&to=cook@example.com")
+    warnings: list[str] = []
+    notifier = Notifier(["MAIL"], warnings.append)
+    notifier.send(Message("toast finished", "best eval/loss 1.2\ncrème brûlée", "success"))
+    notifier.close()
+    assert warnings == []
+    (mail,) = mail_server.mails
+    assert (mail["Subject"], mail["To"]) == ("toast finished", "cook@example.com")
+    assert "oven@example.com" in mail["From"]
+    body = mail.get_body(("plain", "html"))
+    assert body is not None
+    assert "crème brûlée" in body.get_content()
+
+
+def test_a_text_message_arrives_at_a_gateway(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint.answer = b'{"result": {"message_id": 1, "status": "ok"}}'
+    monkeypatch.setenv("SMS", f"smseagle://{SECRET}@127.0.0.1:{endpoint.port}/15551234567")
+    warnings: list[str] = []
+    notifier = Notifier(["SMS"], warnings.append)
+    notifier.send(Message("toast finished", "best eval/loss 1.2", "success"))
+    notifier.close()
+    assert warnings == []
+    (message,) = endpoint.messages
+    assert "15551234567" in str(message)
+    assert "toast finished" in str(message)
+    assert "best eval/loss 1.2" in str(message)
+
+
+def test_services_for_text_messages_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMS", f"twilio://AC{SECRET * 2}:{SECRET * 2}@15551234567/15557654321")
+    Notifier(["SMS"], print).close()
 
 
 def test_nothing_that_is_sent_waits_for_the_process_that_sends(
@@ -207,6 +295,16 @@ def test_a_run_says_start_best_progress_and_end(
     progress = next(message for message in endpoint.messages if "at step 6" in message["title"])
     assert progress["message"].startswith("train/loss ")
     assert "eval: loss " in progress["message"]
+    # What the model made of the first prompt when it was tried last, which a small one may leave empty.
+    (run,) = (tmp_path / "outputs" / "runs").iterdir()
+    entries = map(json.loads, (run / "samples.jsonl").read_text(encoding="utf-8").splitlines())
+    (tried,) = [entry["samples"][0] for entry in entries if entry["step"] == 4]
+    told = progress["message"].partition("\n\n")[2]
+    sample = (tried["prompt"], tried["generated"])
+    assert (
+        told == notices.going_on("toast", Progress(6, 8), None, {"train/loss": 1.0}, sample).body.partition("\n\n")[2]
+    )
+    assert told.splitlines()[0].startswith("> Write a recipe for")
     assert done.stderr.count("warning: the address in DEAD took no message") == 1
     assert SECRET not in done.stdout + done.stderr
     assert holds_secret(tmp_path) == []
@@ -229,10 +327,25 @@ def test_a_run_that_fails_says_why_and_a_hung_address_costs_two_seconds(
     assert endpoint.messages[-1]["message"].startswith("RuntimeError: the oven is cold\nonce mended, continue with")
     (run,) = (tmp_path / "outputs" / "runs").iterdir()
     logged = [json.loads(line)["time"] for line in (run / "journal.jsonl").read_text().splitlines()]
-    assert time.time() - logged[-1] < 30
+    assert time.time() - logged[-1] < 15
+    assert done.stderr.count("warning: an address of tracking.notify does not answer") == 1
     assert SECRET not in done.stdout + done.stderr
     assert holds_secret(tmp_path) == []
     hung.close()
+
+
+@pytest.mark.slow
+def test_of_a_run_that_is_killed_it_is_said_that_it_ended_without_a_word(
+    endpoint: Endpoint, small_run: list[str], recipe_exp: Command, tmp_path: Path
+) -> None:
+    write_callback(tmp_path, "if result.step == 5: os.kill(os.getpid(), signal.SIGKILL)")
+    arguments = [*small_run, "run_name=toast", "training.callbacks=[trouble:Trouble]", "tracking.notify=[LIVE]"]
+    done = recipe_exp(arguments, LIVE=endpoint.address)
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    wait_for(lambda: "toast ended without a word" in endpoint.titles)
+    assert endpoint.titles[0] == "toast started"
+    assert endpoint.titles.count("toast ended without a word") == 1
+    assert "python -m recipe_exp resume=" in endpoint.messages[-1]["message"]
 
 
 @pytest.mark.slow
