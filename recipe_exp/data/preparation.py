@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from recipe_exp.data.card_file import Identity, fingerprint_of, hashes_of, publi
 from recipe_exp.data.contents import Contents
 from recipe_exp.data.corpus_report import REJECTS_FILE, ClosePair, CorpusReport
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
+from recipe_exp.data.duplicates.forest import RowArray
 from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.intake import Place
 from recipe_exp.data.intake_stage import IntakeCounts, reject_line, take_all
@@ -134,20 +136,20 @@ class _Kept:
 
     is_kept: npt.NDArray[np.bool_]
     is_leak: npt.NDArray[np.bool_]
-    stays_for: npt.NDArray[np.int64]
+    stays_for: RowArray
 
 
-def _kept(records: RecordFiles, labels: npt.NDArray[np.int64], duplicates: str) -> _Kept:
+def _kept(records: RecordFiles, labels: RowArray, duplicates: str) -> _Kept:
     """Decides by cluster: training never keeps what is near a held-out recipe, and `drop` keeps the best of each.
 
     The best of a cluster is one that is held out, if there is one, then the one with the highest score, then the first.
     """
     is_held_out = records.is_held_out
-    numbers = np.arange(len(records))
+    numbers = np.arange(len(records), dtype=np.int32)
     order = np.lexsort((numbers, -records.scores, ~is_held_out, labels))
     is_first = np.ones(len(records), dtype=bool)
     is_first[1:] = labels[order[1:]] != labels[order[:-1]]
-    best_of_label = np.zeros(len(records), dtype=np.int64)
+    best_of_label = np.zeros(len(records), dtype=np.int32)
     best_of_label[labels[order[is_first]]] = order[is_first]
     stays_for = best_of_label[labels]
     is_leak = is_held_out[stays_for] & ~is_held_out
@@ -156,10 +158,10 @@ def _kept(records: RecordFiles, labels: npt.NDArray[np.int64], duplicates: str) 
 
 
 def _write_splits(
-    request: PreparationRequest, records: RecordFiles, labels: npt.NDArray[np.int64], kept: _Kept, building: Path
+    request: PreparationRequest, records: RecordFiles, labels: RowArray, kept: _Kept, building: Path
 ) -> Statistics:
     """Writes the splits and the list of what is left out, in the order of the records."""
-    places = _places_of(records, kept)
+    places = _Places(records, np.unique(kept.stays_for[~kept.is_kept]))
     statistics = StatisticsCounter()
     shutil.copyfile(building / _WORK_FOLDER / REJECTS, building / REJECTS_FILE)
     statistics.count_rejects(building / REJECTS_FILE)
@@ -172,7 +174,7 @@ def _write_splits(
                 files[records.splits[number]].write(b'%s,"cluster":%d}\n' % (line[:-2], labels[number]))
                 statistics.keep(records.split(number), record, place)
             else:
-                other = places[int(kept.stays_for[number])]
+                other = places.of(int(kept.stays_for[number]))
                 near = NEAR_HELD_OUT if kept.is_leak[number] else NEAR_BETTER
                 rejects.write(reject_line(place, f"{near} of {other.file}:{other.line_number}"))
                 statistics.leave_out(record, place, near, other)
@@ -194,7 +196,7 @@ def _report(counts: IntakeCounts, records: RecordFiles, clusters: Clusters, kept
     )
 
 
-def _write_clusters(records: RecordFiles, labels: npt.NDArray[np.int64], kept: _Kept, path: Path) -> None:
+def _write_clusters(records: RecordFiles, labels: RowArray, kept: _Kept, path: Path) -> None:
     """Lists the records that are the same as another one or nearly so, with the number of their cluster."""
     is_one_of_several = np.bincount(labels, minlength=1)[labels] > 1
     with path.open("wb") as file:
@@ -209,10 +211,31 @@ def _write_clusters(records: RecordFiles, labels: npt.NDArray[np.int64], kept: _
                 file.write(msgspec.json.encode(entry) + b"\n")
 
 
-def _places_of(records: RecordFiles, kept: _Kept) -> dict[int, Place]:
-    """Returns where the records stood for whose sake others are left out."""
-    wanted = set(np.unique(kept.stays_for[~kept.is_kept]).tolist())
-    return {number: place for number, place in enumerate(records.places()) if number in wanted} if wanted else {}
+class _Places:
+    """Where some records stood, in a few bytes for each.
+
+    Args:
+        records: all of them.
+        numbers: which ones, in order.
+    """
+
+    def __init__(self, records: RecordFiles, numbers: RowArray) -> None:
+        self._numbers = numbers
+        self._files: dict[str, int] = {}
+        self._file_numbers, self._lines = array("I"), array("Q")
+        wanted = iter(numbers.tolist())
+        next_one = next(wanted, None)
+        for number, place in enumerate(records.places() if len(numbers) else ()):
+            if number == next_one:
+                self._file_numbers.append(self._files.setdefault(place.file, len(self._files)))
+                self._lines.append(place.line_number)
+                next_one = next(wanted, None)
+        self._names = list(self._files)
+
+    def of(self, number: int) -> Place:
+        """Returns where one of them stood."""
+        position = int(np.searchsorted(self._numbers, number))
+        return Place(self._names[self._file_numbers[position]], self._lines[position])
 
 
 def _closest(records: RecordFiles, clusters: Clusters, kept: _Kept) -> tuple[ClosePair, ...]:

@@ -36,18 +36,22 @@ class RecordFiles:
 
     Attributes:
         splits: (num_records,) uint8, the number of each one's split in `SPLITS`.
-        keys: (num_records,) uint64, equal for two that are the same.
         scores: (num_records,) float32, the quality of each.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.splits: npt.NDArray[np.uint8] = np.fromfile(folder / SPLIT_NUMBERS, dtype=np.uint8)
-        self.keys: npt.NDArray[np.uint64] = np.fromfile(folder / KEYS, dtype=np.uint64)
         self.scores: npt.NDArray[np.float32] = np.fromfile(folder / SCORES, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.splits)
+
+    @property
+    def keys(self) -> npt.NDArray[np.uint64]:
+        """(num_records,) equal for two that are the same; read when they are asked for."""
+        found: npt.NDArray[np.uint64] = np.fromfile(self._folder / KEYS, dtype=np.uint64)
+        return found
 
     @property
     def is_held_out(self) -> npt.NDArray[np.bool_]:

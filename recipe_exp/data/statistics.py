@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipe_exp.config.messages import in_one_line
+from recipe_exp.data.duplicates.forest import RowArray
 from recipe_exp.data.intake import Place
 from recipe_exp.data.record_files import RecordFiles
 from recipe_exp.data.split import SPLITS, Split
@@ -216,7 +217,7 @@ class StatisticsCounter:
         self._count_file(place.file, is_kept=False)
         self._count_left_out(reason, place, beside)
 
-    def result(self, records: RecordFiles, labels: npt.NDArray[np.int64], is_kept: npt.NDArray[np.bool_]) -> Statistics:
+    def result(self, records: RecordFiles, labels: RowArray, is_kept: npt.NDArray[np.bool_]) -> Statistics:
         """Returns what was counted.
 
         Args:
@@ -358,7 +359,7 @@ def _origins_of_sources(keys: npt.NDArray[np.uint64], is_kept: npt.NDArray[np.bo
     )
 
 
-def _cluster_classes(labels: npt.NDArray[np.int64]) -> tuple[ClusterClass, ...]:
+def _cluster_classes(labels: RowArray) -> tuple[ClusterClass, ...]:
     sizes = np.bincount(labels) if len(labels) else np.zeros(0, dtype=np.int64)
     sizes = sizes[sizes > 0]
     classes = np.searchsorted(CLUSTER_SIZES, sizes, side="right") - 1
@@ -372,7 +373,7 @@ def _cluster_classes(labels: npt.NDArray[np.int64]) -> tuple[ClusterClass, ...]:
 
 
 def _largest_clusters(
-    labels: npt.NDArray[np.int64], is_kept: npt.NDArray[np.bool_], records: RecordFiles
+    labels: RowArray, is_kept: npt.NDArray[np.bool_], records: RecordFiles
 ) -> tuple[LargeCluster, ...]:
     sizes = np.bincount(labels) if len(labels) else np.zeros(0, dtype=np.int64)
     crowded = np.flatnonzero(sizes > 1)

@@ -55,8 +55,8 @@ def test_a_check_that_breaks_is_a_finding_beside_the_others(
 def test_it_ends_within_seconds(tmp_path: Path) -> None:
     started = time.monotonic()
     findings = list(doctor.examine(compose(["hardware=cpu", f"output_dir={tmp_path}"])))
-    # By the wall clock, so that a check that hangs is seen; as long as one may take before it is given up.
-    assert time.monotonic() - started < LIMIT_SECONDS
+    # By the wall clock, which goes on while a check hangs; one that is given up says so itself.
+    assert time.monotonic() - started < 2 * LIMIT_SECONDS
     assert not any("no answer within" in finding.text for finding in findings)
 
 

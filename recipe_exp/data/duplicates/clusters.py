@@ -93,7 +93,7 @@ def find_clusters(
 
 
 def _compare_band(band_keys: HashArray, comparison: Comparison, crowds: Forest) -> None:
-    order = np.argsort(band_keys)
+    order = np.argsort(band_keys).astype(np.int32)
     ordered = band_keys[order]
     starts, sizes = runs_of_equal(ordered)
     has_words = ordered[starts] != NO_WORDS

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-RowArray: TypeAlias = npt.NDArray[np.int64]
+RowArray: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 
 
 class Forest:
     """Sets that begin with one row each and only grow. A set's root is its smallest row, in whatever order it grew.
 
     Args:
-        num_rows: the rows are numbered from 0.
+        num_rows: the rows are numbered from 0; fewer than 2^31.
     """
 
     def __init__(self, num_rows: int) -> None:
-        self._parent: RowArray = np.arange(num_rows, dtype=np.int64)
+        self._parent: RowArray = np.arange(num_rows, dtype=np.int32)
 
     def find(self, row: int) -> int:
         """Returns the root of the row's set."""
