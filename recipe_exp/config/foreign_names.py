@@ -41,7 +41,7 @@ _WARMUP_SHARE = Answer("training.warmup_steps", "steps instead of a share of the
 _WEIGHT_DECAY = Answer("training.weight_decay")
 _CLIPPING = Answer("training.max_grad_norm")
 _LABEL_SMOOTHING = Answer("training.label_smoothing")
-_OPTIMIZER = Answer("training/optimizer=adamw|adafactor")
+_OPTIMIZER = Answer("training/optimizer=adamw|adamw_8bit|adafactor")
 _SCHEDULE = Answer("training/schedule=linear|cosine|cosine_with_restarts|constant|inverse_square_root")
 _PATIENCE = Answer("training.early_stopping_patience", "counts evaluations")
 _MIN_IMPROVEMENT = Answer("training.early_stopping_threshold")

@@ -194,6 +194,9 @@ COMPANIONS = {
     "evaluation.best_mode": ["evaluation.best_metric=eval/bleu"],
     "model.revision": ["model=flan_t5_base"],
     "hardware.compile": ["model.gradient_checkpointing=false"],
+    "training.adapter.quantization": ["training.adapter.init=lora"],
+    "training.weights_dtype": ["training.precision=bf16"],
+    "training.update_in_backward": ["training.max_grad_norm=null"],
 }
 SPECIAL = {
     "training.callbacks": ["module:Class"],
@@ -201,6 +204,8 @@ SPECIAL = {
     "evaluation.best_metric": "eval/bleu",
     "data.format": "jsonl",
     "data.language": "en",
+    "training.adapter.targets": ["q", "wo"],
+    "training.optimizer.clip_threshold": 2.0,
     "resume_allow": ["seed"],
     "data.prompts": {"title": 2.0},
     "data.templates": {"mine": "Cook {title}"},
@@ -349,7 +354,7 @@ BROKEN_LOCAL_FILES = {
     "discord_webhook: https://discord.com/api/webhooks/1/abc\n": "discord_webhook=***: no such key",
     "data: 3\n": "data=3: must be a section of keys",
     "training:\n  batch_size: many\n": "training.batch_size=many: must be a whole number",
-    "training:\n  optimizer:\n    kind: sgd\n": "its `kind` must be one of 'adamw', 'adafactor'",
+    "training:\n  optimizer:\n    kind: sgd\n": "its `kind` must be one of 'adamw', 'adamw_8bit', 'adafactor'",
     "defaults:\n  - override /model: nope\n": "Could not find 'model/nope'",
     "a: [1\n": "local/default.yaml",
     "tracking:\n  uri: ${oc.env:RECIPE_EXP_NO_SUCH_VARIABLE}\n": "tracking.uri: its interpolation cannot be resolved",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.data import append_log
+from recipe_exp import files
 from recipe_exp.data.append_log import AppendLog
 
 NAMES = ("one", "two")
@@ -118,7 +118,7 @@ def test_after_another_boot_the_files_begin_anew(tmp_path: Path, monkeypatch: py
     """What a power cut may have taken is only known to the disk."""
     write(tmp_path, [(b"a", b"b")])
     (tmp_path / "boot_id").write_text("another boot\n")
-    monkeypatch.setattr(append_log, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(files, "_BOOT_ID", tmp_path / "boot_id")
     with open_log(tmp_path) as log:
         assert not log.is_resumed
         assert log.state == Count()
@@ -126,7 +126,7 @@ def test_after_another_boot_the_files_begin_anew(tmp_path: Path, monkeypatch: py
 
 
 def test_where_boots_cannot_be_told_apart_the_files_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(append_log, "_BOOT_ID", tmp_path / "missing")
+    monkeypatch.setattr(files, "_BOOT_ID", tmp_path / "missing")
     write(tmp_path, [(b"a", b"b")])
     with open_log(tmp_path) as log:
         assert not log.is_resumed
