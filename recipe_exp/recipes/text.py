@@ -82,7 +82,12 @@ def clean_line(text: str) -> str:
     for _ in range(_MAX_CLEANING_PASSES):
         unescaped = _unescape(text)
         if not _UNUSUAL.search(unescaped):
-            return _settle(unescaped)
+            settled = _settle(unescaped)
+            # A fraction in ASCII may complete an entity.
+            if "&" not in settled or _unescape(settled) == settled:
+                return settled
+            text = settled
+            continue
         repaired = _repair(unescaped)
         if repaired == text:
             break

@@ -76,6 +76,7 @@ def test_clean_line_repairs(text: str, expected: str) -> None:
 @settings(max_examples=150)
 @given(st.text(max_size=30) | st.text(st.sampled_from("&amp;lt#38 ½1é\u0301\u200bÃ©"), max_size=20))
 @example("&amp;amp;amp;amp;frac12;")
+@example("&#¼")
 def test_clean_line_is_idempotent_single_spaced_and_nfc(text: str) -> None:
     cleaned = clean_line(text)
     assert clean_line(cleaned) == cleaned
