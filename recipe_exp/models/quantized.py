@@ -6,7 +6,6 @@ transformers quantises the linear layers as it reads them, through bitsandbytes,
 
 from __future__ import annotations
 
-import logging
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -42,8 +41,6 @@ def loading_settings(quantization: Quantization, *, dtype: torch.dtype, device: 
             f"training.adapter.quantization={quantization}: bitsandbytes is not installed; pip install "
             "'recipe-exp[quantized]', or set it to none"
         )
-    # On a CPU it tells of kernels that it could download.
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization,
