@@ -14,6 +14,13 @@ PRESETS: dict[str, tuple[str, ...]] = {
     # The first T5 has one `wi`, which is not gated.
     "all_linear": ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo", *_BART_ATTENTION, "fc1", "fc2"),
 }
+_IN_T5 = {
+    **dict(zip(_BART_ATTENTION, "qkvo", strict=True)),
+    "fc1": "wi_0",
+    "fc2": "wo",
+    "self_attn": "SelfAttention",
+    "encoder_attn": "EncDecAttention",
+}
 NEVER_ADAPTED = ("lm_head", "shared", "embed_tokens")
 """Embedding and output projection: the loss reads their weights themselves."""
 
@@ -46,8 +53,8 @@ def linear_modules(shape: ModelShape) -> dict[str, tuple[int, int]]:
 
 
 def adapted_modules(shape: ModelShape, targets: str | Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Returns those of `linear_modules` that an adapter is laid on."""
-    names = target_names(targets)
+    """Returns those of `linear_modules` that an adapter is laid on; BART's names mean the layers in their place."""
+    names = [".".join(_IN_T5.get(part, part) for part in name.split(".")) for name in target_names(targets)]
     return {module: size for module, size in linear_modules(shape).items() if is_target(module, names)}
 
 

@@ -63,7 +63,7 @@ def held(model: ModelConfig, training: TrainingConfig, *, is_bf16: bool) -> Held
         weights=_weights(model, training, is_bf16=is_bf16),
         gradients=weight_bytes * num_tuned,
         optimizer=sum(_state_bytes(group, training) for group in groups),
-        update=update_bytes(max(math.prod(group.size) for group in groups), training),
+        update=update_bytes(max((math.prod(group.size) for group in groups), default=0), training),
         weight_bytes=weight_bytes,
         is_full=not isinstance(training.adapter, LoraConfig),
     )

@@ -62,3 +62,9 @@ def test_what_means_nothing_is_named_with_what_is_there() -> None:
         "training.adapter.targets: q, v, q_proj, v_proj mean no linear layer of other; name of qkv, or"
     )
     assert mistake_of_targets(["encoder.layers.0.self_attn.q_proj"], "attention_qv", "bart") is None
+
+
+def test_names_of_bart_mean_the_layers_in_their_place() -> None:
+    pairs = {"q_proj": "q", "out_proj": "o", "encoder_attn.v_proj": "EncDecAttention.v", "fc1": "wi_0", "fc2": "wo"}
+    for bart, t5 in pairs.items():
+        assert adapted_modules(SHAPE, (bart,)) == adapted_modules(SHAPE, (t5,)) != {}

@@ -215,6 +215,7 @@ def test_bart_is_tuned_evaluated_asked_and_published(small_run: list[str], bart:
     ("targets", "layers"),
     [
         ("attention_qv", {"q_proj", "v_proj"}),
+        ("[fc1]", {"fc1"}),
         ("all_linear", {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}),
     ],
 )
@@ -268,6 +269,13 @@ def test_texts_longer_than_barts_positions_are_refused_in_one_line(
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert line.startswith(f"error: {key}=601: ")
     assert line.endswith(f"set {key}=600 or less")
+
+
+def test_a_folder_of_bart_is_asked_and_writes_no_longer_than_its_positions(bart: list[str]) -> None:
+    writer = package.load(bart[0].partition("=")[2])
+    assert len(writer.generate(["Toast", "Soup with a longer title"], max_new_tokens=3)) == 2
+    with pytest.raises(ModelError, match=r"max_new_tokens=601: the network has 600 positions"):
+        writer.generate(["Toast"], max_new_tokens=601)
 
 
 def test_a_bias_on_barts_logits_is_refused(bart: list[str]) -> None:
