@@ -105,9 +105,7 @@ def test_without_bitsandbytes_one_line_says_so(
     from recipe_exp.__main__ import main
 
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *_: None if name == "bitsandbytes" else found(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "bitsandbytes" else found(name))
     monkeypatch.setattr("recipe_exp.tasks.checks.find_spec", importlib.util.find_spec)
     assert main([*small_run, "training=full_8bit"]) == 2
     assert "pip install 'recipe-exp[quantized]'" in capsys.readouterr().err
