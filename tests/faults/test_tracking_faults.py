@@ -276,7 +276,7 @@ def test_server_is_gone_and_a_copied_folder_goes_into_another_one(
     training_folder = training.folder.path
     command_end_of_uploader(training)
     shutil.rmtree(training_folder)
-    RunFolder.open(there).update_record(host="another-machine")
+    RunFolder.open(there).update_record(host="another-machine", boot="another boot")
     other = MlflowServer(SqliteDatabase(tmp_path / "other.db"), tmp_path / "other")
     other.start()
     try:

@@ -56,7 +56,7 @@ class House:
             weights = folder.checkpoints_path / f"step-{best[0]:08d}" / "model.safetensors"
             os.link(weights, folder.model_path / "model.safetensors")
             fields["best"] = {"step": best[0], "metric": "eval/loss", "value": 1.0}
-        folder.update_record(**fields, **({"host": host} if host else {}))
+        folder.update_record(**fields, **({"host": host, "boot": "another boot"} if host else {}))
         return folder
 
     def cache(self, name: str) -> Path:

@@ -53,7 +53,7 @@ def test_a_run_whose_process_is_gone_is_interrupted(output_dir: Path) -> None:
     assert read_run(folder).status == "interrupted"
     with folder.lock():
         assert read_run(folder).status == "running"
-    folder.update_record(host="elsewhere")
+    folder.update_record(host="elsewhere", boot="another boot")
     assert read_run(folder).status == "running"
 
 
