@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import textwrap
 from argparse import ArgumentError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,7 @@ Exit codes: 0 done, 2 a mistake to mend, 1 a failure; worth repeating with resum
 limit or the stall watchdog, 143 by SIGTERM or SIGUSR1, 137 killed; 130 stopped by Ctrl-C.
 """
 
+_HELP_COLUMNS = 100
 MAX_MISTAKES = 20
 MAX_MISTAKE_CHARACTERS = 600
 MAX_SECRETS_BYTES = 2**20
@@ -218,7 +220,15 @@ def _group_table() -> str:
     options = group_options()
     width = max(map(len, options))
     return "\n".join(
-        f"  {group:<{width}}  {', '.join(map(in_one_line, names))}" for group, names in options.items() if names
+        textwrap.fill(
+            ", ".join(map(in_one_line, names)),
+            _HELP_COLUMNS,
+            initial_indent=f"  {group:<{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_long_words=False,
+        )
+        for group, names in options.items()
+        if names
     )
 
 

@@ -132,6 +132,12 @@ def test_cfg_prints_the_whole_config(shell: Shell) -> None:
         "alpha": 32.0,
         "dropout": 0.05,
         "targets": "attention_qv",
+        "rslora": False,
+        "dora": False,
+        "init": "lora",
+        "learning_rate_ratio": None,
+        "quantization": "none",
+        "start_from": None,
     }
 
 

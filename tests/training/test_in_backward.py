@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.live_bytes import LiveBytes, RealStep
+from benchmarks.live_bytes import LiveBytes, RealStep, made_up_batch
 from recipe_exp.config.model import ModelConfig, ModelShape
 from recipe_exp.config.training import (
     AdafactorConfig,
@@ -81,7 +81,7 @@ def test_the_norm_is_that_of_the_whole_gradient(tmp_path: Path) -> None:
 def test_only_the_gradients_of_a_layer_are_there_at_the_same_time(tmp_path: Path, is_checkpointed: bool) -> None:
     step = build(training(in_backward=True, dtype="bf16"), tmp_path, is_checkpointed=is_checkpointed)
     learn(step, 1)
-    part = step._micro_batch(1, SOURCE, TARGET)
+    part = made_up_batch(SHAPE.vocab_size, 1, SOURCE, TARGET)
     with LiveBytes(step.live_tensors()) as live:
         before = live.now
         with torch.autocast("cpu", torch.bfloat16):
@@ -126,7 +126,7 @@ def test_rounding_is_repeatable_and_differs_from_step_to_step(tmp_path: Path) ->
     seeds = []
     step.step._chunked.seed_rounding = seeds.append
     for number in range(2):
-        window = next(iter([Window(number, 0, 1, 1, 1, 2, (step._micro_batch(1, 2, 2),))]))
+        window = next(iter([Window(number, 0, 1, 1, 1, 2, (made_up_batch(SHAPE.vocab_size, 1, 2, 2),))]))
         step.step(window)
     assert len(set(seeds)) == 2
 
