@@ -148,7 +148,9 @@ def read_tracked(folder: Path) -> TrackedRun:
     with closing(sqlite3.connect(database)) as connection:
         statuses = [status for (status,) in connection.execute("SELECT status FROM runs")]
         rows = connection.execute("SELECT key, step, COUNT(*) FROM metrics GROUP BY key, step").fetchall()
-    return TrackedRun(statuses, {(key, step): count for key, step, count in rows if not key.startswith("system/")})
+    return TrackedRun(
+        statuses, {(key, step): count for key, step, count in rows if not key.startswith(("system/", "machinery/"))}
+    )
 
 
 def assert_tracked_once(folder: Path, status: str) -> None:
