@@ -175,7 +175,6 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
     Raises:
         OSError: it is no regular file, holds more than `max_bytes`, or cannot be read; its `strerror` says which.
     """
-    limit = max_bytes
     # Asked before it is opened, since opening a device may do something.
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
@@ -184,13 +183,12 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "is no regular file", str(path))
         # A read reserves all that it may get.
-        parts = []
-        while len(part := stream.read(min(_READ_BYTES, max_bytes + 1))):
-            parts.append(part)
-            max_bytes -= len(part)
-            if max_bytes < 0:
-                raise OSError(errno.EFBIG, f"is larger than {size_text(limit)}", str(path))
-    return b"".join(parts)
+        content = bytearray()
+        while part := stream.read(min(_READ_BYTES, max_bytes + 1 - len(content))):
+            content += part
+            if len(content) > max_bytes:
+                raise OSError(errno.EFBIG, f"is larger than {size_text(max_bytes)}", str(path))
+    return bytes(content)
 
 
 def flush_to_disk(path: Path) -> None:
