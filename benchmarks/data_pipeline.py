@@ -26,8 +26,8 @@ from statistics import median
 import psutil
 from made_up_recipes import recipe
 
-from recipe_exp.data.tokenizer import RecipeTokenizer
-from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.vocabulary import train_unigram
 from recipe_exp.recipes.markdown import render_markdown
 from recipe_exp.recipes.recipe import Recipe
 
@@ -39,7 +39,7 @@ import json, sys, time
 from pathlib import Path
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import build_or_open_cache, open_or_prepare
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 folder, rows, workers = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 config = DataConfig(format="prepared", path=str(folder / f"prepared-{rows}"))
 tokenizer = RecipeTokenizer.from_pretrained(folder / "tokenizer")

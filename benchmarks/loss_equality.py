@@ -24,9 +24,9 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditio
 
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.data.cache import TokenCache, build_or_open_cache
 from recipe_exp.data.loader import make_micro_batch, make_window
 from recipe_exp.data.plan import WindowPlan
+from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
 from recipe_exp.hardware.accelerator import create_accelerator, leave_processes, sum_over_processes
 from recipe_exp.models.load import from_shape, set_dropout
 from recipe_exp.models.sequence_loss import SequenceLoss

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.contents import open_contents
-from recipe_exp.data.intake import Accepted, Intake, LeftOut
-from recipe_exp.data.intake_stage import IntakeCounts
+from recipe_exp.data.preparation.intake import Accepted, Intake, LeftOut
+from recipe_exp.data.preparation.intake_stage import IntakeCounts
 from recipe_exp.errors import DataError
 
 REFUSED = "(refused)"

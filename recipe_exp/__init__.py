@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recipe_exp.config.compose import compose
     from recipe_exp.config.experiment import ExperimentConfig
-    from recipe_exp.data.cache import TokenCache, build_or_open_cache
     from recipe_exp.data.loader import WindowLoader
     from recipe_exp.data.plan import WindowPlan, plan_micro_batches
     from recipe_exp.data.sample import sample_recipes
-    from recipe_exp.data.tokenizer import RecipeTokenizer
+    from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
+    from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
     from recipe_exp.errors import RecipeExpError
     from recipe_exp.metrics import compute_metrics
     from recipe_exp.recipes import Recipe, parse_ingredient, parse_recipe, render_markdown
     from recipe_exp.tasks.evaluate import evaluate
     from recipe_exp.tasks.export import export
-    from recipe_exp.tasks.loading import load
     from recipe_exp.tasks.merge import merge
     from recipe_exp.tasks.train import TrainResult, train
+    from recipe_exp.tasks.trained.loading import load
     from recipe_exp.training.callbacks import Callback
 
 _MODULES = {
@@ -31,17 +31,17 @@ _MODULES = {
     "ExperimentConfig": "recipe_exp.config.experiment",
     "Recipe": "recipe_exp.recipes",
     "RecipeExpError": "recipe_exp.errors",
-    "RecipeTokenizer": "recipe_exp.data.tokenizer",
-    "TokenCache": "recipe_exp.data.cache",
+    "RecipeTokenizer": "recipe_exp.data.tokens.tokenizer",
+    "TokenCache": "recipe_exp.data.tokens.cache",
     "TrainResult": "recipe_exp.tasks.train",
     "WindowLoader": "recipe_exp.data.loader",
     "WindowPlan": "recipe_exp.data.plan",
-    "build_or_open_cache": "recipe_exp.data.cache",
+    "build_or_open_cache": "recipe_exp.data.tokens.cache",
     "compose": "recipe_exp.config.compose",
     "compute_metrics": "recipe_exp.metrics",
     "evaluate": "recipe_exp.tasks.evaluate",
     "export": "recipe_exp.tasks.export",
-    "load": "recipe_exp.tasks.loading",
+    "load": "recipe_exp.tasks.trained.loading",
     "merge": "recipe_exp.tasks.merge",
     "parse_ingredient": "recipe_exp.recipes",
     "parse_recipe": "recipe_exp.recipes",

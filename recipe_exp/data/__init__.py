@@ -9,9 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from recipe_exp.data.cache import TokenCache, build_or_open_cache, open_or_prepare
-    from recipe_exp.data.cache_card import CacheCard, SplitCard
-    from recipe_exp.data.corpus_report import CorpusReport
     from recipe_exp.data.example import Example
     from recipe_exp.data.loader import (
         IGNORED_LABEL,
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
         make_window,
     )
     from recipe_exp.data.plan import WindowPlan, plan_micro_batches
+    from recipe_exp.data.preparation.corpus_report import CorpusReport
     from recipe_exp.data.prompts import (
         TEMPLATES,
         PromptMix,
@@ -35,9 +33,11 @@ if TYPE_CHECKING:
     from recipe_exp.data.readers.jsonl import read_jsonl
     from recipe_exp.data.sample import sample_recipes
     from recipe_exp.data.split import SPLITS, Split, split_of
-    from recipe_exp.data.token_files import TokenSplit
-    from recipe_exp.data.tokenizer import RecipeTokenizer
-    from recipe_exp.data.vocabulary import train_unigram
+    from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache, open_or_prepare
+    from recipe_exp.data.tokens.cache_card import CacheCard, SplitCard
+    from recipe_exp.data.tokens.token_files import TokenSplit
+    from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+    from recipe_exp.data.tokens.vocabulary import train_unigram
 
 __all__ = [
     "IGNORED_LABEL",
@@ -74,9 +74,9 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "cache": ("TokenCache", "build_or_open_cache", "open_or_prepare"),
-    "cache_card": ("CacheCard", "SplitCard"),
-    "corpus_report": ("CorpusReport",),
+    "tokens.cache": ("TokenCache", "build_or_open_cache", "open_or_prepare"),
+    "tokens.cache_card": ("CacheCard", "SplitCard"),
+    "preparation.corpus_report": ("CorpusReport",),
     "example": ("Example",),
     "loader": (
         "IGNORED_LABEL",
@@ -93,9 +93,9 @@ _NAMES_BY_MODULE = {
     "readers.jsonl": ("read_jsonl",),
     "sample": ("sample_recipes",),
     "split": ("SPLITS", "Split", "split_of"),
-    "token_files": ("TokenSplit",),
-    "tokenizer": ("RecipeTokenizer",),
-    "vocabulary": ("train_unigram",),
+    "tokens.token_files": ("TokenSplit",),
+    "tokens.tokenizer": ("RecipeTokenizer",),
+    "tokens.vocabulary": ("train_unigram",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 

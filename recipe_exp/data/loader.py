@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from recipe_exp.data.plan import IndexArray, WindowPlan, cut_by_tokens, padded_size, plan_micro_batches
-from recipe_exp.data.token_files import TokenArray, TokenSplit
+from recipe_exp.data.tokens.token_files import TokenArray, TokenSplit
 
 IGNORED_LABEL = -100
 

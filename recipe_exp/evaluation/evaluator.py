@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from recipe_exp.config.evaluation import EvaluationConfig
-from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.loader import evaluation_batches
 from recipe_exp.data.prompts import parse_prompt
 from recipe_exp.data.split import Split
+from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import DataError
 from recipe_exp.evaluation.generation import generate
 from recipe_exp.metrics import compute_metrics

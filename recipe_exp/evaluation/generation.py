@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria
 
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ModelError
 
 BATCH_TOKENS = 16_384

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe_exp.data.prompts import parse_prompt
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.evaluation.generation import generate
 from recipe_exp.models.finetuned import load_model_folder
 

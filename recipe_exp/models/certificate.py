@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ModelError
 from recipe_exp.models.export import EVALUATED, EXACT, WRITTEN, ExportType
 from recipe_exp.signals import ended_with_parent

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.models import load
 from recipe_exp.models.base_weights import read_facts
 from recipe_exp.models.finetuned import load_model_folder

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 from recipe_exp.config.messages import show_path, show_value
 from recipe_exp.config.model import ModelShape
-from recipe_exp.data.byte_tokenizer import reads_bytes
 from recipe_exp.data.readers.files import LFS_POINTER
+from recipe_exp.data.tokens.byte_tokenizer import reads_bytes
 from recipe_exp.errors import ModelError
 from recipe_exp.files import read_regular_file, reason_of
 from recipe_exp.models.families import FAMILIES, Family, family_of

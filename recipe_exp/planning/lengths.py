@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recipe_exp.config.data import DataConfig
-from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.plan import plan_micro_batches
+from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.planning.activations import Batch
 
 LengthArray = npt.NDArray[np.int64]

@@ -9,13 +9,13 @@ import msgspec
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.messages import in_one_line, show_path
-from recipe_exp.data.cache_card import CacheCard, InexactCause, SplitCard
-from recipe_exp.data.corpus_report import REJECTS_FILE, CorpusReport
 from recipe_exp.data.duplicates.clusters import THRESHOLD
-from recipe_exp.data.prepared import PreparedData
+from recipe_exp.data.preparation.corpus_report import REJECTS_FILE, CorpusReport
+from recipe_exp.data.preparation.prepared import PreparedData
+from recipe_exp.data.preparation.statistics import ClusterClass, Histogram, Origins, Part, Statistics
+from recipe_exp.data.preparation.stored_record import StoredRecord, title_of
 from recipe_exp.data.split import SPLITS, Split
-from recipe_exp.data.statistics import ClusterClass, Histogram, Origins, Part, Statistics
-from recipe_exp.data.stored_record import StoredRecord, title_of
+from recipe_exp.data.tokens.cache_card import CacheCard, InexactCause, SplitCard
 from recipe_exp.reports.html import as_html
 from recipe_exp.reports.markdown import as_markdown
 from recipe_exp.reports.page import (

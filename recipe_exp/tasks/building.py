@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.training import TrainingConfig
-from recipe_exp.data.cache import TokenCache, build_or_open_cache
 from recipe_exp.data.plan import DifficultyArray, WindowPlan
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery

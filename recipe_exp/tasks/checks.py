@@ -10,12 +10,12 @@ from pathlib import Path
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import ExportTask, GenerateTask, PrepareTask, TrainTask
 from recipe_exp.config.training import LoraConfig
-from recipe_exp.data.first_look import look_at
+from recipe_exp.data.preparation.first_look import look_at
 from recipe_exp.data.prompts import find_prompts, parse_prompt
 from recipe_exp.errors import ConfigError
 from recipe_exp.tasks.places import check_base, check_lengths, check_stored, place_mistakes
 from recipe_exp.tasks.references import resolve_references
-from recipe_exp.tasks.run_choice import choose_run
+from recipe_exp.tasks.running.run_choice import choose_run
 from recipe_exp.tracking import address_mistakes
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.relevance import flatten
-from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.split import Split
+from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.files import write_atomically
 from recipe_exp.reports.data_card import DATA_CARD_FILES, render
 from recipe_exp.secrets import redact_command

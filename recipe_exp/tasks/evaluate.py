@@ -13,14 +13,15 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.config.task import EvaluateTask
 from recipe_exp.data.split import Split
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.evaluation.evaluator import EvaluationResult, Evaluator
 from recipe_exp.evaluation.generation import BATCH_TOKENS
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.tasks.building import open_data, resolve_machinery
-from recipe_exp.tasks.loading import (
+from recipe_exp.tasks.summary import metrics_table
+from recipe_exp.tasks.trained.loading import (
     StoredRun,
     open_run,
     prepare_output,
@@ -29,7 +30,6 @@ from recipe_exp.tasks.loading import (
     warn_of_unknown_base,
     write_output,
 )
-from recipe_exp.tasks.summary import metrics_table
 
 
 def run(config: ExperimentConfig) -> int:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import ExportTask
-from recipe_exp.tasks.loading import open_run, run_config, warn_of_unknown_base
-from recipe_exp.tasks.publishing import Wishes, print_verdict, publish, refuse_used
+from recipe_exp.tasks.trained.loading import open_run, run_config, warn_of_unknown_base
+from recipe_exp.tasks.trained.publishing import Wishes, print_verdict, publish, refuse_used
 
 FOLDER = "export"
 

@@ -16,7 +16,8 @@ from recipe_exp.config.task import GenerateTask
 from recipe_exp.errors import DataError
 from recipe_exp.evaluation.writer import RecipeWriter
 from recipe_exp.files import size_text
-from recipe_exp.tasks.loading import (
+from recipe_exp.tasks.prompt_loop import PromptLoop
+from recipe_exp.tasks.trained.loading import (
     config_beside,
     open_model,
     prepare_output,
@@ -24,7 +25,6 @@ from recipe_exp.tasks.loading import (
     write_output,
     writer_of,
 )
-from recipe_exp.tasks.prompt_loop import PromptLoop
 
 MAX_PROMPTS_BYTES = 16 * 2**20
 

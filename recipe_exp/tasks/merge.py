@@ -10,8 +10,8 @@ from rich.console import Console
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import MergeTask
 from recipe_exp.errors import ModelError
-from recipe_exp.tasks.loading import StoredRun, open_run, run_config, warn_of_unknown_base
-from recipe_exp.tasks.publishing import Wishes, print_verdict, publish, refuse_used
+from recipe_exp.tasks.trained.loading import StoredRun, open_run, run_config, warn_of_unknown_base
+from recipe_exp.tasks.trained.publishing import Wishes, print_verdict, publish, refuse_used
 
 FOLDER = "merged"
 

@@ -13,7 +13,7 @@ from recipe_exp.config.data import DataConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import PlanTask
-from recipe_exp.data.cache import find_cache
+from recipe_exp.data.tokens.cache import find_cache
 from recipe_exp.errors import CheckpointError, ConfigError, RecipeExpError
 from recipe_exp.files import write_result
 from recipe_exp.models.download import find_folder

@@ -15,7 +15,7 @@ from recipe_exp.config.messages import show_setting
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import PrepareTask
 from recipe_exp.data.card_file import CARD_FILE
-from recipe_exp.data.prepared import PREPARED_FILES, PreparedData, split_file
+from recipe_exp.data.preparation.prepared import PREPARED_FILES, PreparedData, split_file
 from recipe_exp.data.split import SPLITS
 from recipe_exp.errors import DataError
 from recipe_exp.files import flush_to_disk, reason_of

@@ -16,8 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.data.cache import TokenCache
 from recipe_exp.data.split import Split
+from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import ConfigError
 from recipe_exp.files import is_process_alive
 from recipe_exp.hardware import accelerator as processes
@@ -27,17 +27,17 @@ from recipe_exp.models.download import find_commit
 from recipe_exp.signals import Interrupted
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import describe_data, open_data
-from recipe_exp.tasks.callbacks import build_trainer, checkpoint_callback, describe_best, notify_callbacks
 from recipe_exp.tasks.data_card import DATA_CARD_HTML, record_data
-from recipe_exp.tasks.disk_space import check_disk_space
-from recipe_exp.tasks.out_of_memory import out_of_memory_in_one_line
-from recipe_exp.tasks.planned import plan_training
 from recipe_exp.tasks.references import origin_of, resolve_references
-from recipe_exp.tasks.resuming import Start, check_saved_step, fingerprint_history, new_start, resumed_start
-from recipe_exp.tasks.run_choice import RunChoice, choose_run
-from recipe_exp.tasks.samples import rewind_samples
-from recipe_exp.tasks.session import RunSession, open_session, resume_command
-from recipe_exp.tasks.workbench import Workbench
+from recipe_exp.tasks.running.callbacks import build_trainer, checkpoint_callback, describe_best, notify_callbacks
+from recipe_exp.tasks.running.disk_space import check_disk_space
+from recipe_exp.tasks.running.out_of_memory import out_of_memory_in_one_line
+from recipe_exp.tasks.running.planned import plan_training
+from recipe_exp.tasks.running.resuming import Start, check_saved_step, fingerprint_history, new_start, resumed_start
+from recipe_exp.tasks.running.run_choice import RunChoice, choose_run
+from recipe_exp.tasks.running.samples import rewind_samples
+from recipe_exp.tasks.running.session import RunSession, open_session, resume_command
+from recipe_exp.tasks.running.workbench import Workbench
 from recipe_exp.tracking import list_runs, mark_interrupted, remove_unbegun
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks.callback import Callback
@@ -283,7 +283,7 @@ def _train_in_processes(config: ExperimentConfig, num_processes: int, callbacks:
     with tempfile.TemporaryDirectory(prefix=f"{_LAUNCHER_PREFIX}{os.getpid()}-") as folder:
         config_path, result_path = Path(folder) / "config.yaml", Path(folder) / "result.json"
         config.to_yaml(config_path)
-        command = [sys.executable, "-m", "recipe_exp.tasks.worker", str(config_path), str(result_path)]
+        command = [sys.executable, "-m", "recipe_exp.tasks.running.worker", str(config_path), str(result_path)]
         code = run_processes(command, num_processes)
         if not result_path.exists():
             return TrainResult(None, "failed", code)

@@ -12,7 +12,7 @@ import torch
 from recipe_exp.data import loader as loader_module
 from recipe_exp.data.loader import MicroBatch, Window, WindowLoader, evaluation_batches, make_micro_batch, make_window
 from recipe_exp.data.plan import WindowPlan, plan_micro_batches
-from recipe_exp.data.token_files import TokenSplit, token_bytes
+from recipe_exp.data.tokens.token_files import TokenSplit, token_bytes
 
 PAD = 0
 NUM_EXAMPLES = 37

@@ -15,17 +15,17 @@ import pytest
 from pyarrow import parquet
 
 from recipe_exp.config.data import FILE_FORMATS, FORMAT_NAMES, DataConfig
-from recipe_exp.data.cache import build_or_open_cache
 from recipe_exp.data.contents import open_contents
-from recipe_exp.data.corpus_report import CorpusReport
 from recipe_exp.data.example import Example
-from recipe_exp.data.intake import Accepted, Intake, LeftOut
-from recipe_exp.data.intake_stage import IntakeCounts
+from recipe_exp.data.preparation.corpus_report import CorpusReport
+from recipe_exp.data.preparation.intake import Accepted, Intake, LeftOut
+from recipe_exp.data.preparation.intake_stage import IntakeCounts
 from recipe_exp.data.prompts import example_of, find_template
 from recipe_exp.data.readers.registry import choose_format, find_format, suffixes_of
 from recipe_exp.data.sample import sample_recipes
-from recipe_exp.data.tokenizer import RecipeTokenizer
-from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.data.tokens.cache import build_or_open_cache
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.vocabulary import train_unigram
 from recipe_exp.errors import DataError
 from recipe_exp.recipes.markdown import parse_recipe
 from recipe_exp.recipes.recipe import Recipe

@@ -8,7 +8,7 @@ from transformers import T5ForConditionalGeneration
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.model import ModelShape
-from recipe_exp.data.cache import TokenCache, build_or_open_cache
+from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
 from recipe_exp.models import load
 
 torch.set_num_threads(1)

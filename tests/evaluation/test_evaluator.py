@@ -12,7 +12,7 @@ from transformers import T5ForConditionalGeneration
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.config.evaluation import EvaluationConfig
-from recipe_exp.data.cache import TokenCache, build_or_open_cache
+from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
 from recipe_exp.errors import DataError, ModelError
 from recipe_exp.evaluation.evaluator import Evaluator
 from recipe_exp.evaluation.generation import generate

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import T5ForConditionalGeneration
 
-from recipe_exp.data.cache import TokenCache
-from recipe_exp.data.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.cache import TokenCache
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.evaluation import generation
 from recipe_exp.evaluation.generation import generate
 

@@ -53,10 +53,10 @@ _CALLS = {
     "generate": "recipe_exp.evaluation.evaluator:generate",
     "token": "transformers:T5ForConditionalGeneration.forward",
     "build": "recipe_exp.models.load:build_model",
-    "intake": "recipe_exp.data.intake:Intake.take",
+    "intake": "recipe_exp.data.preparation.intake:Intake.take",
     "bands": "recipe_exp.data.duplicates.key_file:KeyFile.bands",
-    "reject": "recipe_exp.data.preparation:reject_line",
-    "encode": "recipe_exp.data.tokenizer:RecipeTokenizer.encode_batch",
+    "reject": "recipe_exp.data.preparation.pipeline:reject_line",
+    "encode": "recipe_exp.data.tokens.tokenizer:RecipeTokenizer.encode_batch",
     "last words": "recipe_exp.tasks.summary:print_end",
 }
 """Moments that touch no file, by the function whose call they are."""

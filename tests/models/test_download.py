@@ -116,8 +116,8 @@ class Answer(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights, with the tokenizer that a T5 comes with."""
-    from recipe_exp.data.tokenizer import RecipeTokenizer
-    from recipe_exp.data.vocabulary import train_unigram
+    from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+    from recipe_exp.data.tokens.vocabulary import train_unigram
 
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)

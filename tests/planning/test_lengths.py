@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recipe_exp.data.cache import build_or_open_cache
+from recipe_exp.data.tokens.cache import build_or_open_cache
 from recipe_exp.planning.lengths import Lengths, estimated_lengths, lengths_of, typical_batch
 
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe_exp.config.data import DataConfig
-from recipe_exp.data.cache import TokenCache, build_or_open_cache
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.split import SPLITS
-from recipe_exp.data.tokenizer import RecipeTokenizer
-from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.vocabulary import train_unigram
 from recipe_exp.reports.data_card import DATA_CARD_FILES, render
 from recipe_exp.reports.html import as_html
 from recipe_exp.reports.markdown import as_markdown, escape

@@ -23,8 +23,8 @@ from recipe_exp.config.compose import compose
 from recipe_exp.errors import ExportError, ModelError
 from recipe_exp.models import load
 from recipe_exp.models.finetuned import load_model_folder
-from recipe_exp.tasks import publishing
 from recipe_exp.tasks.train import train
+from recipe_exp.tasks.trained import publishing
 
 SMALL = (
     *("data.max_examples=250", "data.validation_fraction=0.15", "data.test_fraction=0.05"),

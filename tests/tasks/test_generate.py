@@ -22,8 +22,8 @@ import torch
 
 from recipe_exp.__main__ import main
 from recipe_exp.config.model import ModelShape
-from recipe_exp.data.tokenizer import RecipeTokenizer
-from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+from recipe_exp.data.tokens.vocabulary import train_unigram
 from recipe_exp.models import load
 
 

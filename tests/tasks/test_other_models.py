@@ -25,7 +25,7 @@ from recipe_exp.__main__ import main
 from recipe_exp.config.compose import compose
 from recipe_exp.config.model import ModelShape
 from recipe_exp.data.sample import sample_recipes
-from recipe_exp.data.vocabulary import train_unigram
+from recipe_exp.data.tokens.vocabulary import train_unigram
 from recipe_exp.errors import ModelError
 from recipe_exp.models import load
 from recipe_exp.models.finetuned import load_model_folder

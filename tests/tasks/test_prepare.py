@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from recipe_exp.__main__ import main
-from recipe_exp.data.prepared import DUPLICATES_FILE, PREPARED_FILES
+from recipe_exp.data.preparation.prepared import DUPLICATES_FILE, PREPARED_FILES
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.split import SPLITS
 from recipe_exp.reports.data_card import DATA_CARD_FILES

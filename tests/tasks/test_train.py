@@ -187,7 +187,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(small_run: list[str], tmp_pat
 
 
 def test_evaluation_takes_the_runs_settings_and_the_given_keys(small_run: list[str]) -> None:
-    from recipe_exp.tasks.loading import open_run, run_config
+    from recipe_exp.tasks.trained.loading import open_run, run_config
 
     result = run([*small_run, "data.prompt=title", "evaluation.num_beams=2"])
     assert result.folder is not None

@@ -15,7 +15,7 @@ import torch
 
 from recipe_exp.config.model import ModelShape
 from recipe_exp.config.training import AdamWConfig, LinearScheduleConfig, NoAdapterConfig, TrainingConfig
-from recipe_exp.data.token_files import TokenSplit, token_bytes
+from recipe_exp.data.tokens.token_files import TokenSplit, token_bytes
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models import load
 from recipe_exp.models.sequence_loss import SequenceLoss

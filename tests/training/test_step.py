@@ -15,7 +15,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from recipe_exp.data.loader import Window, make_window
 from recipe_exp.data.plan import WindowPlan
-from recipe_exp.data.token_files import TokenSplit
+from recipe_exp.data.tokens.token_files import TokenSplit
 from recipe_exp.training.state import StepResult
 from recipe_exp.training.step import TrainingStep, seed_everything
 

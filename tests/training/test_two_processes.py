@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recipe_exp.data.token_files import TokenSplit, token_bytes
+from recipe_exp.data.tokens.token_files import TokenSplit, token_bytes
 from recipe_exp.hardware.processes import run_processes
 
 WORKER = Path(__file__).parent / "window_in_processes.py"

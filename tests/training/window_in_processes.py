@@ -15,7 +15,7 @@ from recipe_exp.config.model import ModelShape
 from recipe_exp.config.training import AdamWConfig, LinearScheduleConfig, NoAdapterConfig, TrainingConfig
 from recipe_exp.data.loader import make_window
 from recipe_exp.data.plan import WindowPlan
-from recipe_exp.data.token_files import TokenSplit
+from recipe_exp.data.tokens.token_files import TokenSplit
 from recipe_exp.errors import DataError
 from recipe_exp.hardware.accelerator import (
     create_accelerator,

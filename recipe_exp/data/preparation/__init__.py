@@ -1,0 +1,1 @@
+"""From rows to prepared data: intake, statistics, splits and the folder that is the same on every machine."""

@@ -1,0 +1,249 @@
+"""From rows to prepared data: intake, duplicates, splits and the card, in a folder aside that a kill does not lose."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from array import array
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from recipe_exp.config.data import DataConfig
+from recipe_exp.data.card_file import Identity, fingerprint_of, hashes_of, publish, sizes_of
+from recipe_exp.data.contents import Contents
+from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
+from recipe_exp.data.duplicates.forest import RowArray
+from recipe_exp.data.duplicates.key_file import KeyFile
+from recipe_exp.data.preparation.corpus_report import REJECTS_FILE, ClosePair, CorpusReport
+from recipe_exp.data.preparation.intake import Place
+from recipe_exp.data.preparation.intake_stage import IntakeCounts, reject_line, take_all
+from recipe_exp.data.preparation.prepared import DUPLICATES_FILE, PreparedCard, fingerprint_of_splits, split_file
+from recipe_exp.data.preparation.record_files import REJECTS, SIGNATURES, RecordFiles
+from recipe_exp.data.preparation.statistics import NEAR_BETTER, NEAR_HELD_OUT, Statistics, StatisticsCounter
+from recipe_exp.data.preparation.stored_record import decode_line, title_of
+from recipe_exp.data.split import SPLITS
+from recipe_exp.errors import DataError
+
+# Part of the address of prepared data: raise it when the same rows would become other splits.
+CORPUS_VERSION = 3
+
+Progress: TypeAlias = Callable[[str, int], None]
+
+_WORK_FOLDER = "work"
+_PROGRESS_RECORDS = 4096
+_NUM_CLOSEST = 10
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparationRequest:
+    """What is to be prepared, and how.
+
+    Attributes:
+        config: the `data` section.
+        contents: the rows.
+        identity: everything that decides the splits.
+        num_workers: processes that clean.
+        progress: called now and then with a stage's name and how many rows or records it has done.
+    """
+
+    config: DataConfig
+    contents: Contents
+    identity: Identity
+    num_workers: int
+    progress: Progress
+
+
+def prepare(request: PreparationRequest, folder: Path) -> PreparedCard:
+    """Prepares data and returns its card; the folder appears as a whole or not at all.
+
+    The caller sees to it that no other process does the same. What a killed process did is gone on with.
+
+    Raises:
+        DataError: the data cannot be read, or too much of it was rejected.
+    """
+    building = folder.with_name(f"{folder.name}.building")
+    work = building / _WORK_FOLDER
+    if work.exists():
+        _LOGGER.info("%s: left behind by a preparation that did not end; it goes on from there", building)
+    if folder.exists():
+        _LOGGER.warning("%s: this prepared data is damaged and is made again", folder)
+    config = request.config
+    counts = take_all(
+        config, request.contents, work, request.num_workers, lambda count: request.progress("reading", count)
+    )
+    _refuse_bad_corpus(counts, config, work)
+    records = RecordFiles(work)
+    clusters = find_clusters(
+        KeyFile(work / SIGNATURES),
+        records.texts,
+        records.is_held_out,
+        records.keys,
+        lambda done, _: request.progress("looking for duplicates", done),
+    )
+    kept = _kept(records, clusters.labels, config.duplicates)
+    statistics = _write_splits(request, records, clusters.labels, kept, building)
+    names = [*map(split_file, SPLITS), REJECTS_FILE]
+    if config.duplicates == "report":
+        _write_clusters(records, clusters.labels, kept, building / DUPLICATES_FILE)
+        names.append(DUPLICATES_FILE)
+    hashes = hashes_of(building, names)
+    card = PreparedCard(
+        fingerprint=fingerprint_of(request.identity),
+        identity=request.identity,
+        data_fingerprint=fingerprint_of_splits({split: hashes[split_file(split)] for split in SPLITS}),
+        report=_report(counts, records, clusters, kept),
+        statistics=statistics,
+        file_bytes=sizes_of(building, hashes),
+        file_hashes=hashes,
+    )
+    shutil.rmtree(work)
+    publish(building, card, folder)
+    building.with_suffix(f".{REJECTS_FILE}").unlink(missing_ok=True)
+    return card
+
+
+def _refuse_bad_corpus(counts: IntakeCounts, config: DataConfig, work: Path) -> None:
+    report = counts.report({"train": counts.num_records, "validation": 0, "test": 0})
+    try:
+        report.check(config.max_rejected_fraction)
+    except DataError as error:
+        building = work.parent
+        kept = building.with_suffix(f".{REJECTS_FILE}")
+        shutil.copyfile(work / REJECTS, kept)
+        # Files that are put right are other files, and a larger share that is tolerated costs one more reading.
+        shutil.rmtree(building)
+        look = f"; see {kept}" if report.rejected else ""
+        raise DataError(f"{error}{look}") from None
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Which records stay.
+
+    Attributes:
+        is_kept: (num_records,) bool.
+        is_leak: (num_records,) bool, those of the training split that are near one that is held out.
+        stays_for: (num_records,) the record of its cluster that stays, or would if only one did.
+    """
+
+    is_kept: npt.NDArray[np.bool_]
+    is_leak: npt.NDArray[np.bool_]
+    stays_for: RowArray
+
+
+def _kept(records: RecordFiles, labels: RowArray, duplicates: str) -> _Kept:
+    """Decides by cluster: training never keeps what is near a held-out recipe, and `drop` keeps the best of each.
+
+    The best of a cluster is one that is held out, if there is one, then the one with the highest score, then the first.
+    """
+    is_held_out = records.is_held_out
+    numbers = np.arange(len(records), dtype=np.int32)
+    order = np.lexsort((numbers, -records.scores, ~is_held_out, labels))
+    is_first = np.ones(len(records), dtype=bool)
+    is_first[1:] = labels[order[1:]] != labels[order[:-1]]
+    best_of_label = np.zeros(len(records), dtype=np.int32)
+    best_of_label[labels[order[is_first]]] = order[is_first]
+    stays_for = best_of_label[labels]
+    is_leak = is_held_out[stays_for] & ~is_held_out
+    is_kept = stays_for == numbers if duplicates == "drop" else ~is_leak
+    return _Kept(is_kept, is_leak, stays_for)
+
+
+def _write_splits(
+    request: PreparationRequest, records: RecordFiles, labels: RowArray, kept: _Kept, building: Path
+) -> Statistics:
+    """Writes the splits and the list of what is left out, in the order of the records."""
+    places = _Places(records, np.unique(kept.stays_for[~kept.is_kept]))
+    statistics = StatisticsCounter()
+    shutil.copyfile(building / _WORK_FOLDER / REJECTS, building / REJECTS_FILE)
+    statistics.count_rejects(building / REJECTS_FILE)
+    with ExitStack() as stack:
+        files = [stack.enter_context((building / split_file(split)).open("wb")) for split in SPLITS]
+        rejects = stack.enter_context((building / REJECTS_FILE).open("ab"))
+        for number, (line, place) in enumerate(zip(records.lines(), records.places(), strict=True)):
+            record = decode_line(line)
+            if kept.is_kept[number]:
+                files[records.splits[number]].write(b'%s,"cluster":%d}\n' % (line[:-2], labels[number]))
+                statistics.keep(records.split(number), record, place)
+            else:
+                other = places.of(int(kept.stays_for[number]))
+                near = NEAR_HELD_OUT if kept.is_leak[number] else NEAR_BETTER
+                rejects.write(reject_line(place, f"{near} of {other.file}:{other.line_number}"))
+                statistics.leave_out(record, place, near, other)
+            if number % _PROGRESS_RECORDS == 0:
+                request.progress("writing", number)
+    return statistics.result(records, labels, kept.is_kept)
+
+
+def _report(counts: IntakeCounts, records: RecordFiles, clusters: Clusters, kept: _Kept) -> CorpusReport:
+    num_examples = np.bincount(records.splits[kept.is_kept], minlength=len(SPLITS)).tolist()
+    sizes = np.bincount(clusters.labels, minlength=1)
+    return replace(
+        counts.report(dict(zip(SPLITS, num_examples, strict=True))),
+        num_duplicates=int((~kept.is_kept & ~kept.is_leak).sum()),
+        num_leaks=int((~kept.is_kept & kept.is_leak).sum()),
+        num_clusters=int((sizes > 1).sum()),
+        num_in_clusters=int(sizes[sizes > 1].sum()),
+        closest=_closest(records, clusters, kept),
+    )
+
+
+def _write_clusters(records: RecordFiles, labels: RowArray, kept: _Kept, path: Path) -> None:
+    """Lists the records that are the same as another one or nearly so, with the number of their cluster."""
+    is_one_of_several = np.bincount(labels, minlength=1)[labels] > 1
+    with path.open("wb") as file:
+        for number, place in enumerate(records.places()):
+            if is_one_of_several[number]:
+                entry = {
+                    "cluster": int(labels[number]),
+                    "file": place.file,
+                    "line": place.line_number,
+                    "split": records.split(number) if kept.is_kept[number] else None,
+                }
+                file.write(msgspec.json.encode(entry) + b"\n")
+
+
+class _Places:
+    """Where some records stood, in a few bytes for each.
+
+    Args:
+        records: all of them.
+        numbers: which ones, in order.
+    """
+
+    def __init__(self, records: RecordFiles, numbers: RowArray) -> None:
+        self._numbers = numbers
+        self._files: dict[str, int] = {}
+        self._file_numbers, self._lines = array("I"), array("Q")
+        wanted = iter(numbers.tolist())
+        next_one = next(wanted, None)
+        for number, place in enumerate(records.places() if len(numbers) else ()):
+            if number == next_one:
+                self._file_numbers.append(self._files.setdefault(place.file, len(self._files)))
+                self._lines.append(place.line_number)
+                next_one = next(wanted, None)
+        self._names = list(self._files)
+
+    def of(self, number: int) -> Place:
+        """Returns where one of them stood."""
+        position = int(np.searchsorted(self._numbers, number))
+        return Place(self._names[self._file_numbers[position]], self._lines[position])
+
+
+def _closest(records: RecordFiles, clusters: Clusters, kept: _Kept) -> tuple[ClosePair, ...]:
+    texts, is_held_out = records.texts, records.is_held_out
+    found = []
+    for first, second, similarity in clusters.closest_across_split:
+        if kept.is_kept[first] and kept.is_kept[second]:
+            held_out, training = (first, second) if is_held_out[first] else (second, first)
+            titles = (title_of(texts.record(number).content) for number in (held_out, training))
+            found.append(ClosePair(round(similarity, 4), *titles))
+    return tuple(found[:_NUM_CLOSEST])

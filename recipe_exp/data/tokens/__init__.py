@@ -1,0 +1,1 @@
+"""Tokenizer, its vocabulary, and the token cache on disk."""

@@ -1,0 +1,1 @@
+"""What becomes of a trained model: loading it again and giving it away."""
