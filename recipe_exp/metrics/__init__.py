@@ -3,53 +3,41 @@
 from __future__ import annotations
 
 from recipe_exp.metrics.compute import (
+    ExampleStatistics,
     MetricAccumulator,
-    RecipeMetrics,
-    RecipeScores,
+    MetricResult,
     accumulate,
     compute_metrics,
+    example_statistics,
+    ingredients_in_prompt,
 )
-from recipe_exp.metrics.recipe import (
-    completeness,
-    format_correctness,
-    ingredient_coherence,
-    ingredient_coverage,
-    ingredient_precision,
-    instruction_quality,
-    is_truncated,
-    prompt_adherence,
-    well_formed,
-)
-from recipe_exp.metrics.text import (
-    BleuStatistics,
-    bleu,
-    bleu_signature,
-    bleu_statistics,
-    perplexity,
-    rouge,
-    rouge_scores,
-)
+from recipe_exp.metrics.knowledge import Knowledge
+from recipe_exp.metrics.losses import TokenLoss
+from recipe_exp.metrics.metric import Fault, Metric, RecipeMetric
+from recipe_exp.metrics.reading import Reading
+from recipe_exp.metrics.registry import METRICS, RECIPE_METRICS
+from recipe_exp.metrics.text import bleu_signature, chrf_signature, perplexity
+from recipe_exp.recipes import parse_ingredient, parse_recipe
 
 __all__ = [
-    "BleuStatistics",
+    "METRICS",
+    "RECIPE_METRICS",
+    "ExampleStatistics",
+    "Fault",
+    "Knowledge",
+    "Metric",
     "MetricAccumulator",
-    "RecipeMetrics",
-    "RecipeScores",
+    "MetricResult",
+    "Reading",
+    "RecipeMetric",
+    "TokenLoss",
     "accumulate",
-    "bleu",
     "bleu_signature",
-    "bleu_statistics",
-    "completeness",
+    "chrf_signature",
     "compute_metrics",
-    "format_correctness",
-    "ingredient_coherence",
-    "ingredient_coverage",
-    "ingredient_precision",
-    "instruction_quality",
-    "is_truncated",
+    "example_statistics",
+    "ingredients_in_prompt",
+    "parse_ingredient",
+    "parse_recipe",
     "perplexity",
-    "prompt_adherence",
-    "rouge",
-    "rouge_scores",
-    "well_formed",
 ]

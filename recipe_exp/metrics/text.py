@@ -1,119 +1,158 @@
-"""Metrics that compare generated text with reference text: BLEU, ROUGE and perplexity.
+"""Metrics that compare generated text with reference text, and those of the text's surface.
 
-sacreBLEU and rouge_score_rs are imported on first use, so that importing this module costs nothing.
+Each gives an example's sufficient statistics, and the metric of any set of examples from their sums. sacreBLEU, numpy
+and rouge_score_rs are imported on first use, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-_BLEU_ORDER = 4
-ROUGE_NAMES = ("rouge1", "rouge2", "rougeL")
+from recipe_exp.metrics.metric import Sums
+from recipe_exp.metrics.ngrams import ngram_overlaps
+
+BLEU_ORDER = 4
+CHRF_ORDER = 6
+CHRF_BETA = 2
+ROUGE_NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+REPETITION_ORDER = 4
+
+_WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True, slots=True)
-class BleuStatistics:
-    """The sufficient statistics of corpus BLEU; those of two corpora add up to those of both together.
+def bleu_statistics(reference: str, prediction: str) -> tuple[int, ...]:
+    """Return clipped n-gram matches for n = 1..4, n-grams of the prediction for n = 1..4, and both lengths in tokens.
 
-    Attributes:
-        correct: clipped n-gram matches for n = 1..4.
-        total: n-grams in the predictions for n = 1..4.
-        prediction_length: tokens in the predictions.
-        reference_length: tokens in the references.
+    Tokens are those of sacreBLEU's tokenizer 13a.
     """
-
-    correct: tuple[int, ...] = (0,) * _BLEU_ORDER
-    total: tuple[int, ...] = (0,) * _BLEU_ORDER
-    prediction_length: int = 0
-    reference_length: int = 0
-
-    def __add__(self, other: BleuStatistics) -> BleuStatistics:
-        return BleuStatistics(
-            tuple(a + b for a, b in zip(self.correct, other.correct, strict=True)),
-            tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
-            self.prediction_length + other.prediction_length,
-            self.reference_length + other.reference_length,
-        )
-
-    def score(self) -> float:
-        """Return corpus BLEU in [0, 100] with sacreBLEU's default smoothing; 0 without any match."""
-        from sacrebleu.metrics.bleu import BLEU
-
-        result = BLEU.compute_bleu(
-            correct=list(self.correct),
-            total=list(self.total),
-            sys_len=self.prediction_length,
-            ref_len=self.reference_length,
-            smooth_method="exp",
-        )
-        # Four precisions of 100 % come out as 100.00000000000004.
-        return min(float(result.score), 100.0)
+    tokenize = _bleu_tokenizer()
+    tokens = tokenize(prediction.rstrip()).split()
+    reference_tokens = tokenize(reference.rstrip()).split()
+    overlaps = ngram_overlaps(tokens, reference_tokens, BLEU_ORDER)
+    matches, totals, _ = zip(*overlaps, strict=True)
+    return (*matches, *totals, len(tokens), len(reference_tokens))
 
 
-def bleu_statistics(references: Sequence[str], predictions: Sequence[str]) -> BleuStatistics:
-    """Return the BLEU statistics of predictions with one reference each.
+def bleu(sums: Sums) -> float:
+    """Return corpus BLEU (Papineni et al., 2002) as sacreBLEU defines it (Post, 2018; see `bleu_signature`).
 
-    Raises:
-        ValueError: the lengths differ or there is nothing to compare.
+    Geometric mean of the precisions of 1- to 4-grams, times a penalty for predictions shorter than the references. Of
+    one example it is smoothed sentence BLEU. Blind to order beyond four words; prefers copying the prompt.
     """
-    check_pairs(references, predictions)
-    result = _bleu_metric().corpus_score(list(predictions), [list(references)])
-    return BleuStatistics(tuple(result.counts), tuple(result.totals), result.sys_len, result.ref_len)
+    from sacrebleu.metrics.bleu import BLEU
 
-
-def bleu(references: Sequence[str], predictions: Sequence[str]) -> float:
-    """Return corpus BLEU in [0, 100], as defined by `bleu_signature` (Post, 2018, sacreBLEU).
-
-    Raises:
-        ValueError: the lengths differ or there is nothing to compare.
-    """
-    return bleu_statistics(references, predictions).score()
+    counts = [int(count) for count in sums]
+    result = BLEU.compute_bleu(
+        correct=counts[:BLEU_ORDER],
+        total=counts[BLEU_ORDER : 2 * BLEU_ORDER],
+        sys_len=counts[-2],
+        ref_len=counts[-1],
+        smooth_method="exp",
+    )
+    return float(result.score)
 
 
 @lru_cache(maxsize=1)
 def bleu_signature() -> str:
     """Return sacreBLEU's signature of `bleu`: what makes a score comparable with another paper's."""
-    metric = _bleu_metric()
-    # The number of references is part of the signature and known only after a first score.
-    metric.corpus_score(["a"], [["a"]])
-    return str(metric.get_signature())
+    return _signature("BLEU")
 
 
-def rouge_scores(references: Sequence[str], predictions: Sequence[str]) -> list[dict[str, float]]:
-    """Return each pair's F-measures in [0, 1] under `rouge1`, `rouge2` and `rougeL` (Lin, 2004).
+def chrf_statistics(reference: str, prediction: str) -> tuple[int, ...]:
+    """Return for n = 1..6 the character n-grams of the prediction, of the reference, and of both; spaces left out.
 
-    Tokens are runs of `a-z0-9` of the lower-cased text, without stemming, as in the package rouge_score with
-    its defaults. So text without such characters scores 0, and accented letters split words.
-
-    Raises:
-        ValueError: the lengths differ or there is nothing to compare.
+    An order of which the reference has no n-gram counts none of the prediction's either, as in sacreBLEU.
     """
-    check_pairs(references, predictions)
-    scorer = _rouge_scorer()
-    return [
-        {name: float(score.fmeasure) for name, score in scorer.score(reference, prediction).items()}
-        for reference, prediction in zip(references, predictions, strict=True)
-    ]
+    overlaps = ngram_overlaps("".join(prediction.split()), "".join(reference.split()), CHRF_ORDER)
+    return tuple(
+        count for common, predicted, expected in overlaps for count in (predicted if expected else 0, expected, common)
+    )
 
 
-def rouge(references: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Return the mean over the pairs of each F-measure of `rouge_scores`.
+def chrf(sums: Sums) -> float:
+    """Return corpus chrF2 (Popović, 2015) as sacreBLEU defines it (see `chrf_signature`).
 
-    Raises:
-        ValueError: the lengths differ or there is nothing to compare.
+    F-score, recall weighing twice, of the mean precision and recall of 1- to 6-grams of characters. Kinder to other
+    forms of a word than BLEU; as blind to the order of sentences.
     """
-    scores = rouge_scores(references, predictions)
-    return {name: math.fsum(score[name] for score in scores) / len(scores) for name in ROUGE_NAMES}
+    precision = recall = 0.0
+    num_orders = 0
+    for start in range(0, 3 * CHRF_ORDER, 3):
+        predicted, expected, common = sums[start : start + 3]
+        if predicted > 0 and expected > 0:
+            precision += common / predicted
+            recall += common / expected
+            num_orders += 1
+    if precision + recall == 0:
+        return 0.0
+    precision, recall = precision / num_orders, recall / num_orders
+    factor = CHRF_BETA**2
+    # In sacreBLEU's order of operations, so that the last digit is the same.
+    score = (1 + factor) * precision * recall
+    score /= (factor * precision) + recall
+    return 100 * score
+
+
+@lru_cache(maxsize=1)
+def chrf_signature() -> str:
+    """Return sacreBLEU's signature of `chrf`."""
+    return _signature("CHRF")
+
+
+def rouge_scores(reference: str, prediction: str) -> dict[str, float]:
+    """Return the F-measures in [0, 1] under `rouge1`, `rouge2`, `rougeL` and `rougeLsum` (Lin, 2004).
+
+    Tokens are runs of `a-z0-9` of the lower-cased text, without stemming, as in the package rouge_score with its
+    defaults. So text without such characters scores 0, and accented letters split words. `rougeLsum` takes lines for
+    sentences.
+    """
+    scores = _rouge_scorer().score(reference, prediction)
+    return {name: float(scores[name].fmeasure) for name in ROUGE_NAMES}
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the words and numbers of a text in lower case, as the metrics of the surface count them."""
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def length_ratio(sums: Sums) -> float:
+    """Return the words of the predictions divided by those of the references; infinite where the references are empty.
+
+    1 says that lengths agree on the whole; predictions twice and half as long may cancel out.
+    """
+    predicted, expected = sums
+    if not expected:
+        return math.inf if predicted else math.nan
+    return predicted / expected
+
+
+def repetition(prediction_words: Sequence[str]) -> float:
+    """Return the share of 4-grams of words that occurred before in the same text (Welleck et al., 2020); 0 of fewer.
+
+    A loop approaches 1. Recipes repeat themselves a little: ingredient lines come back in the steps.
+    """
+    ngrams = _ngrams(prediction_words, REPETITION_ORDER)
+    return (len(ngrams) - len(set(ngrams))) / len(ngrams) if ngrams else 0.0
+
+
+def distinct(texts: Sequence[Sequence[str]], order: int) -> float:
+    """Return the different n-grams of words of all texts divided by their number (Li et al., 2016); 0 of none.
+
+    Falls with the number of texts, so only sets of one size compare. Nonsense is distinct too.
+    """
+    ngrams = [ngram for text in texts for ngram in _ngrams(text, order)]
+    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
 def perplexity(loss: float) -> float:
     """Return exp(loss) of a token-weighted mean cross-entropy in nats.
 
-    A loss over about 709 gives infinity, which is what float64 can say of it; a NaN loss gives NaN.
+    A loss over about 709 gives infinity, which is what float64 can say of it; a NaN loss gives NaN. Tokenizers differ
+    in what a token is, so only models with one tokenizer compare.
     """
     try:
         return math.exp(loss)
@@ -121,24 +160,24 @@ def perplexity(loss: float) -> float:
         return math.inf
 
 
-def check_pairs(references: Sequence[str], predictions: Sequence[str]) -> None:
-    """Raise a ValueError unless there is one reference for each prediction and at least one pair."""
-    for name, texts in (("references", references), ("predictions", predictions)):
-        if isinstance(texts, str):
-            raise ValueError(f"{name} is one string; pass a list of strings")
-    if len(references) != len(predictions):
-        raise ValueError(
-            f"{len(references)} references but {len(predictions)} predictions; pass one reference for each"
-        )
-    if not references:
-        raise ValueError("no predictions to score; pass at least one reference and prediction")
+def _ngrams(text: Sequence[str], order: int) -> list[tuple[str, ...]]:
+    return list(zip(*[text[start:] for start in range(order)], strict=False))
+
+
+def _signature(name: str) -> str:
+    from sacrebleu import metrics
+
+    metric = getattr(metrics, name)()
+    # The number of references is part of the signature and known only after a first score.
+    metric.corpus_score(["a"], [["a"]])
+    return str(metric.get_signature())
 
 
 @lru_cache(maxsize=1)
-def _bleu_metric() -> Any:
-    from sacrebleu.metrics.bleu import BLEU
+def _bleu_tokenizer() -> Any:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    return BLEU()
+    return Tokenizer13a()
 
 
 @lru_cache(maxsize=1)

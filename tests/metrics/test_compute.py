@@ -6,19 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.metrics import (
-    MetricAccumulator,
-    accumulate,
-    bleu,
-    completeness,
-    compute_metrics,
-    format_correctness,
-    ingredient_coherence,
-    instruction_quality,
-    prompt_adherence,
-    rouge,
-    well_formed,
-)
+from recipe_exp.metrics import METRICS, MetricAccumulator, TokenLoss, accumulate, compute_metrics, ingredients_in_prompt
+from recipe_exp.metrics.form import completeness
 from recipe_exp.recipes import Recipe, render_markdown
 
 RECIPES = [
@@ -28,52 +17,71 @@ RECIPES = [
 ]
 REFERENCES = [render_markdown(recipe) for recipe in RECIPES]
 PREDICTIONS = [REFERENCES[0], "**Lemonade**\n\n**Ingredients:**\n- 2 lemons\n\n**Instructions:**\n1. Squeeze.", ""]
-ASKED = [["flour", "tofu"], [], ["bread"]]
-NAMES = [
-    *("loss", "perplexity", "bleu", "rouge1", "rouge2", "rougeL", "ingredient_coherence", "instruction_quality"),
-    *("completeness", "format_correctness", "well_formed", "prompt_adherence"),
-]
+PROMPTS = ["Pancakes with 1 cup flour, 2 eggs", "Lemonade", "Toast of 1 slice bread"]
+ASKED = [["1 cup flour", "tofu"], [], ["bread"]]
 
 
-def test_every_metric_has_its_definition() -> None:
+def test_a_metric_of_recipes_is_the_mean_over_those_it_applies_to() -> None:
     metrics = compute_metrics(REFERENCES, PREDICTIONS, prompt_ingredients=ASKED, loss=math.log(7))
-    expected = {
-        "loss": math.log(7),
-        "perplexity": 7.0,
-        "bleu": bleu(REFERENCES, PREDICTIONS),
-        **rouge(REFERENCES, PREDICTIONS),
-        "ingredient_coherence": sum(map(ingredient_coherence, PREDICTIONS)) / 3,
-        "instruction_quality": sum(map(instruction_quality, PREDICTIONS)) / 3,
-        "completeness": sum(map(completeness, PREDICTIONS)) / 3,
-        "format_correctness": sum(map(format_correctness, PREDICTIONS)) / 3,
-        "well_formed": sum(map(well_formed, PREDICTIONS)) / 3,
-        "prompt_adherence": 0.25,
-    }
-    assert metrics.to_dict() == pytest.approx(expected)
-    assert list(metrics.to_dict()) == NAMES
-    assert metrics["bleu"] == expected["bleu"]
+    assert metrics["completeness"] == pytest.approx(math.fsum(completeness(text) or 0 for text in PREDICTIONS) / 3)
+    assert metrics.per_example("prompt_adherence") == (0.5, None, 0.0)
+    assert metrics["prompt_adherence"] == 0.25
+    assert metrics["perplexity"] == pytest.approx(7)
 
 
-def test_only_what_can_be_computed_is_there() -> None:
-    assert list(compute_metrics(REFERENCES, PREDICTIONS).to_dict()) == NAMES[2:-1]
-    nothing_asked = compute_metrics(REFERENCES, PREDICTIONS, prompt_ingredients=[[], [], []])
-    assert "prompt_adherence" not in nothing_asked.to_dict()
+def test_names_of_the_run_folder_are_kept() -> None:
+    names = list(compute_metrics(REFERENCES, PREDICTIONS, prompt_ingredients=ASKED, loss=1.0).to_dict())
+    assert names == [name for name in METRICS if name in names]
+    assert {
+        *("loss", "perplexity", "bleu", "rouge1", "rouge2", "rougeL", "ingredient_coherence", "instruction_quality"),
+        *("completeness", "format_correctness", "well_formed", "prompt_adherence"),
+    } <= set(names)
 
 
-def test_each_recipe_keeps_its_own_scores() -> None:
-    per_recipe = compute_metrics(REFERENCES, PREDICTIONS, prompt_ingredients=ASKED).per_recipe
-    assert [scores.well_formed for scores in per_recipe] == [1.0, 0.0, 0.0]
-    assert [scores.rouge1 == 1.0 for scores in per_recipe] == [True, False, False]
-    assert [scores.prompt_adherence for scores in per_recipe] == [
-        prompt_adherence(PREDICTIONS[0], ASKED[0]),
-        None,
-        0.0,
+def test_the_steps_alone_are_compared_where_the_prompt_names_ingredients() -> None:
+    steps = ["Juice the lemons.\nStir in the sugar.", "Toast it."]
+    references = [render_markdown(recipe) for recipe in RECIPES]
+    predictions = [
+        references[0],
+        references[1].replace("2 lemons", "tofu"),
+        references[2].replace("Toast it", "Eat it"),
     ]
+    asked = [[], ["lemons"], ["bread"]]
+    metrics = compute_metrics(references, predictions, prompt_ingredients=asked)
+    alone = compute_metrics(steps, [steps[0], "Eat it."])
+    for name in ("bleu", "chrf", "rouge1", "rouge2", "rougeL", "rougeLsum", "length_ratio"):
+        assert metrics[f"{name}_instructions"] == alone[name]
+    nothing_asked = compute_metrics(references, predictions).to_dict()
+    assert not [name for name in nothing_asked if name.endswith("_instructions") or name == "prompt_adherence"]
+
+
+def test_ingredients_are_found_in_prompts() -> None:
+    assert [ingredients_in_prompt(*row) for row in zip(REFERENCES, PROMPTS, strict=True)] == [
+        ("1 cup flour", "2 eggs"),
+        (),
+        ("1 slice bread",),
+    ]
+    by_prompt = compute_metrics(REFERENCES, PREDICTIONS, prompts=PROMPTS)
+    assert by_prompt.per_example("prompt_adherence") == (1.0, None, 0.0)
+
+
+def test_statistics_give_the_metric_of_any_choice_of_examples() -> None:
+    metrics = compute_metrics(REFERENCES, PREDICTIONS, prompt_ingredients=ASKED, loss=2.0)
+    chosen = compute_metrics(*([part[1], part[1], part[0]] for part in (REFERENCES, PREDICTIONS)))
+    assert "distinct_1" not in metrics.resampled_names
+    for name in set(metrics.resampled_names) & set(chosen.to_dict()):
+        rows = metrics.statistics(name)
+        sums = [math.fsum(column) for column in zip(rows[1], rows[1], rows[0], strict=True)]
+        assert METRICS[name].value(sums) == chosen[name], name
+    for name in ("loss", "distinct_1", "nothing"):
+        with pytest.raises(KeyError):
+            metrics.per_example(name)
 
 
 def test_prints_as_an_aligned_table() -> None:
-    rows = str(compute_metrics(REFERENCES, PREDICTIONS, loss=1.0)).splitlines()
-    assert [row.split()[0] for row in rows] == [*NAMES[:-1], "recipes"]
+    metrics = compute_metrics(REFERENCES, PREDICTIONS, loss=1.0)
+    rows = str(metrics).splitlines()
+    assert [row.split()[0] for row in rows] == [*metrics.to_dict(), "recipes"]
     assert len({len(row) for row in rows}) == 1
     assert rows[0].split() == ["loss", "1.0000"]
     assert rows[-1].split() == ["recipes", "3"]
@@ -89,6 +97,7 @@ def test_a_diverged_loss_is_shown_as_infinite_perplexity() -> None:
     ("references", "predictions", "asked", "message"),
     [
         ([], [], None, "no predictions"),
+        ("ab", ["a", "b"], None, "references is one string"),
         (REFERENCES, PREDICTIONS[:2], None, "3 references but 2 predictions"),
         (REFERENCES, PREDICTIONS, [[]], "1 lists of prompt_ingredients but 3 predictions"),
         (REFERENCES, PREDICTIONS, ["flour", "lemon", "bread"], r"prompt_ingredients\[0\] is one string"),
@@ -101,6 +110,11 @@ def test_inputs_that_do_not_fit_are_refused(
         compute_metrics(references, predictions, prompt_ingredients=asked)
 
 
+def test_prompts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 prompts but 3 predictions"):
+        compute_metrics(REFERENCES, PREDICTIONS, prompts=["a"])
+
+
 def test_an_empty_accumulator_has_no_metrics() -> None:
     with pytest.raises(ValueError, match="no predictions"):
         MetricAccumulator().compute()
@@ -110,20 +124,25 @@ rows = st.tuples(
     st.sampled_from(REFERENCES),
     st.sampled_from([*REFERENCES, *PREDICTIONS, "plain words"]),
     st.sampled_from([[], ["flour"], ["lemon", "tofu", "sugar"]]),
+    st.floats(0, 1e3),
 )
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(rows, min_size=1, max_size=8), st.data())
-def test_a_partition_merged_equals_the_whole(examples: list[tuple[str, str, list[str]]], data: st.DataObject) -> None:
-    merged = MetricAccumulator()
-    start = 0
-    while start < len(examples):
-        end = data.draw(st.integers(start + 1, len(examples)))
-        references, predictions, asked = (list(column) for column in zip(*examples[start:end], strict=True))
-        merged += accumulate(references, predictions, prompt_ingredients=asked)
-        start = end
-    references, predictions, asked = (list(column) for column in zip(*examples, strict=True))
-    whole = compute_metrics(references, predictions, prompt_ingredients=asked, loss=2.0)
-    assert merged.compute(loss=2.0) == whole
-    assert (MetricAccumulator() + merged).compute(2.0).to_dict() == whole.to_dict()
+def test_any_partition_merged_in_any_order_equals_the_whole(
+    examples: list[tuple[str, str, list[str], float]], data: st.DataObject
+) -> None:
+    places = data.draw(st.lists(st.integers(0, 3), min_size=len(examples), max_size=len(examples)))
+    merged, loss = MetricAccumulator(), TokenLoss()
+    for place in data.draw(st.permutations(range(4))):
+        part = [example for example, where in zip(examples, places, strict=True) if where == place]
+        if part:
+            references, predictions, asked, losses = (list(column) for column in zip(*part, strict=True))
+            merged += accumulate(references, predictions, prompt_ingredients=asked)
+            loss += TokenLoss(tuple(losses), 7 * len(part))
+    references, predictions, asked, losses = (list(column) for column in zip(*examples, strict=True))
+    whole_loss = TokenLoss(tuple(losses), 7 * len(examples))
+    whole = compute_metrics(references, predictions, prompt_ingredients=asked, loss=whole_loss)
+    assert merged.compute(loss).to_dict() == whole.to_dict()
+    assert (MetricAccumulator() + merged).compute(loss).to_dict() == whole.to_dict()

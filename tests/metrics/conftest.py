@@ -1,0 +1,32 @@
+"""One good recipe and its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from recipe_exp.recipes import Recipe, render_markdown
+
+PANCAKES = Recipe(
+    "Pancakes",
+    ("1 cup flour", "2 eggs", "1 cup milk", "1 tbsp butter"),
+    ("Whisk the flour, eggs and milk.", "Melt the butter in a pan.", "Fry the pancakes until golden."),
+)
+
+
+@pytest.fixture(scope="session")
+def pancakes() -> Recipe:
+    return PANCAKES
+
+
+@pytest.fixture(scope="session")
+def text() -> str:
+    return render_markdown(PANCAKES)
+
+
+@pytest.fixture(scope="session")
+def changed() -> Callable[..., str]:
+    """Returns the text of the recipe with some of its parts replaced."""
+    return lambda **parts: render_markdown(replace(PANCAKES, **parts))
