@@ -14,14 +14,13 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from recipe_exp.metrics.text import BleuStatistics
+from recipe_exp.metrics.text import BLEU_ORDER
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 NUM_RESAMPLES = 1000
 CONFIDENCE = 0.95
 _CHUNK_WEIGHTS = 4_000_000
-_BLEU_ORDER = 4
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -91,10 +90,9 @@ def ratio_of(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Summed:
     return Summed(rows, _ratio)
 
 
-def bleu_of(statistics: Sequence[BleuStatistics]) -> Summed:
-    """Returns corpus BLEU in [0, 100] of examples by the counts of each; equal to sacreBLEU's default."""
-    rows = [[*one.correct, *one.total, one.prediction_length, one.reference_length] for one in statistics]
-    return Summed(np.array(rows, dtype=np.float64).reshape(len(rows), 2 * _BLEU_ORDER + 2), _bleu)
+def bleu_of(statistics: Sequence[Sequence[float]]) -> Summed:
+    """Returns corpus BLEU in [0, 100] of examples by the `bleu_statistics` of each; equal to sacreBLEU's default."""
+    return Summed(np.array(statistics, dtype=np.float64).reshape(len(statistics), 2 * BLEU_ORDER + 2), _bleu)
 
 
 def bootstrap(
@@ -202,7 +200,7 @@ def _ratio(sums: Floats) -> Floats:
 
 def _bleu(sums: Floats) -> Floats:
     """Corpus BLEU (Papineni et al., 2002) with sacreBLEU's `exp` smoothing, over the last axis of `bleu_of`."""
-    correct, total = sums[..., :_BLEU_ORDER], sums[..., _BLEU_ORDER : 2 * _BLEU_ORDER]
+    correct, total = sums[..., :BLEU_ORDER], sums[..., BLEU_ORDER : 2 * BLEU_ORDER]
     prediction_length, reference_length = sums[..., -2], sums[..., -1]
     # Each order without a match counts as half of the smallest share that the one before it counted.
     halvings = 2.0 ** np.cumsum(correct == 0, axis=-1)
