@@ -41,6 +41,17 @@ class EvaluateTask(Section):
     """JSON file for metrics and predictions; null writes `evaluation-SPLIT.json` into the run folder."""
 
 
+class ValidateMetricsTask(Section):
+    """Spoil held-out recipes in known ways and show which metric notices which fault."""
+
+    kind: Literal["validate_metrics"] = "validate_metrics"
+    """Selects this task."""
+    max_recipes: Annotated[int, Field(ge=2)] = 1000
+    """Held-out recipes that are spoilt, validation before test; metrics learn from the training split."""
+    output: Text | None = None
+    """JSON file for the matrix; null writes `metric_validation.json` below `output_dir`."""
+
+
 class GenerateTask(Section):
     """Write recipes for prompts with a run's model, or with that of a folder."""
 
@@ -154,6 +165,7 @@ TaskConfig = Annotated[
     TrainTask
     | PrepareTask
     | EvaluateTask
+    | ValidateMetricsTask
     | GenerateTask
     | MergeTask
     | ExportTask

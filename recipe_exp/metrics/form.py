@@ -16,6 +16,11 @@ MAX_STEPS = 30
 MAX_TITLE_WORDS = 20
 
 _SENTENCE_END = re.compile(r"[.!?…:;)\]\"'”’]$")
+_INNER_END = re.compile(r"[.!?…;]\s")
+_DANGLING = re.compile(
+    r"(?:[,&-]|\b(?:an?|the|and|or|of|to|in|into|on|onto|with|for|until|about|at|from|by|over|then|as|is|your|each))$",
+    re.IGNORECASE,
+)
 _CANONICAL_ORDER = (
     LineKind.TITLE,
     LineKind.INGREDIENTS_HEADING,
@@ -83,7 +88,7 @@ def format_correctness(reading: Reading) -> float:
     return sum(marks) / len(marks)
 
 
-@recipe_metric(sees=(Fault.DROPPED_SECTION,), ignores=(*_ORDER_FAULTS, *_CONTENT_FAULTS))
+@recipe_metric(ignores=(*_ORDER_FAULTS, *_CONTENT_FAULTS))
 def well_formed(reading: Reading) -> float:
     """1 for a title, 3 or more different ingredients and 3 or more numbered steps, else 0.
 
@@ -103,9 +108,9 @@ def well_formed(reading: Reading) -> float:
 def clean_ending(reading: Reading) -> float:
     """1 for a recipe that ends with a whole step, 0 for one that breaks off or has no step.
 
-    It breaks off if its last line is a marker without text, or a step without final punctuation where an earlier
-    step has it. A recipe that never ends its steps with punctuation cannot be judged and counts as whole; so does one
-    that was cut between two sentences.
+    It breaks off if its last line is a marker without text, or a step without final punctuation where the steps use
+    any, or that ends with a comma or a word such as `the`. In a recipe without punctuation other ends cannot be judged
+    and count as whole; so does one that was cut between two sentences.
     """
     return float(bool(reading.recipe.instructions) and not is_truncated(reading.parsed))
 
@@ -117,8 +122,9 @@ def is_truncated(parsed: ParsedRecipe) -> bool:
     if not parsed.lines[-1].text:
         return True
     *earlier, last = parsed.recipe.instructions or ("",)
-    ends_sentences = any(_SENTENCE_END.search(step) for step in earlier)
-    return ends_sentences and not _SENTENCE_END.search(last)
+    if _SENTENCE_END.search(last):
+        return False
+    return bool(_INNER_END.search(last) or _DANGLING.search(last) or any(map(_SENTENCE_END.search, earlier)))
 
 
 def _is_in_order(parsed: ParsedRecipe) -> bool:

@@ -31,6 +31,7 @@ class Fault(StrEnum):
     SWAPPED_TITLE = "swapped_title"
     DISTORTED_SETTINGS = "distorted_settings"
     COPIED = "copied"
+    FORBIDDEN_INGREDIENT = "forbidden_ingredient"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ import re
 
 from recipe_exp.metrics.ingredients import food_words
 from recipe_exp.metrics.metric import Fault, recipe_metric
-from recipe_exp.metrics.reading import Reading
-from recipe_exp.recipes import parse_ingredient
+from recipe_exp.metrics.reading import Reading, parsed_line
 
 _ALTERNATIVES = re.compile(r"\s+(?:or|and)\s+|\s*[,/&]\s*")
 
@@ -15,7 +14,7 @@ _Foods = list[tuple[str, ...]]
 
 
 @recipe_metric(
-    sees=(Fault.FOREIGN_INGREDIENTS, Fault.SWAPPED_INGREDIENTS, Fault.DROPPED_INGREDIENTS, Fault.DROPPED_SECTION),
+    sees=(Fault.FOREIGN_INGREDIENTS, Fault.SWAPPED_INGREDIENTS, Fault.DROPPED_INGREDIENTS),
     ignores=(
         Fault.SHUFFLED_STEPS,
         Fault.REVERSED_STEPS,
@@ -37,10 +36,8 @@ def prompt_adherence(reading: Reading) -> float | None:
     if not reading.prompt_ingredients:
         return None
     listed = [food for part in reading.ingredients for food in _alternatives(part.name)]
-    found = sum(
-        any(_answers(food, asked) for food in listed for asked in _alternatives(parse_ingredient(request).name))
-        for request in reading.prompt_ingredients
-    )
+    asked = [_alternatives(parsed_line(request).name) for request in reading.prompt_ingredients]
+    found = sum(any(_answers(food, request) for food in listed for request in requests) for requests in asked)
     return found / len(reading.prompt_ingredients)
 
 

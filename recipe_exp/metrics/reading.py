@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from recipe_exp.recipes import Ingredient, ParsedRecipe, Recipe, parse_ingredient, read_recipe, singular
@@ -49,7 +49,7 @@ class Reading:
     @cached_property
     def ingredients(self) -> tuple[Ingredient, ...]:
         """The parts of each ingredient line."""
-        return tuple(map(parse_ingredient, self.recipe.ingredients))
+        return tuple(map(parsed_line, self.recipe.ingredients))
 
     @cached_property
     def step_words(self) -> tuple[tuple[str, ...], ...]:
@@ -62,6 +62,13 @@ class Reading:
         return frozenset(word for words in self.step_words for word in words)
 
 
+@lru_cache(maxsize=65536)
+def parsed_line(line: str) -> Ingredient:
+    """Return the parts of an ingredient line; many recipes have the same line, and every metric asks again."""
+    return parse_ingredient(line)
+
+
+@lru_cache(maxsize=65536)
 def words_of(text: str) -> tuple[str, ...]:
     """Return the words of a text in lower case and singular, without numbers."""
     return tuple(singular(word.casefold().replace("’", "'")) for word in WORD.findall(text))

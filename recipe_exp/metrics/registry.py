@@ -6,7 +6,19 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from recipe_exp.metrics import form, ingredients, prompts, steps, text
+from recipe_exp.metrics import (
+    constraints,
+    form,
+    ingredients,
+    originality,
+    plausibility,
+    prompts,
+    sanity,
+    step_order,
+    steps,
+    text,
+    title_fit,
+)
 from recipe_exp.metrics.metric import Direction, Metric, RecipeMetric, Sums, mean
 
 # The metrics of the text are taken of the whole, and of the steps alone where the prompt names ingredients.
@@ -16,12 +28,19 @@ RECIPE_METRICS: tuple[RecipeMetric, ...] = (
     ingredients.ingredient_coverage,
     ingredients.ingredient_precision,
     ingredients.ingredient_coherence,
+    plausibility.quantity_plausibility,
+    plausibility.unit_plausibility,
+    step_order.step_order,
     steps.instruction_quality,
     form.completeness,
     form.format_correctness,
     form.well_formed,
     form.clean_ending,
+    sanity.temperature_time_sanity,
+    title_fit.title_fit,
+    originality.originality,
     prompts.prompt_adherence,
+    constraints.constraint_adherence,
 )
 
 

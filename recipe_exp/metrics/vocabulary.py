@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of a text that spaces divide."""
     return frozenset(text.split())
 
 
 # Single words that name a raw food wherever they stand. Left out: what a recipe makes (dough, sauce), what
 # every kitchen has and few lists mention (water, ice), and words that are mostly verbs or tools (season, dish).
-FOODS = _words(
+FOODS = word_set(
     """
     allspice almond anchovy apple apricot artichoke arugula asparagus aubergine avocado bacon banana barley
     basil bean beef beer beet beetroot blackberry blueberry bourbon brandy breadcrumb broccoli broth bulgur
@@ -31,7 +32,7 @@ FOODS = _words(
 )
 
 # Nouns that stand behind the food they are a part or form of: the head of `chicken breast` is `chicken`.
-PART_NOUNS = _words(
+PART_NOUNS = word_set(
     """
     bit breast bulb bone cap chop chunk clove crumb cube cutlet drumstick fillet filet floret flake flesh
     frond granule ground half heart kernel leaf leg link loin meat nib nut pellet piece pod powder quarter
@@ -41,7 +42,7 @@ PART_NOUNS = _words(
 )
 
 # Words of an ingredient's name that do not tell it from another food.
-DESCRIPTIONS = _words(
+DESCRIPTIONS = word_set(
     """
     a an the of and or with in for to your any plus more other all purpose all-purpose active baby big
     boiled boiling boneless bought canned chopped coarse cold condensed cooked cooking crisp crushed dark
@@ -57,23 +58,23 @@ DESCRIPTIONS = _words(
 
 # What a general word in the steps may stand for.
 KINDS: dict[str, frozenset[str]] = {
-    "meat": _words("beef pork lamb veal venison chicken turkey duck mutton sirloin sausage bacon ham steak"),
-    "poultry": _words("chicken turkey duck goose hen"),
-    "fish": _words("cod haddock salmon trout tuna mackerel halibut tilapia sole snapper bass"),
-    "seafood": _words("shrimp prawn crab lobster clam mussel oyster scallop squid cod salmon tuna"),
-    "cheese": _words(
+    "meat": word_set("beef pork lamb veal venison chicken turkey duck mutton sirloin sausage bacon ham steak"),
+    "poultry": word_set("chicken turkey duck goose hen"),
+    "fish": word_set("cod haddock salmon trout tuna mackerel halibut tilapia sole snapper bass"),
+    "seafood": word_set("shrimp prawn crab lobster clam mussel oyster scallop squid cod salmon tuna"),
+    "cheese": word_set(
         "cheddar mozzarella parmesan feta ricotta gruyere mascarpone brie gouda pecorino provolone gorgonzola"
     ),
-    "pasta": _words("spaghetti macaroni penne linguine fettuccine rigatoni fusilli lasagna farfalle noodle"),
-    "nut": _words("almond walnut pecan hazelnut pistachio cashew peanut macadamia"),
-    "berry": _words("blueberry strawberry raspberry blackberry cranberry"),
-    "herb": _words("basil parsley cilantro dill thyme rosemary oregano tarragon mint sage chive marjoram"),
-    "vegetable": _words(
+    "pasta": word_set("spaghetti macaroni penne linguine fettuccine rigatoni fusilli lasagna farfalle noodle"),
+    "nut": word_set("almond walnut pecan hazelnut pistachio cashew peanut macadamia"),
+    "berry": word_set("blueberry strawberry raspberry blackberry cranberry"),
+    "herb": word_set("basil parsley cilantro dill thyme rosemary oregano tarragon mint sage chive marjoram"),
+    "vegetable": word_set(
         "carrot celery onion potato broccoli cauliflower zucchini cabbage pea bean spinach leek turnip parsnip"
     ),
 }
 
-ACTION_VERBS = _words(
+ACTION_VERBS = word_set(
     """
     add adjust arrange assemble bake baste beat blanch blend boil braise bread break bring broil brown brush
     caramelize carve chill chop coat combine cook cool core cover cream crimp crush cube cut decorate dice

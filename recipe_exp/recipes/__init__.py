@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recipe_exp.recipes.ingredient_line import Ingredient, parse_ingredient
+from recipe_exp.recipes.ingredient_line import Ingredient, parse_ingredient, split_measure
 from recipe_exp.recipes.markdown import (
     INGREDIENTS_HEADING,
     INSTRUCTIONS_HEADING,
@@ -38,4 +38,5 @@ __all__ = [
     "read_recipe",
     "render_markdown",
     "singular",
+    "split_measure",
 ]

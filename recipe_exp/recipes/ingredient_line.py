@@ -8,7 +8,14 @@ from fractions import Fraction
 from functools import lru_cache
 
 from recipe_exp.recipes.text import ascii_fractions
-from recipe_exp.recipes.units import COUNTED_UNITS, FOOD_UNITS, LOOSE_UNITS, TRAILING_UNITS, canonical_unit
+from recipe_exp.recipes.units import (
+    COUNTED_UNITS,
+    FIRST_OF_TWO,
+    FOOD_UNITS,
+    LOOSE_UNITS,
+    TRAILING_UNITS,
+    canonical_unit,
+)
 from recipe_exp.recipes.words import (
     ADJECTIVES,
     ADVERBS,
@@ -16,6 +23,7 @@ from recipe_exp.recipes.words import (
     COMMENT_WORDS,
     NUMBER_WORDS,
     PREPARATIONS,
+    REMARK_OPENERS,
     SIZES,
     STATES_AFTER_ADVERB,
     UNIT_QUALIFIERS,
@@ -63,6 +71,9 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 
+_LETTER_RUNS = re.compile(r"[a-z]+")
+_INNER_DIGIT = re.compile(r"\s[0-9]")
+
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
@@ -89,7 +100,7 @@ def parse_ingredient(line: str) -> Ingredient:
     comma, unless the comma is part of a list of foods (`parsley, chives or dill`).
     """
     text = " ".join(ascii_fractions(line).split())
-    bare = " ".join(_PARENTHESES.sub(" ", text).split()).strip(" *•-–") or text.strip("()[] ")
+    bare = _without_parentheses(text)
     quantity, unit, rest = _take_measure(bare)
     if quantity is None and unit is None:
         extract = _EXTRACT.match(bare)
@@ -104,13 +115,35 @@ def parse_ingredient(line: str) -> Ingredient:
     return Ingredient(low, high, unit, " ".join(words))
 
 
+def split_measure(line: str) -> tuple[str, str]:
+    """Return the measure in front of a line (`1 1/2 cups`) and what follows it; either may be empty.
+
+    Text in parentheses is left out of both, fractions are in ASCII.
+    """
+    bare = _without_parentheses(" ".join(ascii_fractions(line).split()))
+    quantity, unit, rest = _take_measure(bare)
+    if quantity is None and unit is None:
+        return "", bare
+    return bare[: len(bare) - len(rest)].strip(" ,;:"), rest
+
+
 _Range = tuple[Fraction, Fraction | None]
+
+
+def _without_parentheses(text: str) -> str:
+    if "(" in text or "[" in text:
+        bare = " ".join(_PARENTHESES.sub(" ", text).split())
+        return bare.strip(" *•-–") or text.strip("()[] ")
+    return text.strip(" *•-–") or text.strip("()[] ")
 
 
 def _take_measure(text: str) -> tuple[_Range | None, str | None, str]:
     """Return the quantity and unit in front of a text and what follows all measures there."""
-    position = _end_of(_APPROXIMATELY, text, 0)
-    match = None if _FEW.match(text) else _QUANTITY.match(text, position)
+    if text[:1].isdecimal():
+        match = _QUANTITY.match(text)
+    else:
+        position = _end_of(_APPROXIMATELY, text, 0)
+        match = None if _FEW.match(text) else _QUANTITY.match(text, position)
     quantity = _range_of(match) if match else None
     if match is None or quantity is None:
         return _take_loose_unit(text)
@@ -158,7 +191,8 @@ def _take_unit(text: str, position: int) -> tuple[str | None, int]:
         first = _LETTERS.match(text, position)
         if not first:
             return None, start
-        second = _LETTERS.match(text, first.end())
+        is_pair = first[1].casefold() in FIRST_OF_TWO
+        second = _LETTERS.match(text, first.end()) if is_pair else None
         if second:
             unit = canonical_unit(f"{first[1]} {second[1]}")
             if unit:
@@ -184,18 +218,24 @@ def _name_words(rest: str) -> list[str]:
         return []
     adjectives: list[str] = []
     for index, segment in enumerate(segments):
-        words = _strip_descriptions(_WORDS.findall(_REMARK.sub("", segment)))
+        words = _strip_descriptions(_WORDS.findall(_without_remark(segment)))
         if any(word.casefold() not in ADJECTIVES for word in words):
             return adjectives + words + _list_of_foods(segments[index + 1 :])
         adjectives += words
     return adjectives or _WORDS.findall(segments[0])
 
 
+def _without_remark(segment: str) -> str:
+    """Remove a remark; the search for one begins where a word or digit that can open it was found."""
+    opens = not REMARK_OPENERS.isdisjoint(_LETTER_RUNS.findall(segment.casefold())) or _INNER_DIGIT.search(segment)
+    return _REMARK.sub("", segment) if opens else segment
+
+
 def _list_of_foods(segments: list[str]) -> list[str]:
     """Return the words of the segments up to the one that closes a list of foods with `or` or `and`."""
     words: list[str] = []
     for segment in segments[:4]:
-        found = _WORDS.findall(_REMARK.sub("", segment))
+        found = _WORDS.findall(_without_remark(segment))
         if not found or found[0].casefold() in _NOT_A_FOOD or len(found) > 6:
             return []
         lowered = [word.casefold() for word in found]

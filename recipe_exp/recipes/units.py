@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 # Canonical name -> spellings besides its own and its regular plural. Longest spellings win, so
 # `fluid ounce` is found before `ounce`.
 _SPELLINGS: dict[str, tuple[str, ...]] = {
@@ -166,6 +168,11 @@ def _index() -> dict[str, str]:
 UNIT_SPELLINGS: dict[str, str] = _index()
 
 
+# The words that a unit of two words can begin with.
+FIRST_OF_TWO = frozenset(spelling.partition(" ")[0] for spelling in UNIT_SPELLINGS if " " in spelling)
+
+
+@lru_cache(maxsize=65536)
 def canonical_unit(text: str) -> str | None:
     """Return the canonical name of a kitchen unit (`Tbsps.` is `tablespoon`), or None for any other text.
 

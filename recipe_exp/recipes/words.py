@@ -89,6 +89,14 @@ COMMENT_WORDS = _words(
     """
 )
 
+# Every word that the remarks of `ingredient_line` can begin with, `i` and `e` for `i.e.` and `e.g.`.
+REMARK_OPENERS = _words(
+    """
+    about and as at cut depending dissolved divided e each for from homemade i if in optional or plus preferably room
+    soaked store such then to weighing with
+    """
+)
+
 _IRREGULAR_SINGULARS = _pairs(
     """
     leaves=leaf; loaves=loaf; halves=half; knives=knife; calves=calf; geese=goose; feet=foot;

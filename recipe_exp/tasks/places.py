@@ -19,6 +19,7 @@ from recipe_exp.config.task import (
     PlanTask,
     PrepareTask,
     TrainTask,
+    ValidateMetricsTask,
 )
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
@@ -32,7 +33,16 @@ from recipe_exp.models.stored_files import (
 )
 from recipe_exp.tracking import find_run
 
-_WRITING_TASKS = (EvaluateTask, GenerateTask, PlanTask, CompareTask, MergeTask, ExportTask, PrepareTask)
+_WRITING_TASKS = (
+    EvaluateTask,
+    GenerateTask,
+    PlanTask,
+    CompareTask,
+    MergeTask,
+    ExportTask,
+    PrepareTask,
+    ValidateMetricsTask,
+)
 _MAX_NAME_BYTES = 255
 _HUB_NAME = re.compile(r"(?=.{1,96}$)[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _REVISION = re.compile(r"(?=.{1,200}$)[\w./-]+", re.ASCII)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 
+from recipe_exp.data.sample import sample_recipes
+from recipe_exp.metrics import Knowledge
 from recipe_exp.recipes import Recipe, render_markdown
 
 PANCAKES = Recipe(
@@ -30,3 +33,9 @@ def text() -> str:
 def changed() -> Callable[..., str]:
     """Returns the text of the recipe with some of its parts replaced."""
     return lambda **parts: render_markdown(replace(PANCAKES, **parts))
+
+
+@pytest.fixture(scope="session")
+def knowledge() -> Knowledge:
+    """What 400 generated recipes teach."""
+    return Knowledge.fit(islice(sample_recipes(seed=1), 400))

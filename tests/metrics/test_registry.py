@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.config.evaluation import LOWER_IS_BETTER, EvaluationMetric
-from recipe_exp.metrics import METRICS, RECIPE_METRICS, Fault, Reading, RecipeMetric, example_statistics
+from recipe_exp.metrics import METRICS, RECIPE_METRICS, Fault, Knowledge, Reading, RecipeMetric, example_statistics
 from recipe_exp.recipes import Recipe, render_markdown
 
-PROMPT = "Write a recipe using: 1 cup flour, 2 eggs"
+PROMPT = "Write a vegan recipe without nuts using: 1 cup flour, 2 eggs"
 ASKED = ("1 cup flour", "2 eggs")
 
 lines = st.lists(
@@ -34,7 +34,7 @@ def test_every_metric_says_what_it_is() -> None:
 
 
 def test_every_fault_is_one_that_some_metric_is_meant_to_see() -> None:
-    assert {fault for metric in RECIPE_METRICS for fault in metric.sees} <= set(Fault)
+    assert {fault for metric in RECIPE_METRICS for fault in metric.sees} == set(Fault)
 
 
 def test_checkpoints_are_ranked_by_metrics_that_there_are() -> None:
@@ -47,14 +47,15 @@ def test_checkpoints_are_ranked_by_metrics_that_there_are() -> None:
 
 @pytest.mark.parametrize("metric", RECIPE_METRICS, ids=lambda metric: metric.name)
 @pytest.mark.parametrize("text", ["", "   \n\n", "hello there", "****", "-\n-\n1.\n2.", "**Ingredients:**\n-", "塩"])
-def test_vacuous_text_scores_0(metric: RecipeMetric, text: str) -> None:
-    assert metric(Reading(text, PROMPT, ASKED)) in (0.0, None)
+def test_vacuous_text_scores_0(metric: RecipeMetric, text: str, knowledge: Knowledge) -> None:
+    assert metric(Reading(text, PROMPT, ASKED, knowledge)) == 0.0
 
 
 @settings(max_examples=60, deadline=None)
-@given(texts)
-def test_every_score_lies_in_its_range(text: str) -> None:
-    statistics = example_statistics(Reading(text, PROMPT, ASKED), "a b c d\n1. e")
+@given(text=texts)
+def test_every_score_lies_in_its_range(text: str, knowledge: Knowledge) -> None:
+    statistics = example_statistics(Reading(text, PROMPT, ASKED, knowledge), "a b c d\n1. e")
+    assert {metric.name for metric in RECIPE_METRICS} <= statistics.sums.keys()
     for name, sums in statistics.sums.items():
         value = METRICS[name].value(sums)
         assert METRICS[name].low <= value <= METRICS[name].high + 1e-9 or math.isnan(value), name

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe_exp.recipes import Ingredient, parse_ingredient
+from recipe_exp.recipes import Ingredient, parse_ingredient, split_measure
 
 
 @pytest.mark.parametrize(
@@ -96,3 +96,17 @@ def test_a_long_line_takes_time_in_proportion_to_its_length() -> None:
         # It takes a hundredth of a second where it is in proportion.
         assert time.process_time() - started < 2.0, part
         assert found.name, part
+
+
+@pytest.mark.parametrize(
+    ("line", "measure", "rest"),
+    [
+        ("1 1/2 cups flour, sifted", "1 1/2 cups", "flour, sifted"),
+        ("2 eggs", "2", "eggs"),
+        ("salt to taste", "", "salt to taste"),
+        ("pinch of salt", "pinch of", "salt"),
+        ("1 (14 oz) can beans", "1 can", "beans"),
+    ],
+)
+def test_a_line_is_divided_behind_its_measure(line: str, measure: str, rest: str) -> None:
+    assert split_measure(line) == (measure, rest)

@@ -135,7 +135,7 @@ def build_or_open_cache(
     """
     if (tokenizer is None) == (vocab_size is None):
         raise ValueError("either a tokenizer or the vocabulary size of one to train")
-    workers = _num_cores() if num_workers == "auto" else num_workers
+    workers = num_cores() if num_workers == "auto" else num_workers
     prompts = find_prompts(config)
     request = CacheRequest(config, prompts, tokenizer, vocab_size, workers, progress or _no_progress)
     prepared = open_or_prepare(config, cache_dir=cache_dir, num_workers=workers, progress=progress)
@@ -280,7 +280,8 @@ def _write_errors_in_one_line(cache_dir: Path) -> Iterator[None]:
         raise DataError(f"data.cache_dir={cache_dir}: cannot be written ({reason}); choose another folder") from error
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Returns how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
