@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from recipe_exp.files import LockedError
 from recipe_exp.secrets import RedactedStream, redact
+from recipe_exp.tracking.background import Background
 from recipe_exp.tracking.journal import mark_interrupted
 from recipe_exp.tracking.launch import (
     HELD_SIGNALS,
@@ -59,7 +60,6 @@ GRACE_SECONDS = 600.0
 
 _LEFTOVER_SECONDS = 60.0
 _HURRIED_POLL_SECONDS = 0.2
-_NICENESS = 10
 
 _log = logging.getLogger("recipe_exp.uploader")
 
@@ -89,6 +89,7 @@ class Uploader:
         journal_start: a status before this byte is from an earlier process and ends nothing.
         report: told `SENDING` or `WAITING` when the tracker begins or ceases to take what is sent.
         between: called once, the first time that there is nothing to send.
+        do: does what takes time or talks to the tracker.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Uploader:
         *,
         report: Callable[[bytes], None] = lambda _: None,
         between: Callable[[], None] = lambda: None,
+        do: Callable[[Callable[[], Any]], Any] = lambda action: action(),
     ) -> None:
         self._folder = folder
         self._uri = uri
@@ -109,6 +111,7 @@ class Uploader:
         self._journal_start = journal_start
         self._report = report
         self._between = between
+        self._do = do
         self._was_idle = False
         self._give_up_at: float | None = None
         self._is_asked_to_end = False
@@ -146,7 +149,7 @@ class Uploader:
         self._report(SENDING)
         self._run = self._persist(partial(open_run, self._store, self._folder))
         target = target_of(self._store.public_uri, self._store.experiment_id, self._run.run_id)
-        self._backlog = Backlog(self._folder, target, self._journal_start)
+        self._backlog = self._do(partial(Backlog, self._folder, target, self._journal_start))
 
     def _open_store(self) -> MlflowStore:
         return MlflowStore.open(self._uri, self._experiment, self._folder.output_dir)
@@ -167,7 +170,7 @@ class Uploader:
                 self._training.wait(_HURRIED_POLL_SECONDS)
             elif not self._was_idle:
                 self._was_idle = True
-                self._between()
+                self._do(self._between)
             else:
                 self._training.wait(POLL_SECONDS)
 
@@ -205,7 +208,7 @@ class Uploader:
         num_failures = 0
         while True:
             try:
-                result = action()
+                result: Result = self._do(action)
             except LostRunError:
                 raise
             except Exception as error:
@@ -262,7 +265,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # In UTC like run ids, and quiet unless something is wrong.
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    _stand_back()
     folder = RunFolder.open(parsed.folder)
     uri = parsed.uri or os.environ.pop(URI_VARIABLE, None) or default_uri(folder.output_dir)
     training = TrainingProcess(parsed.parent_pid)
@@ -275,6 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.journal_start,
         report=partial(_report, parsed.report_to),
         between=leftovers.send_some,
+        do=Background(training.is_over).do,
     )
     signal.signal(signal.SIGTERM, uploader.end_soon)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_SIGNALS)
@@ -290,16 +293,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(Replaced):
         leftovers.send_rest()
     return 0
-
-
-def _stand_back() -> None:
-    """Leave the CPU to training."""
-    with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
-    # Linux may give every session the same share of the CPU, and being nice only counts inside one's own.
-    if os.getsid(0) == os.getpid():
-        with contextlib.suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 class _Leftovers:

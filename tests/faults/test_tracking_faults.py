@@ -257,7 +257,8 @@ def test_every_other_answer_is_lost(running: MlflowServer, tmp_path: Path, cache
     proxy.mode = "lost"
     training = Training(tmp_path, "training.max_steps=300", uri=proxy.url, cache=cache_dir)
     training.end()
-    assert proxy.num_disturbed > 10
+    # How many requests there are depends on how much each of them takes along.
+    assert proxy.num_disturbed >= 3
     proxy.mode = "pass"
     settle(training, running, proxy.url)
     proxy.close()
@@ -404,7 +405,7 @@ def test_ctrl_c_ends_the_wait_and_not_the_run(tmp_path: Path, cache_dir: Path) -
 
 
 STAND_IN = """
-import sys, time
+import itertools, select, sys, time
 from pathlib import Path
 from recipe_exp.tracking import Journal, RunFolder, start_uploader
 folder = RunFolder.open(Path(sys.argv[1]))
@@ -414,9 +415,11 @@ with folder.lock():
     journal.status("running")
     journal.params({"training.batch_size": 8})
     journal.dataset("recipes", "abc", {"num_recipes": 3}, "training")
-    for step in range(1, 201):
+    for step in itertools.count(1):
         journal.metrics(step, {"train/loss": 1.0 / step, "train/grad_norm": 2.0})
         time.sleep(0.03)
+        if step >= 200 and select.select([sys.stdin], [], [], 0)[0]:
+            break
     journal.artifact(folder.metrics_path)
     journal.status("finished")
     journal.close()
@@ -434,10 +437,10 @@ def light_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSer
 
 
 def stand_in(here: Path, uri: str) -> tuple[RunFolder, subprocess.Popen[str]]:
-    """A process that logs as a training does, without learning anything."""
+    """A process that logs as a training does, without learning anything, until its standard input ends."""
     folder = RunFolder.create(here, run_name="light", command=["train"])
     command = [sys.executable, "-c", STAND_IN, str(folder.path), uri]
-    return folder, subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return folder, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_lost_answers_and_a_killed_uploader_cost_nothing(light_server: MlflowServer, tmp_path: Path) -> None:

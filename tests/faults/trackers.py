@@ -80,6 +80,13 @@ class PostgresDatabase:
         return bool(self.rows(query))
 
 
+def postgres_program(name: str) -> str | None:
+    """Where a program of the newest Postgres server lies; Debian puts them beside the path, by version."""
+    by_version = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    newest = max(by_version, key=lambda path: float(path.parts[-3]), default=None)
+    return shutil.which(name) or (str(newest) if newest is not None else None)
+
+
 class Postgres:
     """A Postgres server of its own, on a free port and in a folder."""
 
@@ -105,7 +112,7 @@ class Postgres:
             import psycopg  # noqa: F401
         except ImportError:
             return False
-        return shutil.which("pg_ctl") is not None and shutil.which("initdb") is not None
+        return postgres_program("pg_ctl") is not None and postgres_program("initdb") is not None
 
     def create(self, name: str) -> PostgresDatabase:
         """An empty database."""
@@ -122,8 +129,7 @@ class Postgres:
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
 
     def _run(self, *command: str) -> None:
-        path = Path(shutil.which("pg_ctl") or "").resolve().parent / command[0]
-        words = [str(path), *command[1:]]
+        words = [postgres_program(command[0]) or command[0], *command[1:]]
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL, user=self.user, cwd=self.folder)
 
 

@@ -25,6 +25,7 @@ _EXTRAS = {
     "huggingface": "reads datasets of the Hugging Face Hub",
     "language": "tells the language of a recipe",
     "quantized": "4-bit weights and 8-bit moments",
+    "postgres": "records runs in a PostgreSQL database",
     "ctranslate2": "exports for CTranslate2",
     "dev": "runs the tests and checks",
 }
@@ -60,6 +61,8 @@ def needed_extras(config: ExperimentConfig) -> dict[str, str]:
         needed["huggingface"] = f"data.format={data.format}"
     if data.language is not None:
         needed["language"] = f"data.language={data.language}"
+    if config.tracking.enabled and (config.tracking.uri or "").startswith("postgres"):
+        needed["postgres"] = "tracking.uri=postgresql://..."
     if config.tracking.notify:
         needed["notify"] = "tracking.notify"
     return needed

@@ -40,6 +40,7 @@ def test_wrong_and_missing_packages_are_named_with_their_cure() -> None:
     ("overrides", "extra", "setting"),
     [
         (["training=qlora"], "quantized", "training.adapter.quantization=nf4"),
+        (["tracking.uri=postgresql+psycopg://user@db/runs"], "postgres", "tracking.uri=postgresql://..."),
         (["training=full_8bit"], "quantized", "training.optimizer.kind=adamw_8bit"),
         (["data=huggingface", "data.path=owner/name"], "huggingface", "data.format=huggingface"),
         (["data.language=de"], "language", "data.language=de"),
