@@ -71,9 +71,13 @@ def read_schema(database: Path) -> Schema:
     Raises:
         sqlite3.Error: the file is no sqlite database or cannot be read.
     """
+    return schema_of(_revision_of(database))
+
+
+def schema_of(revision: str | None) -> Schema:
+    """Returns the revision that a database's tables have, None if it has none, against that of the installed MLflow."""
     known, newest = _known_revisions()
-    found = _revision_of(database)
-    return Schema(found, newest, found in known)
+    return Schema(revision, newest, revision in known)
 
 
 def try_writing(database: Path) -> None:
@@ -111,9 +115,9 @@ def back_up(database: Path, revision: str | None) -> Path:
     return copy
 
 
-def upgrade_command(database: Path) -> str:
+def upgrade_command(uri: str) -> str:
     """Returns the shell command that brings a database to the installed MLflow's revision."""
-    return f"mlflow db upgrade {shlex.quote(f'sqlite:///{database}')}"
+    return f"mlflow db upgrade {shlex.quote(uri)}"
 
 
 def _known_revisions() -> tuple[set[str], str | None]:

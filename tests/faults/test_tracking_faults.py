@@ -24,7 +24,11 @@ from trackers import (
     wait_for,
 )
 
+from recipe_exp.config.tracking import TrackingConfig
+from recipe_exp.tasks.doctor.findings import Finding
+from recipe_exp.tasks.doctor.tracking import check_tracking
 from recipe_exp.tracking import RunFolder, list_runs, sync
+from recipe_exp.tracking.database import schema_of
 
 Database = SqliteDatabase | PostgresDatabase
 
@@ -402,6 +406,34 @@ def test_ctrl_c_ends_the_wait_and_not_the_run(tmp_path: Path, cache_dir: Path) -
     assert folder.read_record()["status"] == "finished"
     command_sync(tmp_path)
     check_complete(database, folder, artifacts=training.output_dir, files=FILES)
+
+
+def examine(uri: str, here: Path) -> Finding:
+    """What the doctor says of a tracker."""
+    (finding,) = check_tracking(TrackingConfig(uri=uri), here)
+    return finding
+
+
+def test_the_doctor_tries_postgres(postgres: Postgres, tmp_path: Path) -> None:
+    database = postgres.create("examined")
+    assert "can be written, its tables will be made" in examine(database.uri, tmp_path).text
+    database.change("CREATE TABLE alembic_version (version_num TEXT)", "CREATE TABLE experiments (name TEXT)")
+    database.change("INSERT INTO alembic_version VALUES ('770bee3ae1dd')")
+    outdated = examine(database.uri, tmp_path)
+    assert outdated.status == "fail"
+    assert "mlflow db upgrade postgresql://" in outdated.fix
+    newest = schema_of(None).expected
+    database.change(f"UPDATE alembic_version SET version_num = '{newest}'")
+    assert examine(database.uri, tmp_path).status == "ok"
+    database.change("CREATE ROLE reader LOGIN", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    reading = examine(database.uri.replace("tester@", "reader@"), tmp_path)
+    assert (reading.status, "permission denied" in reading.text) == ("fail", True)
+    database.change("ALTER ROLE tester SET default_transaction_read_only = on")
+    try:
+        standby = examine(database.uri, tmp_path)
+        assert (standby.status, "read-only transaction" in standby.text) == ("fail", True)
+    finally:
+        database.change("SET default_transaction_read_only = off", "ALTER ROLE tester RESET ALL")
 
 
 STAND_IN = """

@@ -74,6 +74,15 @@ class PostgresDatabase:
         with psycopg.connect(f"host=127.0.0.1 port={self.port} user=tester dbname={self.name}") as connection:
             return connection.execute(query.replace("?", "%s"), values).fetchall()
 
+    def change(self, *commands: str) -> None:
+        """Have something done to it."""
+        import psycopg
+
+        with psycopg.connect(f"host=127.0.0.1 port={self.port} user=tester dbname={self.name}") as connection:
+            for command in commands:
+                connection.execute(command)
+                connection.commit()
+
     def has_tables(self) -> bool:
         """Whether MLflow has made its tables, all columns of them."""
         query = "SELECT 1 FROM information_schema.columns WHERE table_name = 'metrics' AND column_name = 'is_nan'"

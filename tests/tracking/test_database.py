@@ -72,4 +72,4 @@ def test_a_copy_that_is_there_is_kept_until_the_database_changes(stored: Path) -
 
 
 def test_the_command_survives_a_shell() -> None:
-    assert upgrade_command(Path("/my runs/mlflow.db")) == "mlflow db upgrade 'sqlite:////my runs/mlflow.db'"
+    assert upgrade_command("sqlite:////my runs/mlflow.db") == "mlflow db upgrade 'sqlite:////my runs/mlflow.db'"

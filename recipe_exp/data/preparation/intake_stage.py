@@ -23,6 +23,9 @@ from recipe_exp.data.preparation.intake import Accepted, Fate, Intake, LeftOut, 
 from recipe_exp.data.readers.rows import Row
 from recipe_exp.data.split import SPLITS, Split
 
+MAX_ROWS_WITHOUT_RECORD = 50_000
+"""So many rejected rows without a record among them are refused, and what follows them is not read."""
+
 _CHUNK_ROWS = 512
 _LOG = "intake.log"
 
@@ -63,6 +66,12 @@ class IntakeCounts(msgspec.Struct):
                 self.rejected[outcome.reason] = self.rejected.get(outcome.reason, 0) + 1
                 place = f"{outcome.place.file}:{outcome.place.line_number}"
                 self.first_rejection.setdefault(outcome.reason, place)
+
+    def is_hopeless(self, max_rejected_fraction: float) -> bool:
+        """Whether so many rows were rejected, and not one of them accepted, that reading on is of no use."""
+        num_rejected = sum(self.rejected.values())
+        is_enough = num_rejected >= MAX_ROWS_WITHOUT_RECORD and not self.num_records
+        return is_enough and num_rejected > max_rejected_fraction * self.num_rows
 
     def report(self, num_examples: dict[Split, int]) -> CorpusReport:
         """Returns what became of the rows where duplicates have not been looked for."""
@@ -123,6 +132,8 @@ def take_all(
             meanwhile: it may have been read while it was another one.
         num_workers: processes that clean.
         progress: told now and then how many rows were looked at.
+
+    Rows among whose first there is no record are not read to their end; the counts then are not complete.
     """
     origin = repr(contents.states)
     with AppendLog(folder, _LOG, record_files.RECORD_FILES, IntakeCounts(), origin) as log:
@@ -132,7 +143,7 @@ def take_all(
         for chunk in map_in_processes(partial(_take, config), _chunks(remaining), num_workers):
             _append(log, chunk, config.max_examples)
             progress(log.state.num_rows)
-            if log.state.is_complete:
+            if log.state.is_complete or log.state.is_hopeless(config.max_rejected_fraction):
                 return log.state
         log.commit(msgspec.structs.replace(log.state, is_complete=True))
         return log.state

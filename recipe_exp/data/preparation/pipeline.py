@@ -120,8 +120,9 @@ def _refuse_bad_corpus(counts: IntakeCounts, config: DataConfig, work: Path) -> 
         shutil.copyfile(work / REJECTS, kept)
         # Files that are put right are other files, and a larger share that is tolerated costs one more reading.
         shutil.rmtree(building)
+        rest = "" if counts.is_complete else "; what follows them was not read"
         look = f"; see {kept}" if report.rejected else ""
-        raise DataError(f"{error}{look}") from None
+        raise DataError(f"{error}{rest}{look}") from None
 
 
 @dataclass(frozen=True)

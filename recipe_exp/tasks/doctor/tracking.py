@@ -6,10 +6,11 @@ import base64
 import json
 import os
 import sqlite3
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 
@@ -20,8 +21,12 @@ from recipe_exp.tasks.doctor.findings import Finding
 from recipe_exp.tracking import database as databases
 from recipe_exp.tracking.locations import default_uri, local_folder, sqlite_path
 
+if TYPE_CHECKING:
+    import sqlalchemy
+
 _SECONDS = 3.0
-_NOT_WRITTEN = "writing was not tried"
+_DOCTOR_TAG = "recipe_exp.doctor"
+_NO_EXPERIMENT = "9223372036854775807"
 _LATER = "training goes on without it; send what is missing with task=sync"
 _CREDENTIALS = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the environment or .env"
@@ -85,22 +90,30 @@ def _check_file(database: Path, shown: str) -> Finding:
 
 
 def _outdated(database: Path, shown: str, schema: databases.Schema) -> Finding:
-    found = f"{shown} has tables of revision {schema.found}, the installed MLflow wants {schema.expected}"
+    found = _difference(shown, schema)
     if not schema.is_known:
-        return Finding(
-            "tracking", "fail", f"{found}, which is older", "pip install --upgrade mlflow, or set tracking.uri"
-        )
+        return _of_later_mlflow(found)
     try:
         copy = databases.back_up(database, schema.found)
     except (OSError, sqlite3.Error) as error:
         return Finding(
             "tracking", "fail", f"{found}; no copy of it can be made ({error})", "free some space, then again"
         )
-    return Finding("tracking", "fail", f"{found}; copied to {copy.name}", databases.upgrade_command(database))
+    return Finding(
+        "tracking", "fail", f"{found}; copied to {copy.name}", databases.upgrade_command(f"sqlite:///{database}")
+    )
+
+
+def _difference(shown: str, schema: databases.Schema) -> str:
+    return f"{shown} has tables of revision {schema.found}, the installed MLflow wants {schema.expected}"
+
+
+def _of_later_mlflow(found: str) -> Finding:
+    return Finding("tracking", "fail", f"{found}, which is older", "pip install --upgrade mlflow, or set tracking.uri")
 
 
 def _check_other(uri: str) -> Finding:
-    """Returns whether a database that SQLAlchemy reaches takes a connection."""
+    """Returns whether a database that SQLAlchemy reaches takes a connection and a change, and has current tables."""
     shown = strip_credentials(uri)
     # It comes with MLflow, takes a tenth of a second to import, and most trackers need none.
     import sqlalchemy
@@ -111,40 +124,96 @@ def _check_other(uri: str) -> Finding:
         is_timed = address.get_backend_name() in ("postgresql", "mysql", "mariadb")
         limits = {"connect_timeout": round(_SECONDS)} if is_timed else {}
         engine = sqlalchemy.create_engine(address, connect_args=limits, poolclass=sqlalchemy.NullPool)
-        engine.connect().close()
+        connection = engine.connect()
     except ModuleNotFoundError as error:
         fix = f"install the package that it is in, or set another tracking.uri; {_LATER}"
         return Finding("tracking", "fail", f"{shown}: its driver {error.name} is not installed", fix)
     except sqlalchemy.exc.ArgumentError:
         return Finding("tracking", "warn", f"{shown}: was not tried", f"see whether a short run arrives; {_LATER}")
     except sqlalchemy.exc.DBAPIError as error:
-        reason = redact_known(" ".join(str(error.orig).split()))[:120]
-        return Finding("tracking", "warn", f"{shown}: takes no connection ({reason})", _LATER)
-    return Finding("tracking", "ok", f"{shown} takes a connection; {_NOT_WRITTEN}")
+        return Finding("tracking", "warn", f"{shown}: takes no connection ({_reason(error)})", _LATER)
+    with connection:
+        return _check_connection(connection, shown)
+
+
+def _check_connection(connection: sqlalchemy.Connection, shown: str) -> Finding:
+    import sqlalchemy
+
+    try:
+        revision = _try_change(connection)
+    except sqlalchemy.exc.DBAPIError as error:
+        fix = f"give the user of tracking.uri the right to write, or set another; {_LATER}"
+        return Finding("tracking", "fail", f"{shown}: takes no change ({_reason(error)})", fix)
+    schema = databases.schema_of(revision)
+    if not schema.is_known and revision is not None:
+        return _of_later_mlflow(_difference(shown, schema))
+    if not schema.is_current:
+        fix = f"copy the database (pg_dump, mysqldump), then {databases.upgrade_command(shown)} with user and password"
+        return Finding("tracking", "fail", _difference(shown, schema), fix)
+    found = f"tables of revision {revision[:6]} as MLflow wants them" if revision else "its tables will be made"
+    return Finding("tracking", "ok", f"{shown} can be written, {found}")
+
+
+def _try_change(connection: sqlalchemy.Connection) -> str | None:
+    """Begins a change of MLflow's tables, or of a database without them, and takes it back; returns their revision."""
+    import sqlalchemy
+
+    inspector = sqlalchemy.inspect(connection)
+    if not inspector.has_table("alembic_version"):
+        # Some databases would keep the table.
+        if connection.dialect.name == "postgresql":
+            connection.execute(sqlalchemy.text("CREATE TABLE recipe_exp_doctor (attempt TEXT)"))
+            connection.rollback()
+        return None
+    revision = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+    if inspector.has_table("experiments"):
+        # Rights and read-only copies are looked at although it changes no row.
+        connection.execute(sqlalchemy.text("UPDATE experiments SET name = name WHERE 1 = 0"))
+        connection.rollback()
+    return None if revision is None else str(revision)
+
+
+def _reason(error: sqlalchemy.exc.DBAPIError) -> str:
+    return redact_known(" ".join(str(error.orig).split()))[:120]
 
 
 def _check_server(uri: str, experiment: str) -> Finding:
+    """Returns whether a server answers, permits, and takes a change: the time of asking, as a tag of the experiment."""
     shown = strip_credentials(uri)
     base = uri.rstrip("/")
     status, _ = _ask(f"{base}/health")
+    experiment_id = None
     if status == 200:
         place = f"{base}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment, safe='')}"
         status, answer = _ask(place)
-        if answer.get("experiment", {}).get("lifecycle_stage") == "deleted":
+        found = answer.get("experiment", {})
+        if found.get("lifecycle_stage") == "deleted":
             fix = f"restore it there, or set another tracking.experiment; {_LATER}"
             return Finding("tracking", "fail", f"{shown}: the experiment {experiment} was deleted in MLflow", fix)
+        experiment_id = found.get("experiment_id")
         # An experiment that is not there yet is made by the first run.
         status = 200 if status == 404 else status
-    if status == 200:
-        # A question, but posted as records are: a proxy may let through nothing but GET.
-        status, _ = _ask(f"{base}/api/2.0/mlflow/experiments/search", {"max_results": 1})
     if status in (401, 403):
         return Finding("tracking", "fail", f"{shown}: does not permit it (status {status})", _CREDENTIALS)
     if status is None:
         return Finding("tracking", "warn", f"{shown}: does not answer within {_SECONDS:.0f} s", _LATER)
     if status != 200:
         return Finding("tracking", "warn", f"{shown}: answers with status {status}", _LATER)
-    return Finding("tracking", "ok", f"{shown} answers and permits to read; {_NOT_WRITTEN}")
+    return _check_writing(base, shown, experiment_id)
+
+
+def _check_writing(base: str, shown: str, experiment_id: str | None) -> Finding:
+    tag = {"experiment_id": experiment_id or _NO_EXPERIMENT, "key": _DOCTOR_TAG, "value": f"{time.time():.3f}"}
+    status, _ = _ask(f"{base}/api/2.0/mlflow/experiments/set-experiment-tag", tag)
+    # That there is no such experiment is said by a server that would have written.
+    if status == 200 or (status == 404 and experiment_id is None):
+        made = "" if experiment_id else "; the experiment is made by the first run"
+        return Finding("tracking", "ok", f"{shown} answers and takes changes{made}")
+    if status in (401, 403):
+        return Finding("tracking", "fail", f"{shown}: permits to read, not to write (status {status})", _CREDENTIALS)
+    answer = f"status {status}" if status is not None else f"no answer within {_SECONDS:.0f} s"
+    fix = f"see the server's log: its database or disk may be full or read-only; {_LATER}"
+    return Finding("tracking", "fail", f"{shown}: can be read and takes no change ({answer})", fix)
 
 
 def _ask(address: str, posted: dict[str, Any] | None = None) -> tuple[int | None, dict[str, Any]]:

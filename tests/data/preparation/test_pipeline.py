@@ -23,6 +23,7 @@ from recipe_exp.data.preparation.prepared import PreparedData
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.split import SPLITS, split_of
 from recipe_exp.data.tokens.cache import open_or_prepare
+from recipe_exp.errors import DataError
 from recipe_exp.recipes.quality import quality_checks
 from recipe_exp.recipes.recipe import Recipe
 
@@ -332,3 +333,15 @@ def test_the_closest_pair_is_told_however_many_closer_ones_were_left_out(tmp_pat
     assert report.num_duplicates == 12
     assert [(pair.held_out, pair.training) for pair in report.closest] == [(held_out_title, training_titles[0])]
     assert report.closest[0].similarity == round(similarities[0], 4)
+
+
+def test_rows_without_a_record_are_not_read_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_stage, "MAX_ROWS_WITHOUT_RECORD", 600)
+    bad, good = ["{"] * 5000, [line_of(Recipe("Soup", ("water",), ("Boil it.",)))]
+    with pytest.raises(DataError, match="1024 of 1024 records were rejected.*; what follows them was not read; see"):
+        prepare_lines(tmp_path, bad + good, max_rejected_fraction=0.5)
+    assert not list(tmp_path.glob("cache/*.building"))
+    # Who tolerates them, or has a record before them, has all of them read.
+    assert titles_in(prepare_lines(tmp_path, bad + good)) == ["Soup"]
+    with pytest.raises(DataError, match="5000 of 5001 records were rejected"):
+        prepare_lines(tmp_path, good + bad, max_rejected_fraction=0.5)

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
+import os
 import shlex
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +26,7 @@ from recipe_exp.tracking.mlflow_store import MlflowStore
 
 # Of MLflow 3.1, some revisions before the installed one.
 OLDER = "770bee3ae1dd"
+ACTIVE = json.dumps({"experiment": {"experiment_id": "7", "lifecycle_stage": "active"}})
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -53,8 +59,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.server.addressed.append(self.path)
-        assert json.loads(self.rfile.read(int(self.headers["Content-Length"]))) == {"max_results": 1}
-        self.reply(self.server.posted, "{}")
+        tag = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        is_there = tag["experiment_id"] == "7"
+        self.reply(self.server.posted if is_there or self.server.posted != 200 else 404, "{}")
 
     def reply(self, status: int, content: str) -> None:
         self.send_response(status)
@@ -83,18 +90,66 @@ def address(server: Server) -> str:
 
 
 def test_a_server_that_answers_and_permits(server: Server, tmp_path: Path) -> None:
-    assert found(address(server), tmp_path).status == "ok"
-    server.api, server.answer = 200, json.dumps({"experiment": {"lifecycle_stage": "active"}})
-    expected = f"{address(server)} answers and permits to read; writing was not tried"
-    assert found(address(server), tmp_path).text == expected
-    assert set(server.addressed) == {"/api/2.0/mlflow/experiments/search"}
+    expected = f"{address(server)} answers and takes changes; the experiment is made by the first run"
+    assert found(address(server), tmp_path) == Finding("tracking", "ok", expected)
+    server.api, server.answer = 200, ACTIVE
+    assert found(address(server), tmp_path).text == f"{address(server)} answers and takes changes"
+    assert set(server.addressed) == {"/api/2.0/mlflow/experiments/set-experiment-tag"}
 
 
-@pytest.mark.parametrize(("answer", "status"), [(403, "fail"), (405, "warn")])
-def test_a_server_that_lets_nothing_be_posted(server: Server, tmp_path: Path, answer: int, status: str) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(
+    ("answer", "fix"), [(403, "MLFLOW_TRACKING_PASSWORD"), (405, "the server's log"), (500, "the server's log")]
+)
+def test_a_server_that_takes_no_change(server: Server, tmp_path: Path, answer: int, fix: str, is_there: bool) -> None:
     server.posted = answer
+    if is_there:
+        server.api, server.answer = 200, ACTIVE
     finding = found(address(server), tmp_path)
-    assert (finding.status, str(answer) in finding.text) == (status, True)
+    assert (finding.status, str(answer) in finding.text, fix in finding.fix) == ("fail", True, True)
+
+
+@pytest.mark.slow
+def test_a_real_server_is_written_to_and_one_whose_database_became_read_only_is_found(tmp_path: Path) -> None:
+    MlflowStore.open(f"sqlite:///{tmp_path}/server.db", "my recipes", tmp_path)
+    with real_server(tmp_path, tmp_path / "server.db") as url:
+        assert found(url, tmp_path) == Finding("tracking", "ok", f"{url} answers and takes changes")
+        ((value,),) = rows_of(
+            tmp_path / "server.db", "SELECT value FROM experiment_tags WHERE key = 'recipe_exp.doctor'"
+        )
+        assert float(str(value)) > 1.7e9
+        with sqlite3.connect(tmp_path / "server.db") as connection:
+            connection.execute(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON experiment_tags BEGIN SELECT RAISE(ABORT, 'read-only'); END"
+            )
+        connection.close()
+        refusing = found(url, tmp_path)
+        assert (refusing.status, "takes no change" in refusing.text) == ("fail", True)
+
+
+@contextlib.contextmanager
+def real_server(folder: Path, database: Path) -> Iterator[str]:
+    """`mlflow server` on a database."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--port", str(port), "--workers", "1"]
+    light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **light}, stdout=log, stderr=log, start_new_session=True
+        ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 120
+            while tracking._ask(f"http://127.0.0.1:{port}/health")[0] != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_server_that_wants_a_password(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,13 +297,22 @@ def test_a_database_whose_driver_is_missing(tmp_path: Path, monkeypatch: pytest.
     assert finding.fix.startswith("install the package")
 
 
-def test_a_database_of_another_kind_is_connected_to(tmp_path: Path) -> None:
+def test_a_database_of_another_kind_is_changed_for_a_moment(tmp_path: Path) -> None:
     place = f"sqlite+pysqlite:///{tmp_path}"
-    answering = found(f"{place}/runs.db", tmp_path)
-    assert (answering.status, "takes a connection; writing was not tried" in answering.text) == ("ok", True)
+    empty = found(f"{place}/runs.db", tmp_path)
+    assert (empty.status, "can be written, its tables will be made" in empty.text) == ("ok", True)
+    MlflowStore.open(None, "recipes", tmp_path)
+    whole = found(f"{place}/mlflow.db", tmp_path)
+    assert (whole.status, "tables of revision" in whole.text) == ("ok", True)
     refusing = found(f"{place}/nowhere/runs.db", tmp_path)
     assert (refusing.status, "takes no connection" in refusing.text) == ("warn", True)
     assert "task=sync" in refusing.fix
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", [OLDER])
+    connection.close()
+    older = found(f"{place}/mlflow.db", tmp_path)
+    assert older.status == "fail"
+    assert f"mlflow db upgrade {place}/mlflow.db" in older.fix
 
 
 def test_the_wait_for_a_database_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
