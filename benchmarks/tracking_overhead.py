@@ -1,18 +1,20 @@
-"""Measure what the record of a run costs its steps: `tracking_overhead.py [--rounds N] [--blocks N]`.
+"""Measure what the record of a run costs its steps: `tracking_overhead.py [--model NAME] [--steps N] [--log-every N]`.
 
-The same training runs in fresh processes, in rounds, each round in another order: with the journal alone, and with an
-uploader whose tracker is a sqlite database, hangs, or is down. Every step is logged unless `--log-every` says
-otherwise, which is the worst case, and the uploader starts with the run, so its imports count.
+One training process for each way to keep the record: the journal alone, and an uploader whose tracker is a sqlite
+database, hangs, or is down. It is measured in two ways that do not depend on what else the machine does:
 
-Inside each process short blocks of steps are recorded and not recorded in turn (with, without, without, with): without,
-there is no journal callback and the uploader is stopped, so what it has to do falls into the blocks with it. Each pair
-of neighbouring blocks gives one ratio. That cancels what else the machine does, and what differs between processes;
-a first row that changes nothing between blocks shows what is left of both. A step lasts from its beginning to that of
-the next, so whatever hangs on it counts.
+Counted. The training thread's CPU time inside the journal's callback, and the CPU time of the uploader's process, each
+divided by the steps' time. Their sum is the most that the record can lengthen a step: all of it at once only on a
+machine with a single core, since the uploader works beside training. What the uploader takes once, to be started and to
+open the store, is in a column of its own: it is over after some hundred steps and grows with nothing.
 
-Columns: the median step without the record; the share of a step's time that training itself spends in the journal's
-callback, by the clock; the median of the ratios of median steps; the ratio of the whole time, which holds what disturbs
-few steps too; both with a 95 % confidence interval from resampled pairs.
+Compared. Blocks of a few steps are recorded and not recorded in turn (with, without, without, with); without, there is
+no journal callback and the uploader is stopped. Neighbouring blocks give one ratio of the training thread's CPU time
+(which holds whatever is done in the step, and no waiting for others) and one of the time by the clock; the median
+and a 95 % confidence interval from resampled pairs are shown. A first row in which the blocks differ in nothing shows
+what is left of both.
+
+Every step is logged unless `--log-every` says otherwise, which is the worst case; by default every tenth is.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from math import fsum
 from pathlib import Path
@@ -44,7 +46,8 @@ class StepClock(Callback):
 
     def __init__(self):
         self.block = int(os.environ["BLOCK_STEPS"])
-        self.moments, self.num_steps, self.inside = [], 0, 0.0
+        self.warm_up = int(os.environ["WARM_UP_STEPS"])
+        self.clock, self.cpu, self.num_steps, self.inside, self.uploader = [], [], 0, 0.0, []
 
     def on_train_begin(self, trainer):
         self.all = trainer.callbacks.callbacks
@@ -57,22 +60,34 @@ class StepClock(Callback):
         ]
 
     def on_step_begin(self, trainer):
-        self.moments.append(time.perf_counter())
-        number, position = divmod(self.num_steps, self.block)
+        number = self.num_steps - self.warm_up
         self.num_steps += 1
+        if number < 0:
+            return
+        if number == 0:
+            self.inside = 0.0
+            self.uploader.append(self.of_uploaders())
+        self.clock.append(time.perf_counter())
+        self.cpu.append(time.thread_time())
+        block, position = divmod(number, self.block)
         if position == 0 and "SWITCH" in os.environ:
-            self.switch(trainer, is_recorded=number % 4 in (0, 3))
+            self.switch(trainer, is_recorded=block % 4 in (0, 3))
 
     def on_train_end(self, trainer):
         self.switch(trainer, is_recorded=True)
+        self.uploader.append(self.of_uploaders())
+        names = ("clock", "cpu", "inside", "uploader")
         with open(os.environ["STEP_TIMES"], "w") as stream:
-            json.dump({"moments": self.moments, "inside": self.inside}, stream)
+            json.dump({name: getattr(self, name) for name in names}, stream)
+
+    def of_uploaders(self):
+        return sum(sum(each.cpu_times()[:2]) for each in self.uploaders)
 
     def timed(self, on_log):
         def call(*arguments):
-            started = time.perf_counter()
+            started = time.thread_time()
             on_log(*arguments)
-            self.inside += time.perf_counter() - started
+            self.inside += time.thread_time() - started
         return call
 
     def switch(self, trainer, is_recorded):
@@ -81,6 +96,27 @@ class StepClock(Callback):
             uploader.send_signal(signal.SIGCONT if is_recorded else signal.SIGSTOP)
 """
 _NUM_RESAMPLES = 2000
+_GOAL = 1.01
+_LAYERS = ("num_layers", "num_decoder_layers")
+MODELS: dict[str, dict[str, int]] = {
+    "t5_tiny": {},
+    "t5_mini": {
+        "vocab_size": 8192,
+        "d_model": 256,
+        "d_kv": 64,
+        "d_ff": 512,
+        "num_heads": 4,
+        **dict.fromkeys(_LAYERS, 4),
+    },
+    "flan_t5_small": {
+        "vocab_size": 32128,
+        "d_model": 512,
+        "d_kv": 64,
+        "d_ff": 1024,
+        "num_heads": 6,
+        **dict.fromkeys(_LAYERS, 8),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -92,21 +128,23 @@ class Arm:
     is_switched: bool = True
 
 
-@dataclass
-class Pairs:
-    """Neighbouring blocks of all rounds, with the record and without: (median step, whole time) of each."""
+@dataclass(frozen=True)
+class Measured:
+    """One run: seconds of each step by the clock and of the training thread's CPU, and what the record took of CPU.
 
-    recorded: list[tuple[float, float]] = field(default_factory=list)
-    bare: list[tuple[float, float]] = field(default_factory=list)
-    inside: float = 0.0
+    Attributes:
+        clock: of each step.
+        cpu: of each step.
+        inside: in the journal's callback, in the steps that were recorded.
+        started: of the uploader until the first step that counts.
+        sending: of the uploader since.
+    """
 
-    def of_medians(self, chosen: Sequence[int]) -> float:
-        """Return the median ratio of median steps over the chosen pairs."""
-        return median(self.recorded[number][0] / self.bare[number][0] for number in chosen)
-
-    def of_times(self, chosen: Sequence[int]) -> float:
-        """Return the ratio of the whole time over the chosen pairs."""
-        return fsum(self.recorded[number][1] for number in chosen) / fsum(self.bare[number][1] for number in chosen)
+    clock: list[float]
+    cpu: list[float]
+    inside: float
+    started: float
+    sending: float
 
 
 def arms(hung_port: int, closed_port: int) -> list[Arm]:
@@ -130,89 +168,88 @@ def ports() -> Iterator[tuple[int, int]]:
         yield hung.getsockname()[1], closed.getsockname()[1]
 
 
-def run(arm: Arm, here: Path, options: Sequence[str], block_steps: int) -> tuple[list[float], float]:
-    """Train in a process of its own and return how long its steps took, and all calls of the journal, in seconds."""
+def run(arm: Arm, here: Path, options: Sequence[str], block_steps: int, warm_up: int) -> Measured:
+    """Train in a process of its own."""
     times = here / "times.json"
     command = [sys.executable, "-m", "recipe_exp", *options, *arm.overrides]
     command += ["training.callbacks=[step_clock:StepClock]", f"output_dir={here / 'outputs'}"]
-    environment = {**os.environ, "STEP_TIMES": str(times), "BLOCK_STEPS": str(block_steps), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "STEP_TIMES": str(times), "OMP_NUM_THREADS": "1"}
+    environment |= {"BLOCK_STEPS": str(block_steps), "WARM_UP_STEPS": str(warm_up)}
     if arm.is_switched:
         environment["SWITCH"] = "1"
     done = subprocess.run(command, cwd=here.parent, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(done.stdout + done.stderr)
     found = json.loads(times.read_text())
-    return [after - before for before, after in pairwise(found["moments"])], float(found["inside"])
+    before, after = found["uploader"]
+    clock, cpu = ([later - sooner for sooner, later in pairwise(found[name])] for name in ("clock", "cpu"))
+    return Measured(clock, cpu, float(found["inside"]), before, after - before)
 
 
-def add_pairs(pairs: Pairs, steps: Sequence[float], block_steps: int) -> None:
-    """Compare each block with the record with the one without it that lies beside it."""
+def ratios(steps: Sequence[float], block_steps: int) -> list[float]:
+    """Return, for each pair of neighbouring blocks, the time of the recorded one over that of the other."""
     # The first step of a block begins before the change.
     blocks = [steps[start + 1 : start + block_steps] for start in range(0, len(steps), block_steps)]
-    whole = [block for block in blocks if len(block) == block_steps - 1]
-    for number in range(0, len(whole) - 1, 2):
-        first, second = whole[number], whole[number + 1]
-        recorded, bare = (first, second) if number % 4 == 0 else (second, first)
-        pairs.recorded.append((median(recorded), fsum(recorded)))
-        pairs.bare.append((median(bare), fsum(bare)))
+    whole = [fsum(block) for block in blocks if len(block) == block_steps - 1]
+    pairs = [(whole[number], whole[number + 1], number) for number in range(0, len(whole) - 1, 2)]
+    return [first / second if number % 4 == 0 else second / first for first, second, number in pairs]
 
 
-def measure(num_rounds: int, block_steps: int, options: Sequence[str], folder: Path) -> dict[str, Pairs]:
-    """Return the pairs of every arm."""
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median and its 95 % confidence interval."""
+    chance = random.Random(0)
+    resampled = sorted(median(chance.choices(values, k=len(values))) for _ in range(_NUM_RESAMPLES))
+    return median(values), resampled[_NUM_RESAMPLES // 40], resampled[-_NUM_RESAMPLES // 40]
+
+
+def row(arm: Arm, measured: Measured, block_steps: int) -> str:
+    """Return a row of the table."""
+    step = median(measured.clock)
+    # Recorded are half of the steps.
+    recorded = fsum(measured.clock) / (2 if arm.is_switched else 1)
+    journal, uploader = measured.inside / recorded, measured.sending / recorded
+    by_cpu, by_clock = (interval(ratios(steps, block_steps)) for steps in (measured.cpu, measured.clock))
+    verdict = "" if not arm.is_switched else "yes" if 1 + journal + uploader <= _GOAL else "no"
+    counted = f"{journal:>9.3%}{uploader:>10.3%}{measured.started:>9.1f} s{verdict:>6}"
+    compared = "".join(f"  {middle:.4f} ({low:.4f}-{high:.4f})" for middle, low, high in (by_cpu, by_clock))
+    return f"{arm.name:<22}{1e3 * step:>9.2f} ms{counted}{compared}"
+
+
+def measure(parsed: argparse.Namespace, options: Sequence[str], folder: Path) -> None:
+    """Print a row for every arm."""
     (folder / "step_clock.py").write_text(_CLOCK)
+    counted = f"{'journal':>9}{'uploader':>10}{'its start':>11}{'<= 1 %':>6}"
+    print(f"{'':<22}{'step':>12}{counted}  {'CPU time, compared':<24}  by the clock, compared")
     with ports() as (hung_port, closed_port):
-        order = arms(hung_port, closed_port)
-        found = {arm.name: Pairs() for arm in order}
-        for number in range(num_rounds):
-            for arm in order[number % len(order) :] + order[: number % len(order)]:
-                here = folder / f"{number}-{order.index(arm)}"
-                here.mkdir()
-                steps, inside = run(arm, here, options, block_steps)
-                add_pairs(found[arm.name], steps, block_steps)
-                found[arm.name].inside += inside if arm.is_switched else 0.0
-    return found
-
-
-def table(found: dict[str, Pairs]) -> list[str]:
-    """Return the lines of the table."""
-    lines = [f"{'':<22}{'pairs':>6}{'step':>11}{'journal':>10}{'median step':>26}{'whole time':>26}"]
-    for name, pairs in found.items():
-        step = 1e3 * median(each for each, _ in pairs.bare)
-        ratios = "".join(f"{_interval(of, len(pairs.bare)):>26}" for of in (pairs.of_medians, pairs.of_times))
-        share = f"{pairs.inside / fsum(time for _, time in pairs.recorded):.3%}" if pairs.inside else ""
-        lines.append(f"{name:<22}{len(pairs.bare):>6}{step:>8.2f} ms{share:>10}{ratios}")
-    return lines
-
-
-def _interval(ratio: Callable[[Sequence[int]], float], num_pairs: int) -> str:
-    chance, every = random.Random(0), range(num_pairs)
-    resampled = sorted(ratio(chance.choices(every, k=num_pairs)) for _ in range(_NUM_RESAMPLES))
-    low, high = resampled[_NUM_RESAMPLES // 40], resampled[-_NUM_RESAMPLES // 40]
-    return f"{ratio(every):.4f} ({low:.4f}-{high:.4f})"
+        for number, arm in enumerate(arms(hung_port, closed_port)):
+            here = folder / str(number)
+            here.mkdir()
+            measured = run(arm, here, options, parsed.block_steps, parsed.warm_up)
+            print(row(arm, measured, parsed.block_steps), flush=True)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind")
-    parser.add_argument("--blocks", type=int, default=300, help="blocks of each process")
-    parser.add_argument("--block-steps", type=int, default=10, help="steps of a block")
-    parser.add_argument("--model-width", type=int, default=32, help="model.shape.d_model; a wider one has longer steps")
+    parser.add_argument("--model", choices=list(MODELS), default="t5_mini", help="shape of the model")
+    parser.add_argument("--steps", type=int, default=240, help="steps of each process that count")
+    parser.add_argument("--warm-up", type=int, default=60, help="steps before them, in which the uploader starts")
+    parser.add_argument("--block-steps", type=int, default=4, help="steps of a block")
+    parser.add_argument("--batch-size", type=int, default=8, help="training.batch_size")
     parser.add_argument("--log-every", type=int, default=1, help="training.log_every_n_steps")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracking_overhead-") as folder:
         options = [
-            f"training.max_steps={parsed.blocks * parsed.block_steps + 1}",
-            f"model.shape.d_model={parsed.model_width}",
+            f"training.max_steps={parsed.warm_up + parsed.steps + 1}",
+            *(f"model.shape.{name}={value}" for name, value in MODELS[parsed.model].items()),
             f"data.cache_dir={Path(folder) / 'cache'}",
-            *("data.max_examples=400", "data.max_target_tokens=64", "training.batch_size=4"),
-            *("training.num_epochs=1000", "training.warmup_steps=2"),
-            f"training.log_every_n_steps={parsed.log_every}",
+            *("data.max_examples=400", f"training.batch_size={parsed.batch_size}"),
+            *("training.num_epochs=1000", "training.warmup_steps=2", f"training.log_every_n_steps={parsed.log_every}"),
             *("training.checkpoint_every_n_steps=null", "evaluation.every_n_steps=null"),
             *("evaluation.max_examples=2", "evaluation.max_generated_examples=1", "evaluation.max_new_tokens=4"),
             *("hardware=cpu", "hardware.num_threads=1", "hardware.num_workers=1", "hardware.micro_batch_tokens=2048"),
         ]
-        print("\n".join(table(measure(parsed.rounds, parsed.block_steps, options, Path(folder)))))
+        measure(parsed, options, Path(folder))
 
 
 if __name__ == "__main__":

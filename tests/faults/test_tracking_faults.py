@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -72,6 +73,8 @@ pytestmark = pytest.mark.timeout(600)
 class Training:
     """A training command in a process of its own."""
 
+    started: ClassVar[list[Training]] = []
+
     def __init__(self, here: Path, *overrides: str, uri: str | None, cache: Path, run_name: str = "run") -> None:
         here.mkdir(parents=True, exist_ok=True)
         (here / "slow.py").write_text(PACE)
@@ -82,6 +85,7 @@ class Training:
         places += [f"tracking.uri={uri}"] if uri is not None else []
         self.log = here / f"{run_name}.log"
         self.process = self._start([*RUN, *places, *overrides])
+        self.started.append(self)
 
     def wait_for_journal(self, num_steps: int) -> RunFolder:
         """Wait until so many steps are in the journal."""
@@ -122,11 +126,15 @@ class Training:
 
     def uploader(self) -> psutil.Process:
         """The process that sends this run."""
-        return next(
-            process
-            for process in psutil.Process(self.process.pid).children()
-            if "recipe_exp.tracking.uploader" in process.cmdline()
-        )
+        return next(self.uploaders())
+
+    def uploaders(self) -> Iterator[psutil.Process]:
+        """Every process that sends a run of this command, also when training is gone."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if "recipe_exp.tracking.uploader" in words and any(str(self.here) in word for word in words):
+                    yield process
 
     def _start(self, overrides: list[str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
@@ -168,6 +176,18 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     server = MlflowServer(database, folder)
     yield server
     server.kill()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running() -> Iterator[None]:
+    """A test that fails must not leave its trainings and their uploaders to those after it."""
+    yield
+    for training in Training.started:
+        for process in (*training.uploaders(), training.process):
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                process.kill()
+        training.process.wait()
+    Training.started.clear()
 
 
 @pytest.fixture
@@ -279,7 +299,10 @@ def test_server_is_gone_and_a_copied_folder_goes_into_another_one(
     there = tmp_path / "there" / "outputs" / "runs" / training.folder.path.name
     shutil.copytree(training.folder.path, there)
     training_folder = training.folder.path
-    command_end_of_uploader(training)
+    # It still tries; a machine that is switched off ends it.
+    for process in training.uploaders():
+        process.kill()
+        process.wait(10)
     shutil.rmtree(training_folder)
     RunFolder.open(there).update_record(host="another-machine", boot="another boot")
     other = MlflowServer(SqliteDatabase(tmp_path / "other.db"), tmp_path / "other")
@@ -290,19 +313,6 @@ def test_server_is_gone_and_a_copied_folder_goes_into_another_one(
         check_complete(other.database, RunFolder.open(there), artifacts=other.folder, files=FILES)
     finally:
         other.kill()
-
-
-def command_end_of_uploader(training: Training) -> None:
-    """End the uploader that still tries, as a machine that is switched off does."""
-    for process in psutil.process_iter():
-        with_folder = str(training.folder.path)
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if "recipe_exp.tracking.uploader" in words and with_folder in words:
-            process.kill()
-            process.wait(10)
 
 
 @pytest.mark.faults_full

@@ -338,7 +338,7 @@ def test_the_closest_pair_is_told_however_many_closer_ones_were_left_out(tmp_pat
 def test_rows_without_a_record_are_not_read_to_their_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_stage, "MAX_ROWS_WITHOUT_RECORD", 600)
     bad, good = ["{"] * 5000, [line_of(Recipe("Soup", ("water",), ("Boil it.",)))]
-    with pytest.raises(DataError, match="1024 of 1024 records were rejected.*; what follows them was not read; see"):
+    with pytest.raises(DataError, match=r"1024 of 1024 records were rejected.*; what follows them was not read; see"):
         prepare_lines(tmp_path, bad + good, max_rejected_fraction=0.5)
     assert not list(tmp_path.glob("cache/*.building"))
     # Who tolerates them, or has a record before them, has all of them read.
