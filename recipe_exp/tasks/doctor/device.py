@@ -57,12 +57,7 @@ def check_gpu(hardware: HardwareConfig, precision: str, gpus: list[Gpu]) -> Iter
     properties = torch.cuda.get_device_properties(0)
     yield _check_card(hardware, str(properties.name), int(properties.total_memory))
     yield check_architecture(torch.cuda.get_device_capability(), torch.cuda.get_arch_list())
-    has_bf16 = torch.cuda.get_device_capability() >= (8, 0)
-    if has_bf16 or precision == "fp32":
-        yield Finding("bf16", "ok", "on tensor cores" if has_bf16 else "not there and not used")
-    else:
-        status: Status = "fail" if precision in ("bf16", "tf32") else "warn"
-        yield Finding("bf16", status, "not on this GPU, which is older than Ampere", "add training.precision=fp32")
+    yield check_bf16(torch.cuda.get_device_capability(), precision)
 
 
 def check_architecture(capability: tuple[int, int], architectures: list[str]) -> Finding:
@@ -91,6 +86,20 @@ def check_architecture(capability: tuple[int, int], architectures: list[str]) ->
         f"{wanted} is not in PyTorch's build ({', '.join(architectures)})",
         "install a PyTorch built for a later CUDA version",
     )
+
+
+def check_bf16(capability: tuple[int, int], precision: str) -> Finding:
+    """Returns whether a GPU of this compute capability computes in bf16, and whether that matters.
+
+    Args:
+        capability: such as (8, 0), the first that does.
+        precision: as configured.
+    """
+    has_bf16 = capability >= (8, 0)
+    if has_bf16 or precision == "fp32":
+        return Finding("bf16", "ok", "on tensor cores" if has_bf16 else "not there and not used")
+    status: Status = "fail" if precision in ("bf16", "tf32") else "warn"
+    return Finding("bf16", status, "not on this GPU, which is older than Ampere", "add training.precision=fp32")
 
 
 def check_attention(model: ModelConfig, hardware: HardwareConfig, precision: str) -> Iterator[Finding]:

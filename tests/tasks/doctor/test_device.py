@@ -39,6 +39,21 @@ def test_architectures_that_pytorch_was_built_for(
     assert device.check_architecture(capability, architectures).status == status
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision", "status"),
+    [
+        ((8, 0), "auto", "ok"),
+        ((12, 0), "bf16", "ok"),
+        ((7, 5), "bf16", "fail"),
+        ((7, 5), "auto", "warn"),
+        ((7, 5), "fp32", "ok"),
+    ],
+)
+def test_bf16_is_asked_of_cards_that_have_it(capability: tuple[int, int], precision: str, status: str) -> None:
+    finding = device.check_bf16(capability, precision)
+    assert (finding.status, "training.precision=fp32" in finding.fix) == (status, status != "ok")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the card is told of, where PyTorch sees none")
 def test_a_gpu_that_pytorch_does_not_see_is_a_failure() -> None:
     findings = {f.subject: f for f in device.check_gpu(HardwareConfig(device="cuda"), "auto", [CARD])}
