@@ -9,8 +9,8 @@ from rich.console import Console
 
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import ExportTask
-from recipe_exp.tasks.trained.loading import open_run, run_config, warn_of_unknown_base
-from recipe_exp.tasks.trained.publishing import Wishes, print_verdict, publish, refuse_used
+from recipe_exp.tasks.trained.loading import open_run, run_config
+from recipe_exp.tasks.trained.publishing import Wishes, publish
 
 FOLDER = "export"
 
@@ -19,14 +19,9 @@ def run(config: ExperimentConfig) -> int:
     """Exports and returns the process's exit code."""
     task = config.task
     assert isinstance(task, ExportTask)
-    console = Console(soft_wrap=True, markup=False)
     stored = open_run(config.output_dir, task.run)
-    target = Path(task.output) if task.output is not None else stored.folder.path / FOLDER
-    refuse_used(target)
-    warn_of_unknown_base(stored.model)
-    wishes = Wishes(task.dtype, task.license, task.ctranslate2)
-    certificate = publish(stored, run_config(stored, config), target, wishes, console)
-    print_verdict(console, target, certificate)
+    folder, wishes = task.output or stored.folder.path / FOLDER, Wishes(task.dtype, task.license, task.ctranslate2)
+    publish(stored, run_config(stored, config), folder, wishes, Console(soft_wrap=True, markup=False))
     return 0
 
 
@@ -54,7 +49,6 @@ def export(
         ModelError: if the model's base is missing or another one, or the folder is in use.
     """
     stored = open_run(output_dir, str(reference))
-    target = Path(folder) if folder is not None else stored.folder.path / FOLDER
     config = stored.config.model_copy(update={"output_dir": str(output_dir)})
-    publish(stored, config, target, Wishes(dtype, license, ctranslate2), Console(quiet=True))
-    return target
+    wishes = Wishes(dtype, license, ctranslate2)
+    return publish(stored, config, folder or stored.folder.path / FOLDER, wishes, Console(quiet=True))

@@ -10,8 +10,8 @@ from rich.console import Console
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import MergeTask
 from recipe_exp.errors import ModelError
-from recipe_exp.tasks.trained.loading import StoredRun, open_run, run_config, warn_of_unknown_base
-from recipe_exp.tasks.trained.publishing import Wishes, print_verdict, publish, refuse_used
+from recipe_exp.tasks.trained.loading import StoredRun, open_run, run_config
+from recipe_exp.tasks.trained.publishing import Wishes, publish
 
 FOLDER = "merged"
 
@@ -20,14 +20,10 @@ def run(config: ExperimentConfig) -> int:
     """Merges and returns the process's exit code."""
     task = config.task
     assert isinstance(task, MergeTask)
-    console = Console(soft_wrap=True, markup=False)
     stored = open_run(config.output_dir, task.run)
     _refuse_plain(stored)
-    target = Path(task.output) if task.output is not None else stored.folder.path / FOLDER
-    refuse_used(target)
-    warn_of_unknown_base(stored.model)
-    certificate = publish(stored, run_config(stored, config), target, Wishes(task.dtype, task.license), console)
-    print_verdict(console, target, certificate)
+    folder, wishes = task.output or stored.folder.path / FOLDER, Wishes(task.dtype, task.license)
+    publish(stored, run_config(stored, config), folder, wishes, Console(soft_wrap=True, markup=False))
     return 0
 
 
@@ -54,10 +50,8 @@ def merge(
     """
     stored = open_run(output_dir, str(reference))
     _refuse_plain(stored)
-    target = Path(folder) if folder is not None else stored.folder.path / FOLDER
     config = stored.config.model_copy(update={"output_dir": str(output_dir)})
-    publish(stored, config, target, Wishes(dtype, license), Console(quiet=True))
-    return target
+    return publish(stored, config, folder or stored.folder.path / FOLDER, Wishes(dtype, license), Console(quiet=True))
 
 
 def _refuse_plain(stored: StoredRun) -> None:

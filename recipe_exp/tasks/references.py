@@ -22,6 +22,7 @@ from recipe_exp.tracking.record_file import RECORD_NAME
 from recipe_exp.training.manifest import MANIFEST, Manifest
 
 _MERGED = "merged"
+_START = "training.adapter.start_from"
 _RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}(-.*)?")
 # What an adapter's weights belong to: they mean something else, or nothing, under any other value.
 _SAME_ADAPTER = ("rank", "targets", "alpha", "rslora", "dora", "init")
@@ -30,22 +31,28 @@ _SAME_ADAPTER = ("rank", "targets", "alpha", "rslora", "dora", "init")
 def resolve_references(config: ExperimentConfig) -> ExperimentConfig:
     """Returns the configuration with the folders of the runs that it names; it may be called again on its result.
 
+    A run that is continued by its id brings its own configuration, of which the command may repeat a part: that part
+    need not be sound by itself.
+
     Raises:
         CheckpointError: if a run is not there.
         ModelError: if it cannot be what the run begins with.
         ConfigError: if the model of the run contradicts other keys.
     """
-    if not isinstance(config.task, TrainTask | PlanTask | PrepareTask) or config.resume not in (None, "latest"):
+    if not isinstance(config.task, TrainTask | PlanTask | PrepareTask):
         return config
+    is_whole = config.resume in (None, "latest")
     model, training = _model_of_run(config.model, Path(config.output_dir)), config.training
     if isinstance(training.adapter, LoraConfig) and training.adapter.start_from is not None:
         folder = _start_of(training.adapter, Path(config.output_dir))
-        adapter = training.adapter.model_copy(update={"start_from": str(folder)})
+        if is_whole:
+            _refuse_unlike(training.adapter, folder)
+        adapter = training.adapter.model_copy(update={"start_from": str(folder.path)})
         training = training.model_copy(update={"adapter": adapter})
     if model is config.model and training is config.training:
         return config
     resolved = config.model_copy(update={"model": model, "training": training})
-    if mistakes := list(contradictions(resolved)):
+    if is_whole and (mistakes := list(contradictions(resolved))):
         raise ConfigError(mistakes)
     return resolved
 
@@ -95,13 +102,17 @@ def _run_of_model(name: str, output_dir: Path) -> RunFolder | None:
     return _find("model.name", output_dir, name) if _RUN_ID.fullmatch(name) else None
 
 
-def _start_of(lora: LoraConfig, output_dir: Path) -> Path:
-    """Returns the folder of the run whose adapter is started from, which is of the same kind as this one."""
+def _start_of(lora: LoraConfig, output_dir: Path) -> RunFolder:
+    """Returns the run whose adapter is started from."""
     reference = str(lora.start_from)
-    key = "training.adapter.start_from"
-    is_newest = reference == "latest"
-    folder = _newest(output_dir, ADAPTER_CONFIG, key) if is_newest else _find(key, output_dir, reference)
-    shown = show_setting(key, reference)
+    if reference == "latest":
+        return _newest(output_dir, ADAPTER_CONFIG, _START)
+    return _find(_START, output_dir, reference)
+
+
+def _refuse_unlike(lora: LoraConfig, folder: RunFolder) -> None:
+    """Refuses a run whose adapter is of another kind than this one, or is not there yet."""
+    shown = show_setting(_START, str(lora.start_from))
     then = ExperimentConfig.from_yaml(folder.config_path).training.adapter
     if not isinstance(then, LoraConfig):
         raise ModelError(f"{shown}: the run tuned the whole model; begin with it through model.name={folder.run_id}")
@@ -114,7 +125,6 @@ def _start_of(lora: LoraConfig, output_dir: Path) -> Path:
         raise ModelError(f"{shown}: its adapter has {values}; set training.adapter to the same")
     if not (folder.model_path / ADAPTER_CONFIG).is_file():
         raise ModelError(f"{shown}: the run has no model yet; continue it with resume={folder.run_id}")
-    return folder.path
 
 
 def _newest(output_dir: Path, file: str, key: str) -> RunFolder:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from small_runs import StopAt, again, final_state, folder_of, run
 from transformers import AutoModelForSeq2SeqLM
 
 import recipe_exp
@@ -20,11 +19,6 @@ from recipe_exp.config.compose import compose
 from recipe_exp.errors import ModelError, ResumeError
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.tasks import checks
-from recipe_exp.tasks.train import TrainResult, train
-from recipe_exp.training.callbacks import Callback
-from recipe_exp.training.lifecycle import StopReason
-from recipe_exp.training.state import StepResult
-from recipe_exp.training.trainer import Trainer
 
 ADAPTER = ("training.adapter.rank=4", "training.batch_size=8", "training.learning_rate=5e-3", "training.max_steps=5")
 IDS = torch.tensor([[5, 9, 12, 1]])
@@ -37,40 +31,10 @@ VARIANTS = [
 ]
 
 
-class StopAt(Callback):
-    """Stands in for SIGTERM at a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            trainer.stop(StopReason.SIGTERM)
-
-
 @pytest.fixture
 def small_run(small_run: list[str]) -> list[str]:
     """Even smaller: what is generated does not matter here."""
     return [*small_run, "evaluation.max_examples=4", "evaluation.max_generated_examples=1"]
-
-
-def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
-    return train(compose(overrides), callbacks)
-
-
-def folder_of(result: TrainResult) -> Path:
-    assert result.folder is not None
-    return result.folder
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return record
-
-
-def final_state(folder: Path) -> dict[str, str]:
-    newest = sorted(path for path in (folder / "checkpoints").iterdir() if path.name.startswith("step-"))[-1]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
 
 
 def logits(network: Any) -> torch.Tensor:
@@ -167,7 +131,7 @@ def test_a_wrong_base_of_the_same_shape_is_refused_everywhere(
             use()
         assert "\n" not in str(caught.value)
     with pytest.raises(ResumeError, match="base: "):
-        run([f"output_dir={folder.parent.parent}", f"resume={record_of(folder)['run_id']}"])
+        run(again(folder))
 
 
 # In 4 bits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,53 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from small_runs import StopAt, final_state, run, series
 
 import recipe_exp
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import ConfigError, ResumeError
 from recipe_exp.tasks.building import longest_example_tokens, open_data, plan_windows
 from recipe_exp.tasks.checks import check
-from recipe_exp.tasks.train import TrainResult, train
-from recipe_exp.training.callbacks import Callback
-from recipe_exp.training.lifecycle import StopReason
-from recipe_exp.training.state import StepResult
-from recipe_exp.training.trainer import Trainer
 
 MIX = "data.prompts={title:1,ingredients:1,instruction:2}"
 LONG = ("training.max_steps=16", "training.log_every_n_steps=1", "evaluation.every_n_steps=8", "model.dropout=0.1")
-
-
-class StopAt(Callback):
-    """Stands in for SIGTERM at a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            trainer.stop(StopReason.SIGTERM)
-
-
-def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
-    return train(compose(overrides), callbacks)
-
-
-def series(result: TrainResult) -> list[tuple[int, dict[str, float]]]:
-    """Every logged point but speeds and memory, which no two runs share."""
-    assert result.folder is not None
-    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
-        for line in lines
-        if "machinery/actual_peak_bytes" not in line["metrics"]
-    ]
-
-
-def final_state(result: TrainResult) -> dict[str, str]:
-    """Hashes of the last checkpoint's tensors."""
-    assert result.folder is not None
-    newest = sorted((result.folder / "checkpoints").iterdir())[-1]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
 
 
 def data_of(overrides: Sequence[str]) -> Any:

@@ -6,9 +6,9 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from small_runs import record_of
 
 from recipe_exp.__main__ import main
 from recipe_exp.config.migrations import SCHEMA_VERSION
@@ -39,11 +39,6 @@ def command(output_dir: Path, cache_dir: Path) -> Command:
 def run_folder(output_dir: Path, name: str) -> Path:
     (folder,) = (output_dir / "runs").glob(f"*-{name}")
     return folder
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return record
 
 
 def run_id(output_dir: Path, name: str) -> str:

@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import StopAt, again, final_state, folder_of, record_of, run
 
 import recipe_exp
-from recipe_exp.config.compose import compose
-from recipe_exp.tasks.train import TrainResult, train
-from recipe_exp.training.callbacks import Callback
-from recipe_exp.training.lifecycle import StopReason
-from recipe_exp.training.state import StepResult
-from recipe_exp.training.trainer import Trainer
 
 OPTIONS = ["full_bf16", "full_8bit", "full_low_memory"]
 needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="an optional extra")
 each = pytest.mark.parametrize(
     "option", [pytest.param(name, marks=needs_bitsandbytes if "8bit" in name else ()) for name in OPTIONS]
 )
-
-
-class StopAt(Callback):
-    """Stands in for SIGTERM at a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            trainer.stop(StopReason.SIGTERM)
 
 
 @pytest.fixture
@@ -45,19 +27,6 @@ def small_run(small_run: list[str]) -> list[str]:
         "hardware.micro_batch_tokens=auto",
     )
     return [*small_run, *own]
-
-
-def run(overrides: list[str], *callbacks: Callback) -> TrainResult:
-    return train(compose(overrides), callbacks)
-
-
-def folder_of(result: TrainResult) -> Path:
-    assert result.folder is not None
-    return result.folder
-
-
-def newest(folder: Path) -> Path:
-    return sorted((folder / "checkpoints").glob("step-*"))[-1]
 
 
 def losses(folder: Path) -> list[float]:
@@ -70,14 +39,8 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(small_run
     command = [*small_run, f"training={option}"]
     whole = folder_of(run(command))
     parted = folder_of(run(command, StopAt(3)))
-    record: dict[str, Any] = json.loads((parted / "run.json").read_text())
-    assert run([f"output_dir={parted.parent.parent}", f"resume={record['run_id']}"]).status == "finished"
-
-    def hashes(folder: Path) -> dict[str, str]:
-        files = sorted(newest(folder).glob("*.safetensors"))
-        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-    assert hashes(parted) == hashes(whole)
+    assert run(again(parted)).status == "finished"
+    assert final_state(parted) == final_state(whole)
     assert losses(parted) == losses(whole)
 
 
@@ -93,7 +56,7 @@ def test_it_learns_and_what_it_learnt_can_be_used(small_run: list[str], option: 
 
 def test_the_window_is_one_micro_batch_whatever_its_lengths(small_run: list[str]) -> None:
     folder = folder_of(run([*small_run, "training=full_low_memory", "training.batch_size=32"]))
-    record = json.loads((folder / "run.json").read_text())
+    record = record_of(folder)
     # As many as 32 of the longest source and the longest target, of which the test data have fewer than 250.
     assert record["machinery"]["micro_batch_tokens"] % 32 == 0
     assert record["status"] == "finished"

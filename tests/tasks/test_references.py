@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_runs import StopAt, again, folder_of, record_of, run
 
 import recipe_exp
 from recipe_exp.__main__ import main
@@ -19,27 +19,13 @@ from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.training import LoraConfig
 from recipe_exp.errors import RecipeExpError
 from recipe_exp.tasks.references import resolve_references
-from recipe_exp.tasks.train import TrainResult, train
 from recipe_exp.training.callbacks import Callback
-from recipe_exp.training.lifecycle import StopReason
-from recipe_exp.training.state import StepResult
 from recipe_exp.training.trainer import Trainer
 
 LORA = ("training=lora", "training.adapter.rank=4", "training.batch_size=8", "training.learning_rate=5e-2")
 SHORT = ("training.max_steps=4", "training.warmup_steps=1")
 # What a run's first loss is computed with.
 ONE_STEP = ("training.max_steps=1", "training.warmup_steps=0", "training.log_every_n_steps=1")
-
-
-class StopAt(Callback):
-    """Stands in for SIGTERM at a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            trainer.stop(StopReason.SIGTERM)
 
 
 class KeepStart(Callback):
@@ -54,20 +40,6 @@ class KeepStart(Callback):
 def small_run(small_run: list[str]) -> list[str]:
     """Even smaller: what is generated does not matter here."""
     return [*small_run, "evaluation.max_examples=4", "evaluation.max_generated_examples=1", "run_name=small", *SHORT]
-
-
-def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
-    return train(compose(overrides), callbacks)
-
-
-def folder_of(result: TrainResult) -> Path:
-    assert result.folder is not None
-    return result.folder
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return record
 
 
 def config_of(folder: Path) -> ExperimentConfig:
@@ -144,10 +116,9 @@ def test_an_interrupted_run_with_a_start_continues_without_it(small_run: list[st
     assert resumed.folder == stopped.folder
     before, after = final_weights(whole), final_weights(folder_of(resumed))
     assert all(torch.equal(before[name], after[name]) for name in before)
-    again = run(overrides, StopAt(3))
+    gone = run(overrides, StopAt(3))
     shutil.rmtree(first)
-    output_dir, run_id = folder_of(again).parent.parent, record_of(folder_of(again))["run_id"]
-    assert run([f"output_dir={output_dir}", f"resume={run_id}"]).status == "finished"
+    assert run(again(gone)).status == "finished"
 
 
 @pytest.mark.parametrize(
@@ -205,18 +176,29 @@ def test_a_model_is_taken_with_its_shape_and_its_tokenizer(small_run: list[str],
 def test_its_weights_are_where_the_run_begins(small_run: list[str]) -> None:
     first = run([*small_run, "training.max_steps=12"])
     fresh = run([*small_run, *ONE_STEP])
-    again = run([*small_run, *ONE_STEP, f"model.name={record_of(folder_of(first))['run_id']}"])
-    assert again.metrics["train/loss"] < fresh.metrics["train/loss"] - 0.1
+    continued = run([*small_run, *ONE_STEP, f"model.name={record_of(first)['run_id']}"])
+    assert continued.metrics["train/loss"] < fresh.metrics["train/loss"] - 0.1
 
 
-def test_a_run_on_a_model_of_a_run_is_continued_with_what_is_stored(small_run: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["id", "folder"])
+def test_a_run_on_a_model_of_a_run_is_continued_with_what_is_stored(
+    small_run: list[str], tmp_path: Path, how: str
+) -> None:
     first = folder_of(run(small_run))
     overrides = [*small_run, f"model.name={first}"]
     whole = folder_of(run([*overrides, f"output_dir={tmp_path / 'whole'}"]))
     stopped = folder_of(run(overrides, StopAt(3)))
-    resumed = run([f"output_dir={stopped.parent.parent}", f"resume={record_of(stopped)['run_id']}"])
+    # What began the run may be typed again, in whatever way it names the same folder.
+    resumed = run(again(stopped, f"model.name={REFERENCES[how](first)}"))
     before, after = final_weights(whole), final_weights(folder_of(resumed))
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_is_not_continued_on_the_model_of_another(small_run: list[str]) -> None:
+    first, other = folder_of(run(small_run)), folder_of(run([*small_run, "seed=1"]))
+    stopped = folder_of(run([*small_run, f"model.name={first}"], StopAt(3)))
+    line = refusal(again(stopped, f"model.name={other}"))
+    assert f"model.name: {first / 'model'} -> {other / 'model'}" in line
 
 
 def test_an_adapter_on_a_model_of_a_run_is_bound_to_its_weights(small_run: list[str], tmp_path: Path) -> None:

@@ -1,33 +1,18 @@
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from small_runs import StopAt, final_state, record_of, run, series
 
 import recipe_exp
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import ConfigError, DataError, ResumeError
-from recipe_exp.tasks.train import TrainResult, train
 from recipe_exp.training.callbacks import Callback
-from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
 from recipe_exp.training.trainer import Trainer
-
-
-class StopAt(Callback):
-    """Stands in for SIGTERM at a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            trainer.stop(StopReason.SIGTERM)
 
 
 class Recorder(Callback):
@@ -40,34 +25,6 @@ class Recorder(Callback):
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         self.heard.append(f"on_epoch_begin {trainer.state.step}")
-
-
-def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
-    return train(compose(overrides), callbacks)
-
-
-def series(folder: Path | None) -> list[tuple[int, dict[str, float]]]:
-    """Every logged point but speeds and memory, which no two runs share."""
-    assert folder is not None
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
-        for line in lines
-        if "machinery/actual_peak_bytes" not in line["metrics"]
-    ]
-
-
-def final_state(folder: Path | None) -> dict[str, str]:
-    """Hashes of the last checkpoint's tensors."""
-    assert folder is not None
-    newest = sorted((folder / "checkpoints").iterdir())[-1]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
-
-
-def record_of(result: TrainResult) -> dict[str, Any]:
-    assert result.folder is not None
-    record: dict[str, Any] = json.loads((result.folder / "run.json").read_text())
-    return record
 
 
 def test_a_run_leaves_what_is_promised(small_run: list[str]) -> None:
@@ -85,7 +42,7 @@ def test_a_run_leaves_what_is_promised(small_run: list[str]) -> None:
     assert record["machinery"]["micro_batch_tokens"] == 2048
     assert record["data"]["num_examples"]["train"] > 100
     assert record["provenance"]["packages"]["torch"]
-    points = series(result.folder)
+    points = series(result)
     assert [step for step, metrics in points if "train/loss" in metrics] == [3, 6, 8]
     assert [step for step, metrics in points if "eval/loss" in metrics] == [4, 8]
     assert {
@@ -123,12 +80,12 @@ def test_the_same_config_gives_the_same_numbers(small_run: list[str], tmp_path: 
     overrides = [*small_run, "model.dropout=0.1"]
     first = run(overrides)
     second = run([*overrides, f"output_dir={tmp_path / 'again'}"])
-    assert series(first.folder) == series(second.folder)
-    assert final_state(first.folder) == final_state(second.folder)
+    assert series(first) == series(second)
+    assert final_state(first) == final_state(second)
 
 
 def test_the_seed_changes_the_numbers(small_run: list[str]) -> None:
-    assert series(run(small_run).folder) != series(run([*small_run, "seed=1"]).folder)
+    assert series(run(small_run)) != series(run([*small_run, "seed=1"]))
 
 
 def test_the_micro_batch_does_not_change_the_loss(small_run: list[str]) -> None:
@@ -147,8 +104,8 @@ def test_an_interrupted_run_continues_bit_for_bit(small_run: list[str], tmp_path
     assert record_of(stopped)["status"] == "interrupted"
     continued = run([*overrides, "resume=latest"])
     assert continued.folder == stopped.folder
-    assert series(continued.folder) == series(whole.folder)
-    assert final_state(continued.folder) == final_state(whole.folder)
+    assert series(continued) == series(whole)
+    assert final_state(continued) == final_state(whole)
 
 
 def test_a_run_is_continued_by_its_id_alone(small_run: list[str]) -> None:
@@ -167,7 +124,7 @@ def test_keys_given_beside_an_id_count(small_run: list[str]) -> None:
     resume = f"resume={record_of(stopped)['run_id']}"
     run([resume, place, "hardware.micro_batch_tokens=512", "training.log_every_n_steps=1"])
     assert record_of(stopped)["machinery"]["micro_batch_tokens"] == 512
-    assert [step for step, metrics in series(stopped.folder) if "train/loss" in metrics] == [3, 4, 5, 6, 7, 8]
+    assert [step for step, metrics in series(stopped) if "train/loss" in metrics] == [3, 4, 5, 6, 7, 8]
     assert len(record_of(stopped)["executions"]) == 2
 
 

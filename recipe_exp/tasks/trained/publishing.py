@@ -27,7 +27,7 @@ from recipe_exp.models.stored_files import stored_family
 from recipe_exp.reports.model_card import MODEL_CARD, render
 from recipe_exp.secrets import redact
 from recipe_exp.tasks.building import open_data
-from recipe_exp.tasks.trained.loading import StoredRun
+from recipe_exp.tasks.trained.loading import StoredRun, warn_of_unknown_base
 from recipe_exp.tasks.trained.model_facts import describe
 from recipe_exp.tasks.trained.model_folders import write_settings
 
@@ -52,34 +52,25 @@ class Wishes:
     ctranslate2: bool = False
 
 
-def refuse_used(target: Path) -> None:
-    """Refuses a folder that holds something.
-
-    Raises:
-        ModelError: if it does.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ModelError(f"{target}: exists and is not empty; choose another folder with task.output=...")
-
-
-def publish(stored: StoredRun, config: ExperimentConfig, target: Path, wishes: Wishes, console: Console) -> Certificate:
-    """Writes a run's model into a folder and certifies it; a folder that fails does not get its name.
+def publish(stored: StoredRun, config: ExperimentConfig, folder: str | Path, wishes: Wishes, console: Console) -> Path:
+    """Writes a run's model into a folder, certifies it and returns the folder; one that fails does not get its name.
 
     Args:
         stored: the run.
         config: of the run, with this machine's places.
-        target: the folder; made, and empty if it is there.
+        folder: where to; made, and empty if it is there.
         wishes: how.
-        console: shows what is going on.
+        console: shows what is going on, and the verdict.
 
     Raises:
-        ExportError: if the certificate failed; the folder is kept as `TARGET.uncertified`.
-        ModelError: if the model cannot be loaded or written.
+        ExportError: if the certificate failed; the folder is kept as `FOLDER.uncertified`.
+        ModelError: if the model cannot be loaded or written, or the folder is in use.
     """
-    refuse_used(target)
+    target = Path(folder).expanduser().absolute()
+    _refuse_used(target)
     if wishes.ctranslate2:
         _refuse_unconvertible(config.model)
-    target = target.absolute()
+    warn_of_unknown_base(stored.model)
     kept = target.with_name(f"{target.name}.uncertified")
     shutil.rmtree(kept, ignore_errors=True)
     trial = _trial(stored, config, wishes.dtype, console)
@@ -96,7 +87,13 @@ def publish(stored: StoredRun, config: ExperimentConfig, target: Path, wishes: W
             raise ExportError(
                 f"{target}: not published, because {'; '.join(certificate.failures)}; what was written is in {kept}"
             )
-    return certificate
+    _print_verdict(console, target, certificate)
+    return target
+
+
+def _refuse_used(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ModelError(f"{target}: exists and is not empty; choose another folder with task.output=...")
 
 
 def _refuse_unconvertible(model: ModelConfig) -> None:
@@ -118,7 +115,7 @@ def _settle(folder: Path) -> None:
         flush_to_disk(path)
 
 
-def print_verdict(console: Console, folder: Path, certificate: Certificate) -> None:
+def _print_verdict(console: Console, folder: Path, certificate: Certificate) -> None:
     """Says in a few lines what was checked and what was found."""
     found = certificate.content
     again = found["reloaded"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from small_runs import record_of
 
 LIMIT = """
 import resource
@@ -48,11 +49,6 @@ def limited(small_run: list[str], recipe_exp: Callable[..., Any], tmp_path: Path
         return recipe_exp([*small_run, *WIDE, *overrides], MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="0")
 
     return run
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return record
 
 
 def test_the_same_window_is_learnt_from_in_smaller_micro_batches(limited: Callable[..., Any], tmp_path: Path) -> None:

@@ -4,38 +4,24 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_runs import StopAt, again, final_state, folder_of, record_of, run, series
 
 import recipe_exp
 from recipe_exp.__main__ import main
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import CheckpointError, ModelError, ResumeError
 from recipe_exp.tasks.running.resuming import fingerprint_history, refuse_foreign_checkpoint
-from recipe_exp.tasks.train import TrainResult, train
 from recipe_exp.training.callbacks import Callback
-from recipe_exp.training.lifecycle import StopReason
-from recipe_exp.training.state import StepResult
 from recipe_exp.training.trainer import Trainer
 
 PEAK, WARMUP = 5e-3, 2
 EVERY_STEP = ("training.log_every_n_steps=1", "training.max_steps=6")
-
-
-class StopAt(Callback):
-    """Stands in for SIGTERM at a given step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-        if result.step == self.step:
-            trainer.stop(StopReason.SIGTERM)
 
 
 class Crash(Callback):
@@ -51,48 +37,14 @@ def small_run(small_run: list[str]) -> list[str]:
     return [*small_run, *("evaluation.max_examples=4", "evaluation.max_generated_examples=1", "training.batch_size=4")]
 
 
-def run(overrides: Sequence[str], *callbacks: Callback) -> TrainResult:
-    return train(compose(overrides), callbacks)
-
-
-def folder_of(result: TrainResult) -> Path:
-    assert result.folder is not None
-    return result.folder
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return record
-
-
 def edit_record(folder: Path, **fields: Any) -> None:
     (folder / "run.json").write_text(json.dumps(record_of(folder) | fields))
-
-
-def again(folder: Path, *overrides: str) -> list[str]:
-    """The command that continues a run by its id."""
-    return [f"output_dir={folder.parent.parent}", f"resume={record_of(folder)['run_id']}", *overrides]
 
 
 def content_of(folder: Path) -> dict[str, str]:
     """Hashes of everything in a run folder but its locks."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def final_state(folder: Path) -> dict[str, str]:
-    newest = sorted(path for path in (folder / "checkpoints").iterdir() if path.name.startswith("step-"))[-1]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
-
-
-def series(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """Every logged point but speeds and memory, which no two runs share."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
-        for line in lines
-        if "machinery/actual_peak_bytes" not in line["metrics"]
-    ]
 
 
 def rates(folder: Path) -> list[float]:
