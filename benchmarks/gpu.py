@@ -32,6 +32,7 @@ from recipe_exp.data.loader import Window
 from recipe_exp.data.plan import plan_micro_batches
 from recipe_exp.planning.activations import Batch
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
+from recipe_exp.planning.inputs import Machine
 from recipe_exp.planning.lengths import Lengths, estimated_lengths
 from recipe_exp.planning.memory import GIB, estimate_batch
 from recipe_exp.planning.remedies import Setup
@@ -126,15 +127,7 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
     if device == "cuda":
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0))
-    tokens = auto_micro_batch_tokens(
-        setup.model,
-        setup.training,
-        precision=precision,
-        attention=attention,
-        device=device,
-        memory_bytes=cap,
-        longest_example_tokens=lengths.longest_tokens,
-    )
+    tokens = auto_micro_batch_tokens(setup, Machine(device, attention, cap), lengths.longest_tokens)
     windows = [cut(setup, lengths, tokens, seed) for seed in range(NUM_STEPS[device])]
     shapes = [batch for window in windows for batch in window]
     planned = max(estimate_batch(setup, each, attention=attention, device=device).tensor_bytes for each in shapes)

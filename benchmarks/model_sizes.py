@@ -14,8 +14,9 @@ from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.files import size_text
 from recipe_exp.planning.held import held
+from recipe_exp.planning.inputs import Inputs, Machine
 from recipe_exp.planning.lengths import estimated_lengths
-from recipe_exp.planning.plan import Machine, Plan, build_plan
+from recipe_exp.planning.plan import Plan, build_plan
 from recipe_exp.planning.remedies import Setup
 
 GIB = 1024**3
@@ -74,7 +75,7 @@ def plan_of(config: ExperimentConfig, card: int, *, is_checkpointed: bool) -> Pl
     machine = Machine("cuda", "sdpa", card * GIB)
     lengths = estimated_lengths(config.data, None)
     setup = Setup(model, config.training, "bf16")
-    return build_plan(setup, config.hardware, config.data, config.evaluation, machine, lengths)
+    return build_plan(Inputs(setup, config.hardware, config.data, config.evaluation, machine, lengths))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Evaluator:
         template: of `title=...; ingredients=...` prompts.
         max_source_tokens: longer prompts are cut, as in training.
         batch_tokens: padded tokens of one forward pass.
+        generation_tokens: of prompts and recipes that are written at the same time.
         accelerator: device, precision and processes.
         between_batches: called when a batch has been evaluated; a sign of life in long evaluations.
         between_parts: called on every process alike when a part of the work is done; it may raise to give up the rest.
@@ -75,6 +76,7 @@ class Evaluator:
         template: str,
         max_source_tokens: int,
         batch_tokens: int,
+        generation_tokens: int,
         accelerator: Accelerator,
         between_batches: Callable[[], None] | None = None,
         between_parts: Callable[[], None] | None = None,
@@ -85,6 +87,7 @@ class Evaluator:
         self.evaluation = evaluation
         self.max_source_tokens = max_source_tokens
         self.batch_tokens = batch_tokens
+        self.generation_tokens = generation_tokens
         self.accelerator = accelerator
         self.between_batches = between_batches or _nothing
         self.between_parts = between_parts or _nothing
@@ -155,6 +158,7 @@ class Evaluator:
                 max_new_tokens=self.evaluation.max_new_tokens,
                 num_beams=self.evaluation.num_beams,
                 max_source_tokens=self.max_source_tokens,
+                batch_tokens=self.generation_tokens,
                 between_batches=self.between_batches,
             )
         if count == 1:

@@ -11,6 +11,7 @@ from transformers import StoppingCriteria
 from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ModelError
 
+# Tokens of prompts and recipes that are written at the same time where nobody knows of less.
 BATCH_TOKENS = 16_384
 
 
@@ -23,6 +24,7 @@ def generate(
     max_new_tokens: int,
     num_beams: int = 1,
     max_source_tokens: int | None = None,
+    batch_tokens: int = BATCH_TOKENS,
     between_batches: Callable[[], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[str]:
@@ -35,6 +37,7 @@ def generate(
         max_new_tokens: longest recipe.
         num_beams: beams of the search, 1 for greedy.
         max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
+        batch_tokens: of prompts and recipes that are written at the same time; one recipe at least is.
         between_batches: called when a batch has been written.
         should_stop: asked after every token whether to leave it at that.
 
@@ -48,7 +51,7 @@ def generate(
     was_training = network.training
     network.eval()
     try:
-        for batch in _batches(order, encoded, max_new_tokens, num_beams):
+        for batch in _batches(order, encoded, max_new_tokens, num_beams, batch_tokens):
             input_ids, attention_mask = _pad([encoded[index] for index in batch], tokenizer.pad_id)
             output = network.generate(
                 input_ids=input_ids.to(network.device),
@@ -95,12 +98,12 @@ def _cut(ids: list[int], max_tokens: int | None) -> list[int]:
 
 
 def _batches(
-    order: Sequence[int], encoded: Sequence[Sequence[int]], max_new_tokens: int, num_beams: int
+    order: Sequence[int], encoded: Sequence[Sequence[int]], max_new_tokens: int, num_beams: int, batch_tokens: int
 ) -> list[list[int]]:
     batches: list[list[int]] = []
     for index in order:
         tokens = (len(encoded[index]) + max_new_tokens) * num_beams
-        if not batches or (len(batches[-1]) + 1) * tokens > BATCH_TOKENS:
+        if not batches or (len(batches[-1]) + 1) * tokens > batch_tokens:
             batches.append([])
         batches[-1].append(index)
     return batches

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from recipe_exp.config.data import DataConfig
-from recipe_exp.config.evaluation import EvaluationConfig
-from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.planning import fitting
-from recipe_exp.planning.generation import estimate_generation, num_at_once
-from recipe_exp.planning.lengths import Lengths
-from recipe_exp.planning.memory import estimate_largest
+from recipe_exp.planning.generation import estimate_generation, recipes_at_once
+from recipe_exp.planning.inputs import Inputs, Machine
 from recipe_exp.planning.remedies import Setup
-
-if TYPE_CHECKING:
-    from recipe_exp.planning.plan import Machine
 
 _AUTO_MICRO_BATCH = "hardware.micro_batch_tokens=auto"
 _SHORTEST_TARGET = 64
@@ -45,55 +37,33 @@ class _Candidate:
     peak_bytes: int
 
 
-def find_advice(
-    setup: Setup,
-    hardware: HardwareConfig,
-    data: DataConfig,
-    evaluation: EvaluationConfig,
-    machine: Machine,
-    lengths: Lengths,
-) -> list[Advice]:
-    """Returns changes of a run that does not fit, the cheapest first; empty where nothing helps.
-
-    Args:
-        setup: model, training and resolved precision.
-        hardware: of the micro-batch.
-        data: of an example's length, and whether there is anything to evaluate.
-        evaluation: how recipes are generated.
-        machine: the device.
-        lengths: of the examples.
-    """
+def find_advice(inputs: Inputs) -> list[Advice]:
+    """Returns changes of a run that does not fit, the cheapest first; empty where nothing helps."""
     found: list[Advice] = []
-    for candidate in _candidates(setup, hardware, data, machine, lengths.longest_tokens):
+    for candidate in _candidates(inputs):
         advice = Advice(candidate.overrides, candidate.price, candidate.peak_bytes)
-        if data.validation_fraction > 0.0:
-            advice = _with_evaluation(advice, candidate.setup, evaluation, data, machine)
-        if advice.peak_bytes <= machine.usable_bytes:
+        if inputs.data.validation_fraction > 0.0:
+            advice = _with_evaluation(advice, candidate.setup, inputs)
+        if advice.peak_bytes <= inputs.machine.usable_bytes:
             found.append(advice)
     return found
 
 
-def _candidates(
-    setup: Setup, hardware: HardwareConfig, data: DataConfig, machine: Machine, longest: int
-) -> Iterator[_Candidate]:
+def _candidates(inputs: Inputs) -> Iterator[_Candidate]:
     """Yields changes with which the step of one of the longest examples fits."""
-    prefix = () if hardware.micro_batch_tokens == "auto" else (_AUTO_MICRO_BATCH,)
-    peak = _peak(setup, machine, longest)
+    setup, machine, data = inputs.setup, inputs.machine, inputs.data
+    longest = inputs.lengths.longest_tokens
+    prefix = () if inputs.hardware.micro_batch_tokens == "auto" else (_AUTO_MICRO_BATCH,)
+    peak = fitting.largest_peak(setup, machine, longest)
     if peak <= machine.usable_bytes:
         yield _Candidate(prefix, "the same steps in smaller micro-batches" if prefix else "", setup, peak)
         return
     yield from _smaller_steps(setup, machine, longest)
-    for change, changed_peak in fitting.fitting_changes(
-        setup,
-        attention=machine.attention,
-        device=machine.device,
-        memory_bytes=machine.memory_bytes,
-        longest_example_tokens=longest,
-    ):
+    for change, changed_peak in fitting.fitting_changes(setup, machine, longest):
         yield _Candidate(prefix + change.overrides, change.price, change.setup, changed_peak)
     target = data.max_target_tokens
     while (target := target // 2) >= _SHORTEST_TARGET:
-        peak = _peak(setup, machine, min(longest, data.max_source_tokens + target))
+        peak = fitting.largest_peak(setup, machine, min(longest, data.max_source_tokens + target))
         if peak <= machine.usable_bytes:
             yield _Candidate((*prefix, f"data.max_target_tokens={target}"), "cuts longer recipes", setup, peak)
             return
@@ -104,33 +74,29 @@ def _smaller_steps(setup: Setup, machine: Machine, longest: int) -> Iterator[_Ca
     size = setup.training.batch_size
     while setup.training.update_in_backward and (size := size // 2):
         smaller = replace(setup, training=setup.training.model_copy(update={"batch_size": size}))
-        peak = _peak(smaller, machine, longest)
+        peak = fitting.largest_peak(smaller, machine, longest)
         if peak <= machine.usable_bytes:
             yield _Candidate((f"training.batch_size={size}",), "smaller steps", smaller, peak)
             return
 
 
-def _peak(setup: Setup, machine: Machine, longest: int) -> int:
-    return estimate_largest(
-        setup, longest, attention=machine.attention, device=machine.device, longest_example_tokens=longest
-    ).peak_bytes
+def _with_evaluation(advice: Advice, setup: Setup, inputs: Inputs) -> Advice:
+    """Returns the advice with what an evaluation needs, and without beams where one recipe with them does not fit."""
+    evaluation, machine = inputs.evaluation, inputs.machine
 
-
-def _with_evaluation(
-    advice: Advice, setup: Setup, evaluation: EvaluationConfig, data: DataConfig, machine: Machine
-) -> Advice:
-    """Returns the advice with as many recipes at a time in an evaluation as fit, at least one."""
-    count = num_at_once(evaluation, data.max_source_tokens)
-    while True:
-        fewer = evaluation.model_copy(update={"max_generated_examples": count})
-        peak = estimate_generation(
-            setup, fewer, longest_source_tokens=data.max_source_tokens, device=machine.device
+    def peak(num_beams: int) -> int:
+        chosen = evaluation.model_copy(update={"num_beams": num_beams})
+        source = inputs.data.max_source_tokens
+        rows = min(recipes_at_once(setup, chosen, source, machine), chosen.max_generated_examples)
+        return estimate_generation(
+            setup, chosen, longest_source_tokens=source, device=machine.device, num_at_once=rows
         ).peak_bytes
-        if peak <= machine.usable_bytes or count == 1:
-            break
-        count //= 2
-    peak = max(peak, advice.peak_bytes)
-    if count == num_at_once(evaluation, data.max_source_tokens):
-        return Advice(advice.overrides, advice.price, peak)
-    price = "; ".join(filter(None, (advice.price, "fewer recipes are written in an evaluation")))
-    return Advice((*advice.overrides, f"evaluation.max_generated_examples={count}"), price, peak)
+
+    needed = peak(evaluation.num_beams)
+    if needed <= machine.usable_bytes or evaluation.num_beams == 1:
+        return replace(advice, peak_bytes=max(needed, advice.peak_bytes))
+    return Advice(
+        (*advice.overrides, "evaluation.num_beams=1"),
+        "; ".join(filter(None, (advice.price, "recipes of an evaluation are written greedily"))),
+        max(peak(1), advice.peak_bytes),
+    )

@@ -48,7 +48,7 @@ def plan_table(plan: Plan, *, device_name: str | None = None, free_bytes: int | 
 def plan_line(plan: Plan) -> str:
     """Returns the plan in one line, for the begin of a run."""
     parts = [
-        f"{size_text(plan.peak_bytes)} of {size_text(plan.usable_bytes)} usable at most, "
+        f"{size_text(plan.peak_bytes)} of {size_text(plan.subject.usable_bytes)} usable at most, "
         f"{size_text(plan.typical.peak_bytes)} in a typical step",
         *([f"about {duration_text(plan.seconds_per_step)} a step"] if plan.seconds_per_step is not None else []),
         *([f"{duration_text(plan.hours_per_epoch * 3600)} an epoch"] if plan.hours_per_epoch is not None else []),
@@ -65,14 +65,15 @@ def duration_text(seconds: float) -> str:
 
 
 def _heading(plan: Plan, device_name: str | None) -> Text:
-    tuned = f"all {count_text(plan.num_parameters)} weights tuned"
-    if plan.num_tuned_parameters < plan.num_parameters:
-        tuned = f"{count_text(plan.num_tuned_parameters)} LoRA weights on {count_text(plan.num_parameters)}"
-    device = device_name or ("GPU" if plan.device == "cuda" else "CPU")
+    subject = plan.subject
+    tuned = f"all {count_text(subject.num_parameters)} weights tuned"
+    if subject.num_tuned_parameters < subject.num_parameters:
+        tuned = f"{count_text(subject.num_tuned_parameters)} LoRA weights on {count_text(subject.num_parameters)}"
+    device = device_name or ("GPU" if subject.device == "cuda" else "CPU")
     return Text.assemble(
-        (plan.model, "bold"),
+        (subject.model, "bold"),
         f"  {tuned}\n",
-        (f"{device}, {size_text(plan.memory_bytes)}, {plan.precision}, {plan.attention}\n", "dim"),
+        (f"{device}, {size_text(subject.memory_bytes)}, {subject.precision}, {subject.attention}\n", "dim"),
     )
 
 
@@ -80,7 +81,7 @@ def _memory(plan: Plan) -> Table:
     """Memory by part: of a typical and the largest step, of an evaluation, and with checkpointing the other way."""
     others = plan.alternative
     shown = [plan.typical, plan.step, plan.generation, others.memory]
-    scale = max(plan.usable_bytes, plan.peak_bytes)
+    scale = max(plan.subject.usable_bytes, plan.peak_bytes)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("memory")
     for header in ("typical\nstep", "largest\nstep", "evaluation"):
@@ -94,14 +95,15 @@ def _memory(plan: Plan) -> Table:
             table.add_row(label, *cells, Text(_bar(plan.parts.get(name, 0), scale), style="cyan"))
     style = "bold green" if plan.fits else "bold red"
     peaks = [
-        Text(size_text(each.peak_bytes), style="bold red" if each.peak_bytes > plan.usable_bytes else "bold")
+        Text(size_text(each.peak_bytes), style="bold red" if each.peak_bytes > plan.subject.usable_bytes else "bold")
         if each
         else ""
         for each in shown
     ]
     table.add_row(Text("peak", style="bold"), *peaks, Text(_bar(plan.peak_bytes, scale), style=style))
-    usable = Text(size_text(plan.usable_bytes), style="dim")
-    table.add_row(Text("usable", style="dim"), "", usable, "", "", Text(_bar(plan.usable_bytes, scale), style="dim"))
+    usable = plan.subject.usable_bytes
+    cells = (Text("usable", style="dim"), "", Text(size_text(usable), style="dim"), "", "")
+    table.add_row(*cells, Text(_bar(usable, scale), style="dim"))
     table.add_row("micro-batch", "", f"{plan.micro_batch_tokens:,}", "", f"{others.micro_batch_tokens:,}", "tokens")
     if plan.seconds_per_step is not None and others.seconds_per_step is not None:
         seconds = [duration_text(each) for each in (plan.seconds_per_step, others.seconds_per_step)]
@@ -136,7 +138,8 @@ def _facts(plan: Plan) -> Table:
     nightly = plan.timing.steps_within(9.0)
     if nightly is not None and plan.fits:
         table.add_row("9 hours", f"training.max_steps={nightly}")
-    table.add_row("checkpoint", f"{size_text(plan.checkpoint_bytes)} each, up to {size_text(plan.disk_bytes)} on disk")
+    disk = plan.disk
+    table.add_row("checkpoint", f"{size_text(disk.checkpoint_bytes)} each, up to {size_text(disk.disk_bytes)} on disk")
     return table
 
 
@@ -172,7 +175,7 @@ def _epoch_time(plan: Plan) -> str:
 
 
 def _verdict(plan: Plan, free_bytes: int | None) -> RenderableType:
-    of_memory = f"{size_text(plan.peak_bytes)} of {size_text(plan.usable_bytes)} usable"
+    of_memory = f"{size_text(plan.peak_bytes)} of {size_text(plan.subject.usable_bytes)} usable"
     if plan.fits:
         lines = [Text.assemble(("fits", "bold green"), f"  {of_memory}")]
         if free_bytes is not None and plan.peak_bytes > free_bytes:
@@ -196,6 +199,6 @@ def _verdict(plan: Plan, free_bytes: int | None) -> RenderableType:
 
 
 def _smallest_device(plan: Plan) -> Text:
-    leanest = " ".join(plan.leanest_overrides)
-    settings = ("with ", (leanest, "bold")) if leanest else ("for these settings",)
-    return Text.assemble(f"Take a smaller model, or a device of {size_text(plan.leanest_memory_bytes)} ", *settings)
+    overrides, size = " ".join(plan.leanest.leanest_overrides), size_text(plan.leanest.leanest_memory_bytes)
+    settings = ("with ", (overrides, "bold")) if overrides else ("for these settings",)
+    return Text.assemble(f"Take a smaller model, or a device of {size} ", *settings)

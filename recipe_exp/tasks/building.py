@@ -18,6 +18,9 @@ from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
+from recipe_exp.planning.generation import generation_tokens
+from recipe_exp.planning.inputs import Machine
+from recipe_exp.planning.remedies import Setup
 from recipe_exp.tasks.places import cache_dir_of
 
 
@@ -82,15 +85,8 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     elif micro_batch_tokens == "auto":
         longest = longest_example_tokens(cache)
         try:
-            micro_batch_tokens = auto_micro_batch_tokens(
-                config.model,
-                config.training,
-                precision=precision,
-                attention=attention,
-                device=device,
-                memory_bytes=memory_bytes,
-                longest_example_tokens=longest,
-            )
+            setup = Setup(config.model, config.training, precision)
+            micro_batch_tokens = auto_micro_batch_tokens(setup, Machine(device, attention, memory_bytes), longest)
         except HardwareError as error:
             if hardware.on_oversize == "refuse":
                 raise HardwareError(f"{error}; hardware.on_oversize=warn tries all the same") from None
@@ -104,6 +100,17 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
         precision=precision,
         attention=attention,
         micro_batch_tokens=micro_batch_tokens,
+    )
+
+
+def generation_budget(config: ExperimentConfig, machinery: Machinery, *, is_training: bool) -> int:
+    """Returns the tokens of prompts and recipes that are written at the same time on this machine."""
+    return generation_tokens(
+        Setup(config.model, config.training, machinery.precision),
+        config.evaluation,
+        config.data.max_source_tokens,
+        Machine(machinery.device, machinery.attention, machinery.memory_bytes),
+        is_training=is_training,
     )
 
 

@@ -19,7 +19,7 @@ from recipe_exp.evaluation.generation import BATCH_TOKENS
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.sequence_loss import SequenceLoss
-from recipe_exp.tasks.building import open_data, resolve_machinery
+from recipe_exp.tasks.building import generation_budget, open_data, resolve_machinery
 from recipe_exp.tasks.summary import metrics_table
 from recipe_exp.tasks.trained.loading import (
     StoredRun,
@@ -105,6 +105,7 @@ def _evaluate(config: ExperimentConfig, stored: StoredRun, split: Split, console
         template=cache.prompts.held_out,
         max_source_tokens=config.data.max_source_tokens,
         batch_tokens=machinery.micro_batch_tokens,
+        generation_tokens=generation_budget(config, machinery, is_training=False),
         accelerator=accelerator,
     )
     return evaluator.evaluate(loss)

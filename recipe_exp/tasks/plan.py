@@ -19,8 +19,9 @@ from recipe_exp.files import write_result
 from recipe_exp.models.download import find_folder
 from recipe_exp.models.stored_files import stored_family
 from recipe_exp.planning.device import PlannedDevice, planned_device
+from recipe_exp.planning.inputs import Inputs, Machine
 from recipe_exp.planning.lengths import Lengths, estimated_lengths, lengths_of
-from recipe_exp.planning.plan import Machine, Plan, build_plan
+from recipe_exp.planning.plan import Plan, build_plan
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.table import plan_table
 from recipe_exp.planning.timing import MeasuredSpeed
@@ -54,8 +55,8 @@ def plan_run(config: ExperimentConfig, device: PlannedDevice) -> Plan:
         measured=measured_speed(config, device.name, precision),
     )
     setup = Setup(config.model, config.training, precision)
-    plan = build_plan(setup, hardware, config.data, config.evaluation, machine, _lengths(config))
-    return with_unknowns(plan, config.model)
+    inputs = Inputs(setup, hardware, config.data, config.evaluation, machine, _lengths(config))
+    return with_unknowns(build_plan(inputs), config.model)
 
 
 def with_unknowns(plan: Plan, model: ModelConfig) -> Plan:

@@ -41,6 +41,7 @@ def build(
         template=TEMPLATE,
         max_source_tokens=96,
         batch_tokens=batch_tokens,
+        generation_tokens=4096,
         accelerator=accelerator,
     )
 

@@ -32,25 +32,28 @@ def test_a_recipe_does_not_depend_on_the_company_of_its_prompt(
     cache: TokenCache,
     prompts: list[str],
     num_beams: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {"max_new_tokens": 20, "num_beams": num_beams}
     expected = [alone(network, cache.tokenizer, prompt, **settings) for prompt in prompts]
     assert len(set(expected)) > 3, "the prompts matter"
     for batch_tokens in (generation.BATCH_TOKENS, 400, 1):
-        monkeypatch.setattr(generation, "BATCH_TOKENS", batch_tokens)
-        assert generate(network, cache.tokenizer, prompts, **settings) == expected
+        assert generate(network, cache.tokenizer, prompts, **settings, batch_tokens=batch_tokens) == expected
     backwards = generate(network, cache.tokenizer, prompts[::-1], **settings)
     assert backwards == expected[::-1]
 
 
-def test_batches_hold_similar_lengths_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "BATCH_TOKENS", 100)
+def test_batches_hold_similar_lengths_within_the_budget() -> None:
     encoded = [[5] * length for length in (40, 3, 4, 90, 5, 41)]
     order = sorted(range(6), key=lambda index: len(encoded[index]))
-    batches = generation._batches(order, encoded, max_new_tokens=9, num_beams=1)
+    batches = generation._batches(order, encoded, max_new_tokens=9, num_beams=1, batch_tokens=100)
     assert batches == [[1, 2, 4], [0, 5], [3]]
-    assert generation._batches(order, encoded, max_new_tokens=9, num_beams=3) == [[1, 2], [4], [0], [5], [3]]
+    assert generation._batches(order, encoded, max_new_tokens=9, num_beams=3, batch_tokens=100) == [
+        [1, 2],
+        [4],
+        [0],
+        [5],
+        [3],
+    ]
 
 
 def test_a_recipe_is_no_longer_than_allowed_and_at_least_that_long(

@@ -15,9 +15,10 @@ from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.model import ModelConfig, ModelShape
 from recipe_exp.config.training import AdamWConfig, LinearScheduleConfig, NoAdapterConfig, TrainingConfig
+from recipe_exp.planning.inputs import Inputs, Machine
 from recipe_exp.planning.lengths import Lengths, estimated_lengths
 from recipe_exp.planning.memory import GIB
-from recipe_exp.planning.plan import Machine, Plan, build_plan
+from recipe_exp.planning.plan import Plan, build_plan
 from recipe_exp.planning.remedies import Setup
 
 
@@ -80,7 +81,7 @@ def planned() -> Callable[..., Plan]:
     def plan(config: ExperimentConfig, *, lengths: Lengths | None = None, num_examples: int | None = None) -> Plan:
         precision = "bf16" if config.training.precision == "auto" else config.training.precision
         assert config.hardware.memory_gb is not None
-        return build_plan(
+        inputs = Inputs(
             Setup(config.model, config.training, precision),
             config.hardware,
             config.data,
@@ -88,5 +89,6 @@ def planned() -> Callable[..., Plan]:
             Machine("cuda", "sdpa", int(config.hardware.memory_gb * GIB)),
             lengths or estimated_lengths(config.data, num_examples),
         )
+        return build_plan(inputs)
 
     return plan

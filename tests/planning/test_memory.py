@@ -24,6 +24,7 @@ from recipe_exp.errors import HardwareError
 from recipe_exp.planning import fitting, memory
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.held import checkpoint_bytes
+from recipe_exp.planning.inputs import USABLE_SHARE, Machine
 from recipe_exp.planning.memory import estimate_memory
 from recipe_exp.planning.remedies import Setup
 
@@ -171,15 +172,7 @@ def test_logits_of_many_tokens_take_no_more_than_those_of_some(odd_model, traini
 
 
 def auto(model, training, memory_bytes, *, precision="fp32", device="cpu", attention="eager", longest=96):
-    return auto_micro_batch_tokens(
-        model,
-        training,
-        precision=precision,
-        attention=attention,
-        device=device,
-        memory_bytes=memory_bytes,
-        longest_example_tokens=longest,
-    )
+    return auto_micro_batch_tokens(Setup(model, training, precision), Machine(device, attention, memory_bytes), longest)
 
 
 @given(
@@ -202,7 +195,7 @@ def test_auto_takes_the_largest_size_that_fits(width, is_lora, is_checkpointed, 
         batch_size=100_000,
     )
     setup, memory_bytes = Setup(model, training, "fp32"), memory_mib * 1024**2
-    usable = fitting.USABLE_SHARE * memory_bytes
+    usable = USABLE_SHARE * memory_bytes
 
     def peak(tokens):
         return estimate(setup, tokens, longest=longest).peak_bytes

@@ -27,13 +27,13 @@ def test_every_combination_has_a_consistent_plan(composed, planned, model, train
     config = composed(f"model={model}", f"training={training}")
     config = config.model_copy(update={"hardware": composed(f"hardware={card}").hardware})
     plan = planned(config, num_examples=9600)
-    assert plan.fits == (plan.peak_bytes <= plan.usable_bytes)
+    assert plan.fits == (plan.peak_bytes <= plan.subject.usable_bytes)
     assert plan.peak_bytes == sum(plan.parts.values())
     assert plan.micro_batch_tokens >= plan.longest_example_tokens
     assert plan.typical.peak_bytes <= plan.peak_bytes
-    assert plan.alternative.gradient_checkpointing is not plan.gradient_checkpointing
+    assert plan.alternative.gradient_checkpointing is not plan.subject.gradient_checkpointing
     assert not (plan.fits and plan.advice)
-    assert all(change.peak_bytes <= plan.usable_bytes for change in plan.advice)
+    assert all(change.peak_bytes <= plan.subject.usable_bytes for change in plan.advice)
     assert plan.hours_per_epoch > 0
     assert json.loads(json.dumps(plan.to_dict()))["fits"] is plan.fits
 
@@ -83,8 +83,8 @@ def test_what_nothing_makes_fit_names_the_leanest_settings(composed, planned):
     overrides = ("model=flan_t5_xxl", "training=full", "hardware=rtx4090", "hardware.memory_gb=10")
     plan = planned(composed(*overrides, "model.gradient_checkpointing=false"))
     assert not plan.advice
-    assert set(plan.leanest_overrides) == {"training=qlora", "model.gradient_checkpointing=true"}
-    assert 10 * GIB < plan.leanest_memory_bytes < 14 * GIB
+    assert set(plan.leanest.leanest_overrides) == {"training=qlora", "model.gradient_checkpointing=true"}
+    assert 10 * GIB < plan.leanest.leanest_memory_bytes < 14 * GIB
 
 
 def test_time_follows_examples_lengths_and_processes(composed, planned):
@@ -122,15 +122,25 @@ def test_a_typical_step_of_short_recipes_needs_less_than_the_longest(composed, p
     assert plan.typical.parts["activations"] < 0.8 * plan.memory.parts["activations"]
 
 
-def test_an_evaluation_that_does_not_fit_is_told_to_write_fewer_recipes(composed, planned):
-    overrides = ("model=flan_t5_xxl", "training=qlora", "hardware=rtx4090", "evaluation.max_new_tokens=512")
-    config = composed(*overrides, "model.gradient_checkpointing=true")
-    card = config.hardware.model_copy(update={"memory_gb": 15.5})
-    plan = planned(config.model_copy(update={"hardware": card}))
+def test_an_evaluation_writes_as_many_recipes_at_a_time_as_fit(composed, planned):
+    config = composed("model=flan_t5_xxl", "training=qlora", "hardware=rtx4090", "model.gradient_checkpointing=true")
+    small = config.hardware.model_copy(update={"memory_gb": 15.5})
+    on_a_small_card, usual = planned(config.model_copy(update={"hardware": small})), planned(config)
+    assert on_a_small_card.fits
+    assert 1 < on_a_small_card.num_generated_at_once < usual.num_generated_at_once == 16_384 // 768
+    assert on_a_small_card.generation.peak_bytes <= on_a_small_card.subject.usable_bytes
+
+
+def test_an_evaluation_of_which_not_one_recipe_fits_is_told_to_write_without_beams(composed, planned):
+    beams = ("evaluation.num_beams=32", "data.max_target_tokens=64", "data.max_source_tokens=64")
+    config = composed("model=flan_t5_xxl", "training=qlora", "hardware=rtx4090", *beams)
+    small = config.hardware.model_copy(update={"memory_gb": 14})
+    plan = planned(config.model_copy(update={"hardware": small}))
     assert plan.memory.moment == MOMENT
-    assert [change.overrides for change in plan.advice] == [("evaluation.max_generated_examples=10",)]
-    fewer = config.evaluation.model_copy(update={"max_generated_examples": 10})
-    assert planned(config.model_copy(update={"hardware": card, "evaluation": fewer})).fits
+    assert not plan.fits
+    assert plan.advice[0].overrides[-1] == "evaluation.num_beams=1"
+    greedy = config.evaluation.model_copy(update={"num_beams": 1})
+    assert planned(config.model_copy(update={"hardware": small, "evaluation": greedy})).fits
 
 
 def test_a_step_within_the_backward_pass_is_told_to_take_smaller_steps(composed, planned):

@@ -179,7 +179,8 @@ def _loss_and_gradients(kernel: str, device: str, precision: str) -> torch.Tenso
 
 def check_memory(plan: Plan) -> Finding:
     """Returns whether the planned run fits the device."""
-    found = f"{size_text(plan.peak_bytes)} planned of {size_text(plan.usable_bytes)} usable ({plan.device})"
+    usable, device = size_text(plan.subject.usable_bytes), plan.subject.device
+    found = f"{size_text(plan.peak_bytes)} planned of {usable} usable ({device})"
     if plan.fits:
         return Finding("memory", "ok", found)
     changes = [" ".join(change.overrides) for change in plan.advice]
@@ -208,7 +209,7 @@ def check_limits(limits: Limits, plan: Plan, hardware: HardwareConfig, num_cores
         else:
             yield Finding("container", "ok", found)
     if limits.memory_bytes is not None:
-        on_device = plan.peak_bytes if plan.device == "cpu" else 4 * plan.num_parameters
+        on_device = plan.peak_bytes if plan.subject.device == "cpu" else 4 * plan.subject.num_parameters
         needed = int(_PROCESS_BYTES + on_device)
         found = f"{size_text(limits.memory_bytes)} of memory; the run takes about {size_text(needed)} of it"
         if needed > limits.memory_bytes:

@@ -23,16 +23,16 @@ def check_disk(output_dir: Path, plan: Plan) -> Finding:
     problem = writing_problem(output_dir)
     if problem is not None:
         return Finding("disk", "fail", f"{output_dir}: {problem}", "set output_dir to a folder that can be written")
-    number = round(plan.disk_bytes / plan.checkpoint_bytes)
-    wanted = f"checkpoints of {size_text(plan.checkpoint_bytes)}, {number} at a time: {size_text(plan.disk_bytes)}"
+    one, all_of_them = plan.disk.checkpoint_bytes, plan.disk.disk_bytes
+    wanted = f"checkpoints of {size_text(one)}, {round(all_of_them / one)} at a time: {size_text(all_of_them)}"
     free = free_bytes(output_dir)
     if free is None:
         return Finding("disk", "ok", f"{output_dir} does not say how much is free; {wanted}")
     found = f"{size_text(free)} free in {output_dir}; {wanted}"
     fix = "free some space (task=clean shows what takes it), or set output_dir to another disk"
-    if free < plan.checkpoint_bytes:
+    if free < plan.disk.checkpoint_bytes:
         return Finding("disk", "fail", found, fix)
-    return Finding("disk", "warn", found, fix) if free < plan.disk_bytes else Finding("disk", "ok", found)
+    return Finding("disk", "warn", found, fix) if free < plan.disk.disk_bytes else Finding("disk", "ok", found)
 
 
 def writing_problem(folder: Path) -> str | None:

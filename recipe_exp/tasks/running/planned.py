@@ -16,8 +16,9 @@ from recipe_exp.hardware import accelerator as processes
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.hardware.peak import PeakMemory
 from recipe_exp.planning.device import is_other_card, visible_gpus
+from recipe_exp.planning.inputs import Inputs, Machine
 from recipe_exp.planning.lengths import Lengths, lengths_of
-from recipe_exp.planning.plan import Machine, Plan, build_plan
+from recipe_exp.planning.plan import Plan, build_plan
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.table import plan_line
 from recipe_exp.planning.timing import flops_per_example
@@ -98,7 +99,8 @@ def plan_training(
         if problem is not None and config.hardware.on_oversize == "refuse":
             raise HardwareError(f"{problem}; {_ANYWAY}")
         if problem is None and not plan.fits:
-            problem = f"the plan fills {size_text(plan.peak_bytes)} of {size_text(plan.memory_bytes)}; {_remedy(plan)}"
+            there = size_text(plan.subject.memory_bytes)
+            problem = f"the plan fills {size_text(plan.peak_bytes)} of {there}; {_remedy(plan)}"
         for line in [*warnings, *([problem] if problem else [])]:
             console.print(f"warning: {line}", style="yellow", highlight=False)
         if session is not None and session.is_accepted:
@@ -122,31 +124,30 @@ def _plan(config: ExperimentConfig, lengths: Lengths, machinery: Machinery) -> P
         machinery.memory_bytes,
         measured_speed(config, machinery.device_name, machinery.precision),
     )
-    plan = build_plan(
-        Setup(config.model, config.training, machinery.precision),
-        config.hardware.model_copy(update={"num_processes": machinery.num_processes}),
-        config.data,
-        config.evaluation,
-        machine,
-        lengths,
-        micro_batch_tokens=machinery.micro_batch_tokens,
+    inputs = Inputs(
+        setup=Setup(config.model, config.training, machinery.precision),
+        hardware=config.hardware.model_copy(update={"num_processes": machinery.num_processes}),
+        data=config.data,
+        evaluation=config.evaluation,
+        machine=machine,
+        lengths=lengths,
     )
-    return with_unknowns(plan, config.model)
+    return with_unknowns(build_plan(inputs, micro_batch_tokens=machinery.micro_batch_tokens), config.model)
 
 
 def _problem(plan: Plan, config: ExperimentConfig, machinery: Machinery) -> str | None:
     """Returns why the run cannot fit: the device is too small, or what is free of it."""
-    key = f"hardware.micro_batch_tokens={config.hardware.micro_batch_tokens}"
-    needed = size_text(plan.peak_bytes)
-    if plan.peak_bytes > plan.memory_bytes:
-        return f"{key}: {plan.model} needs {needed} and there are {size_text(plan.memory_bytes)}; {_remedy(plan)}"
+    memory_bytes = plan.subject.memory_bytes
+    needed = (
+        f"hardware.micro_batch_tokens={config.hardware.micro_batch_tokens}: {plan.subject.model} needs "
+        f"{size_text(plan.peak_bytes)}"
+    )
+    if plan.peak_bytes > memory_bytes:
+        return f"{needed} and there are {size_text(memory_bytes)}; {_remedy(plan)}"
     gpus = visible_gpus()[: machinery.num_processes] if machinery.device == "cuda" else []
-    free = min((gpu.free_bytes for gpu in gpus), default=plan.memory_bytes)
+    free = min((gpu.free_bytes for gpu in gpus), default=memory_bytes)
     if plan.peak_bytes > free:
-        return (
-            f"{key}: {plan.model} needs {needed} and {size_text(free)} of the GPU are free at present; end what else "
-            f"runs on it"
-        )
+        return f"{needed} and {size_text(free)} of the GPU are free at present; end what else runs on it"
     return None
 
 
@@ -154,8 +155,8 @@ def _remedy(plan: Plan) -> str:
     helping = [" ".join(change.overrides) for change in plan.advice[:_NUM_SHOWN_CHANGES]]
     if helping:
         return f"add {', or '.join(helping)}"
-    leanest = f" with {' '.join(plan.leanest_overrides)}" if plan.leanest_overrides else ""
-    return f"take a smaller model, or a device of {size_text(plan.leanest_memory_bytes)}{leanest}"
+    leanest = f" with {' '.join(plan.leanest.leanest_overrides)}" if plan.leanest.leanest_overrides else ""
+    return f"take a smaller model, or a device of {size_text(plan.leanest.leanest_memory_bytes)}{leanest}"
 
 
 def _card_warnings(config: ExperimentConfig, machinery: Machinery) -> Iterator[str]:

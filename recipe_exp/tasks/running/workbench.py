@@ -22,7 +22,7 @@ from recipe_exp.hardware.detect import Machinery
 from recipe_exp.models.base_weights import BASE_FOLDER
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
-from recipe_exp.tasks.building import plan_windows
+from recipe_exp.tasks.building import generation_budget, plan_windows
 from recipe_exp.tasks.places import check_lengths
 from recipe_exp.tasks.running.resuming import Fingerprints, Start, base_of, refuse_foreign_checkpoint
 from recipe_exp.tasks.running.starting import load_start
@@ -152,6 +152,7 @@ class Workbench:
             template=self.cache.prompts.held_out,
             max_source_tokens=self.config.data.max_source_tokens,
             batch_tokens=self.machinery.micro_batch_tokens,
+            generation_tokens=generation_budget(self.config, self.machinery, is_training=True),
             accelerator=self.accelerator,
             between_batches=between_batches,
             between_parts=between_parts,

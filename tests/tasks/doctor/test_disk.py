@@ -24,7 +24,7 @@ def plan() -> Plan:
 
 def test_room_is_compared_with_checkpoints(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     statuses = []
-    for free in (plan.checkpoint_bytes - 1, plan.disk_bytes - 1, plan.disk_bytes):
+    for free in (plan.disk.checkpoint_bytes - 1, plan.disk.disk_bytes - 1, plan.disk.disk_bytes):
         monkeypatch.setattr("shutil.disk_usage", lambda _path, free=free: Usage(10**15, 0, free))
         finding = disk.check_disk(tmp_path / "not" / "there", plan)
         statuses.append(finding.status)
