@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--cap-gb 32] [--hardware rtx5090] [--rows base large xl xxl xxl-lora]
     python benchmarks/gpu.py --device cpu --model-scale tiny
 
-Random weights of the real shapes, typical recipes, windows of 32 or 16; every row in a process of its own. On a GPU the
-cap is `torch.cuda.set_per_process_memory_fraction`, and the actual peak is `torch.cuda.max_memory_allocated`, held
+Random weights of the real shapes, typical recipes, windows of 32 or 16. On a GPU every row has a process of its own,
+the cap is `torch.cuda.set_per_process_memory_fraction`, and the actual peak is `torch.cuda.max_memory_allocated`, held
 against the plan's tensors; `reserved` is what PyTorch's allocator took for it, fragmentation included. On a CPU the
 actual peak is the live tensors of one more step, there is no cap, and `--model-scale tiny` shrinks the networks, which
 proves the script and nothing else.
@@ -76,17 +76,16 @@ def main() -> None:
     if options.row:
         print(json.dumps(asdict(measure(options.row, options))))
         return
+    measured = measure if options.device == "cpu" else measure_apart
     header = f"{'':<25}{'batch':>6}{'micro-batch':>12}{'planned':>10}{'actual':>10}{'':>8}{'reserved':>10}"
     print(f"{header}{'recipes/s':>11}{'of peak':>9}")
     for name in options.rows:
-        command = [sys.executable, *sys.argv, "--row", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
         label, _, batch_size = ROWS[name]
-        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-        if done.returncode:
-            print(f"{label:<25}{batch_size:>6}  {lines[-1][:120] if lines else 'killed'}", flush=True)
-        else:
-            print(f"{label:<25}{batch_size:>6}{figures(Measured(**json.loads(lines[-1])))}", flush=True)
+        try:
+            shown = figures(measured(name, options))
+        except RuntimeError as error:  # such as out of memory, where the other rows still say something
+            shown = f"  {str(error).strip().splitlines()[-1][:120]}"
+        print(f"{label:<25}{batch_size:>6}{shown}", flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -115,6 +114,18 @@ def figures(row: Measured) -> str:
 def size(number: int) -> str:
     """Returns bytes in GiB, or MiB below one."""
     return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
+
+
+def measure_apart(name: str, _: argparse.Namespace) -> Measured:
+    """Takes some steps of a row in a process of its own, whose memory nothing else has touched.
+
+    Raises:
+        RuntimeError: if it fails; the message ends with its last words.
+    """
+    done = subprocess.run([sys.executable, *sys.argv, "--row", name], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip() or f"killed ({done.returncode})")
+    return Measured(**json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def measure(name: str, options: argparse.Namespace) -> Measured:

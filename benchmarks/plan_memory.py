@@ -29,6 +29,8 @@ WAYS = {
     "AdamW": (("training=full",), ("fp32", "bf16")),
     "Adafactor": (("training=full", "training/optimizer=adafactor"), ("fp32", "bf16")),
     "LoRA": (("training=lora",), ("fp32", "bf16")),
+    "DoRA": (("training=dora",), ("fp32", "bf16")),
+    "QLoRA": (("training=qlora",), ("fp32", "bf16")),
     "bf16 AdamW": (("training=full_bf16",), ("bf16",)),
     "8-bit AdamW": (("training=full_8bit",), ("bf16",)),
     "low memory": (("training=full_low_memory",), ("bf16",)),
@@ -58,10 +60,11 @@ def main() -> None:
     """Prints one row after the other, and the largest difference."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="+", default=list(BATCHES), choices=BATCHES)
-    models = parser.parse_args().models
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
+    options = parser.parse_args()
     print(f"{'model':<15}{'tuning':<13}{'type':<6}{'checkpointing':<15}{'parts':>5}{'plan':>12}{'actual':>12}{'':>9}")
     worst = 0.0
-    for case in cases(models):
+    for case in cases(options.models, options.ways):
         planned, actual = measure(case)
         difference = planned / actual - 1
         worst = max(worst, abs(difference))
@@ -73,11 +76,10 @@ def main() -> None:
     print(f"largest difference {worst:.1%}")
 
 
-def cases(models: list[str]) -> Iterator[Case]:
+def cases(models: list[str], ways: list[str]) -> Iterator[Case]:
     """Yields the rows; a step that updates in the backward pass takes its window at once."""
-    for model, (way, (overrides, precisions)), is_checkpointed, parts in itertools.product(
-        models, WAYS.items(), (False, True), (1, 2)
-    ):
+    for model, way, is_checkpointed, parts in itertools.product(models, ways, (False, True), (1, 2)):
+        overrides, precisions = WAYS[way]
         if parts == 1 or "training=full_low_memory" not in overrides:
             yield from (Case(model, way, precision, is_checkpointed, parts) for precision in precisions)
 
