@@ -102,8 +102,8 @@ def _memory(plan: Plan) -> Table:
     ]
     table.add_row(Text("peak", style="bold"), *peaks, Text(_bar(plan.peak_bytes, scale), style=style))
     usable = plan.subject.usable_bytes
-    cells = (Text("usable", style="dim"), "", Text(size_text(usable), style="dim"), "", "")
-    table.add_row(*cells, Text(_bar(usable, scale), style="dim"))
+    shown_usable = (Text("usable", style="dim"), "", Text(size_text(usable), style="dim"), "", "")
+    table.add_row(*shown_usable, Text(_bar(usable, scale), style="dim"))
     table.add_row("micro-batch", "", f"{plan.micro_batch_tokens:,}", "", f"{others.micro_batch_tokens:,}", "tokens")
     if plan.seconds_per_step is not None and others.seconds_per_step is not None:
         seconds = [duration_text(each) for each in (plan.seconds_per_step, others.seconds_per_step)]
@@ -128,7 +128,8 @@ def _facts(plan: Plan) -> Table:
     table.add_row("largest step", examples)
     table.add_row("fullest at", plan.memory.moment)
     if plan.generation is not None:
-        table.add_row("evaluation", f"writes {plan.num_generated_at_once} recipes at a time")
+        count = plan.num_generated_at_once
+        table.add_row("evaluation", f"writes {count} recipe{'s' if count > 1 else ''} at a time")
     if plan.step.parts["fragmentation"]:
         table.add_row("guessed", f"{FRAGMENTATION_SHARE['cuda']:.0%} of what comes and goes for fragmentation")
     table.add_row("arithmetic", _arithmetic(plan))
