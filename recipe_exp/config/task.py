@@ -136,6 +136,17 @@ class CompareTask(Section):
     """JSON file for everything that is shown; null only prints it."""
 
 
+class DiffTask(Section):
+    """Show in what two runs differ: configuration, data, code, packages, machine and metrics."""
+
+    kind: Literal["diff"] = "diff"
+    """Selects this task."""
+    runs: Strings = ()
+    """Two run folders, ids, names or `best:SWEEP`; empty takes the two newest runs under `output_dir`."""
+    output: Text | None = None
+    """JSON file for everything that differs, uncommitted changes of code in full; null only prints."""
+
+
 class CleanTask(Section):
     """Show what takes space under `output_dir`, and free some of it on request."""
 
@@ -173,6 +184,7 @@ TaskConfig = Annotated[
     | DoctorTask
     | SyncTask
     | CompareTask
+    | DiffTask
     | CleanTask
     | UiTask,
     Field(discriminator="kind"),

@@ -12,6 +12,7 @@ from recipe_exp.config.messages import show_path, show_setting
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.task import (
     CompareTask,
+    DiffTask,
     EvaluateTask,
     ExportTask,
     GenerateTask,
@@ -38,6 +39,7 @@ _WRITING_TASKS = (
     GenerateTask,
     PlanTask,
     CompareTask,
+    DiffTask,
     MergeTask,
     ExportTask,
     PrepareTask,

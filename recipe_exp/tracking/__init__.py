@@ -14,7 +14,7 @@ from recipe_exp.tracking.leftovers import is_tracked, send_leftovers
 from recipe_exp.tracking.locations import default_uri, relocate
 from recipe_exp.tracking.notices import Progress
 from recipe_exp.tracking.notifier import Message, Notifier, address_mistakes
-from recipe_exp.tracking.provenance import collect_provenance, provenance_changes
+from recipe_exp.tracking.provenance import collect_provenance, named_facts, provenance_changes
 from recipe_exp.tracking.run_folder import (
     PARENT_RUN_ID_VARIABLE,
     RunFolder,
@@ -50,6 +50,7 @@ __all__ = [
     "list_runs",
     "mark_interrupted",
     "metric_points",
+    "named_facts",
     "notices",
     "provenance_changes",
     "read_events",

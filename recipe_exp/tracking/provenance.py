@@ -69,7 +69,7 @@ def provenance_changes(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -
     """
     if then is None:
         return []
-    before, after = _named_facts(then), _named_facts(now)
+    before, after = named_facts(then), named_facts(now)
     if "commit" not in before or "commit" not in after:  # one of them ran from no repository
         before, after = ({name: fact for name, fact in facts.items() if name != "commit"} for facts in (before, after))
     names = [*before, *(name for name in after if name not in before)]
@@ -80,7 +80,8 @@ def provenance_changes(then: Mapping[str, Any] | None, now: Mapping[str, Any]) -
     ]
 
 
-def _named_facts(provenance: Mapping[str, Any]) -> dict[str, str]:
+def named_facts(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what of a provenance may change the last digits of a number, as people name it; only what is known."""
     gpus = provenance.get("gpus") or []
     names = [str(gpu.get("name")) for gpu in gpus]
     counts = [f"{names.count(name)} x {name}" if names.count(name) > 1 else name for name in dict.fromkeys(names)]
