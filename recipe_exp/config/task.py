@@ -136,6 +136,17 @@ class CompareTask(Section):
     """JSON file for everything that is shown; null only prints it."""
 
 
+class RerunTask(Section):
+    """Train a run anew as it was, and say whether the numbers are the same."""
+
+    kind: Literal["rerun"] = "rerun"
+    """Selects this task."""
+    run: Text = "latest"
+    """A run folder, a run id or its start, a run name, `latest`, or `best:SWEEP`."""
+    allow: Strings = ()
+    """What may differ from then, by the names of the refusal, such as `[commit,patch]`."""
+
+
 class DiffTask(Section):
     """Show in what two runs differ: configuration, data, code, packages, machine and metrics."""
 
@@ -185,6 +196,7 @@ TaskConfig = Annotated[
     | SyncTask
     | CompareTask
     | DiffTask
+    | RerunTask
     | CleanTask
     | UiTask,
     Field(discriminator="kind"),

@@ -33,12 +33,19 @@ from recipe_exp.tasks.running.callbacks import build_trainer, checkpoint_callbac
 from recipe_exp.tasks.running.disk_space import check_disk_space
 from recipe_exp.tasks.running.out_of_memory import out_of_memory_in_one_line
 from recipe_exp.tasks.running.planned import plan_training
-from recipe_exp.tasks.running.resuming import Start, check_saved_step, fingerprint_history, new_start, resumed_start
+from recipe_exp.tasks.running.resuming import (
+    Start,
+    check_saved_step,
+    fingerprint_history,
+    new_start,
+    repeated_start,
+    resumed_start,
+)
 from recipe_exp.tasks.running.run_choice import RunChoice, choose_run
 from recipe_exp.tasks.running.samples import rewind_samples
 from recipe_exp.tasks.running.session import RunSession, open_session, resume_command
 from recipe_exp.tasks.running.workbench import Workbench
-from recipe_exp.tracking import list_runs, mark_interrupted, remove_unbegun
+from recipe_exp.tracking import RunFolder, list_runs, mark_interrupted, remove_unbegun
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.lifecycle import StopReason
@@ -71,25 +78,26 @@ def run(config: ExperimentConfig) -> int:
     return train(config).exit_code
 
 
-def train(config: ExperimentConfig, callbacks: Sequence[Callback] = ()) -> TrainResult:
+def train(config: ExperimentConfig, callbacks: Sequence[Callback] = (), *, like: Path | None = None) -> TrainResult:
     """Trains as configured.
 
     Args:
         config: the whole configuration.
         callbacks: beside those of `training.callbacks`.
+        like: folder of a run that is repeated, on the machinery that it had; None asks the machine.
 
     Raises:
         RecipeExpError: for every mistake that a user can mend.
     """
     config = resolve_references(_with_absolute_path(config))
     # A run that is continued by its id brings its number of processes along.
-    chosen = None if is_worker() else _choose(config)
+    chosen = None if is_worker() else _choose(config, like)
     hardware = chosen.config.hardware if chosen else config.hardware
     device = resolve_device(hardware.device)
     num_processes = resolve_num_processes(hardware, device)
     if num_processes > 1 and not is_worker():
-        return _train_in_processes(chosen.config if chosen else config, num_processes, callbacks)
-    choice: RunChoice = chosen or processes.from_main_process(lambda: _choose(config), device=device)
+        return _train_in_processes(chosen or RunChoice(config, like=like), num_processes, callbacks)
+    choice: RunChoice = chosen or processes.from_main_process(lambda: _choose(config, like), device=device)
     console = Console(quiet=not is_main_process(), soft_wrap=True, markup=False)
     if choice.is_finished and choice.folder is not None:
         console.print(f"{choice.folder.name} is finished already; nothing to do", highlight=False)
@@ -121,13 +129,13 @@ def _with_absolute_path(config: ExperimentConfig) -> ExperimentConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"path": path})})
 
 
-def _choose(config: ExperimentConfig) -> RunChoice:
+def _choose(config: ExperimentConfig, like: Path | None) -> RunChoice:
     """Chooses the run, after every run that was killed has been marked as what it is."""
     for folder in list_runs(Path(config.output_dir)):
         with suppress(OSError):  # somebody else's run
             if not remove_unbegun(folder):
                 mark_interrupted(folder)
-    return choose_run(config)
+    return choose_run(config) if like is None else RunChoice(config, like=like)
 
 
 def _train(
@@ -216,7 +224,14 @@ def _session(choice: RunChoice) -> Iterator[RunSession | None]:
 
 def _start(choice: RunChoice, cache: TokenCache, session: RunSession | None) -> Start:
     assert session is not None
-    return new_start(choice.config, cache) if session.is_accepted else resumed_start(choice, cache, session.folder)
+    if not session.is_accepted:
+        return resumed_start(choice, cache, session.folder)
+    if choice.like is None:
+        return new_start(choice.config, cache)
+    repeated = RunFolder.open(choice.like)
+    session.record(rerun_of=repeated.run_id)
+    session.journal.tags({"recipe_exp.rerun_of": repeated.run_id})
+    return repeated_start(choice.config, cache, repeated.read_record())
 
 
 def _folder(session: RunSession | None, device: str) -> Path:
@@ -271,7 +286,7 @@ def _remove_folders_of_killed_launchers() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _train_in_processes(config: ExperimentConfig, num_processes: int, callbacks: Sequence[Callback]) -> TrainResult:
+def _train_in_processes(choice: RunChoice, num_processes: int, callbacks: Sequence[Callback]) -> TrainResult:
     if callbacks:
         raise ConfigError(
             [
@@ -282,9 +297,10 @@ def _train_in_processes(config: ExperimentConfig, num_processes: int, callbacks:
     _remove_folders_of_killed_launchers()
     with tempfile.TemporaryDirectory(prefix=f"{_LAUNCHER_PREFIX}{os.getpid()}-") as folder:
         config_path, result_path = Path(folder) / "config.yaml", Path(folder) / "result.json"
-        config.to_yaml(config_path)
-        command = [sys.executable, "-m", "recipe_exp.tasks.running.worker", str(config_path), str(result_path)]
-        code = run_processes(command, num_processes)
+        choice.config.to_yaml(config_path)
+        paths = [config_path, result_path, *([choice.like] if choice.like else [])]
+        worker = [sys.executable, "-m", "recipe_exp.tasks.running.worker"]
+        code = run_processes([*worker, *map(str, paths)], num_processes)
         if not result_path.exists():
             return TrainResult(None, "failed", code)
         stored = json.loads(result_path.read_text(encoding="utf-8"))

@@ -54,6 +54,31 @@ def new_start(config: ExperimentConfig, cache: TokenCache) -> Start:
     return Start(resolve_machinery(config, cache), Span(total_steps, total_steps))
 
 
+def repeated_start(config: ExperimentConfig, cache: TokenCache, like: Mapping[str, Any]) -> Start:
+    """Returns what a run starts with that repeats another.
+
+    Args:
+        config: of the run.
+        cache: its data.
+        like: `run.json` of the other, whose machinery it takes where this machine can.
+    """
+    total_steps = planned_steps(config.training, len(cache.split("train")))
+    return Start(_machinery(config, cache, Machinery(**like["machinery"])), Span(total_steps, total_steps))
+
+
+def changed_facts(config: ExperimentConfig, cache: TokenCache, like: Mapping[str, Any]) -> list[Difference]:
+    """Returns the facts in which a run that repeats another would differ from it.
+
+    Args:
+        config: of the run.
+        cache: its data.
+        like: `run.json` of the other.
+    """
+    start = repeated_start(config, cache, like)
+    base = base_fingerprint(config.model.name, config.model.revision) if config.model.pretrained else None
+    return _compare(_recorded_facts(like), _present_facts(cache, start.machinery, base), ())
+
+
 def resumed_start(choice: RunChoice, cache: TokenCache, folder: RunFolder) -> Start:
     """Returns what a run is continued with, from what is known before its model is loaded.
 

@@ -31,6 +31,7 @@ class RunChoice:
         is_finished: whether that run is done already.
         differences: in which keys the run goes on with other values than before, all of them permitted.
         note: what a user should know of the choice.
+        like: a run that is repeated on the machinery that it had; None asks the machine.
     """
 
     config: ExperimentConfig
@@ -38,6 +39,7 @@ class RunChoice:
     is_finished: bool = False
     differences: tuple[Difference, ...] = ()
     note: str | None = None
+    like: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,22 @@ from recipe_exp.tasks.train import train
 def main() -> int:
     """Trains with the configuration in the first argument's file and returns the exit code.
 
-    The main process leaves what the run came to in the second argument's file.
+    The main process leaves what the run came to in the second argument's file. A third one names the folder of a run
+    that is repeated.
     """
     redact_traces()
     end_when_orphaned()
     with printing_on_full_disk():
-        return _train(Path(sys.argv[1]), Path(sys.argv[2]))
+        config_path, result_path, *like = map(Path, sys.argv[1:])
+        return _train(config_path, result_path, like[0] if like else None)
 
 
-def _train(config_path: Path, result_path: Path) -> int:
+def _train(config_path: Path, result_path: Path, like: Path | None) -> int:
     try:
         with signals.raising():
             # The process that started this one has laid the command's keys over a run's own already.
             config = ExperimentConfig.from_yaml(config_path).with_typed_keys(every_key(ExperimentConfig))
-            result = train(config)
+            result = train(config, like=like)
     except RecipeExpError as error:
         if is_main_process():
             print(f"error: {redact_known(str(error))}", file=sys.stderr)
