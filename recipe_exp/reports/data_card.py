@@ -384,13 +384,11 @@ def _settings(data: PreparedData, cache: CacheCard) -> list[tuple[str, str, str]
     found.append(("tokens", cache.fingerprint, "hash of the splits, the prompts, the limits and the tokenizer"))
     identity = {**(data.card.identity if data.card else {}), **cache.identity}
     for name, value in identity.items():
-        field = DataConfig.model_fields.get(name)
+        meaning = DataConfig.documentation().get(name)
         # The templates themselves stand there under the name of the setting that weighs them.
-        if field is not None and name != "prompts":
+        if meaning is not None and name != "prompts":
             shown = "null" if value is None else str(value)
-            found.append(
-                (f"data.{name}", in_one_line(shown), " ".join((field.description or "").split()).replace("`", ""))
-            )
+            found.append((f"data.{name}", in_one_line(shown), " ".join(meaning.split()).replace("`", "")))
     prompts = cache.identity.get("prompts")
     if isinstance(prompts, list):
         found += [("prompt", in_one_line(prompt), "what the model is asked") for prompt in prompts]

@@ -71,7 +71,7 @@ def test_every_shipped_yaml_is_an_option_of_a_group() -> None:
 
 def test_groups_of_the_design_exist() -> None:
     wanted = {
-        "model": {"t5_tiny", "flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "flan_t5_xxl"},
+        "model": {"t5_tiny", "t5_mini", "flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "flan_t5_xxl"},
         "data": {"sample", "files", "jsonl", "huggingface"},
         "training": {"full", "lora", "rslora", "dora", "pissa", "lora_plus", "qlora"},
         "training/optimizer": {"adamw", "adafactor"},
@@ -99,9 +99,9 @@ def test_every_combination_of_model_training_and_hardware_composes() -> None:
         config = compose([f"model={model}", f"training={training}"])
         has_adapter = not training.startswith(("full", "from_scratch"))
         assert isinstance(config.training.adapter, LoraConfig) == has_adapter
-        usual = {"full": 32, "full_8bit": 32, "full_bf16": 32, "full_low_memory": 8, "from_scratch": 16}
-        assert config.training.batch_size == usual.get(training, 64)
-        assert config.model.pretrained == (model != "t5_tiny")
+        usual = {"full": 32, "full_8bit": 32, "full_bf16": 32, "full_low_memory": 8}
+        assert config.training.batch_size == usual.get(training, 16 if training.startswith("from_scratch") else 64)
+        assert config.model.pretrained == model.startswith("flan")
         for machine in machines.values():
             data = config.model_dump(mode="json") | {"hardware": machine.model_dump(mode="json")}
             assert ExperimentConfig.from_data(data).hardware == machine

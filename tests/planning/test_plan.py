@@ -16,7 +16,7 @@ from recipe_exp.planning.memory import GIB
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.timing import MeasuredSpeed, estimate_timing
 
-MODELS = ("t5_tiny", "flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "flan_t5_xxl")
+MODELS = ("t5_tiny", "t5_mini", "flan_t5_small", "flan_t5_base", "flan_t5_large", "flan_t5_xl", "flan_t5_xxl")
 CARDS = ("rtx4090", "rtx5090", "h100")
 
 

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from recipe_exp.hardware.matrix_peak import measure_matrix_peak
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_peak_is_operations_over_the_fastest_product(precision: str) -> None:
+    size = (128, 96, 64)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    left, right = torch.ones(128, 96, dtype=dtype), torch.ones(96, 64, dtype=dtype)
+    seconds = []
+    for _ in range(200):
+        begin = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - begin)
+    by_hand = 2 * 128 * 96 * 64 / min(seconds)
+    assert measure_matrix_peak("cpu", precision, [size], seconds_per_size=0.1) == pytest.approx(by_hand, rel=1.0)
+
+
+def test_the_fastest_size_counts() -> None:
+    small, large = (8, 8, 8), (256, 256, 256)
+    both = measure_matrix_peak("cpu", "fp32", [small, large], seconds_per_size=0.05)
+    assert both > 2 * measure_matrix_peak("cpu", "fp32", [small], seconds_per_size=0.05)
+
+
+def test_a_measurement_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    measure_matrix_peak("cpu", "fp32", [(8, 8, 8)], seconds_per_size=0.0)
+    assert torch.equal(torch.get_rng_state(), before)
