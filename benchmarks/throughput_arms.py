@@ -37,7 +37,7 @@ from recipe_exp.data.loader import IGNORED_LABEL
 from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
 from recipe_exp.data.tokens.token_files import TokenSplit
 from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
-from recipe_exp.hardware.matrix_peak import MatrixSize, measure_matrix_peak
+from recipe_exp.hardware.matrix_peak import measure_matrix_peak
 from recipe_exp.models.finetuned import tuned_state
 from recipe_exp.models.load import from_shape, set_dropout
 from recipe_exp.planning.flops import training_flops
@@ -49,6 +49,7 @@ Weights = dict[str, torch.Tensor]
 
 # Of the products that are timed for the peak: rows of a micro-batch, rounded.
 _PRODUCT_ROWS = 2048
+_SECONDS_PER_PRODUCT = 0.25
 _EVALUATION_ROWS = 8
 
 
@@ -80,13 +81,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
         config, cache = opened(job, folder)
         split, shape = cache.split("train"), config.model.shape
-        peaks = {"fp32": measure_matrix_peak("cpu", "fp32", product_sizes(shape))}
+        peaks = {"fp32": peak_of(shape, "fp32")}
         if arm == "ours":
             before, after, steps = learn_with_ours(config, cache, Path(folder))
         else:
             before, after, steps = learn_with_trainer(config, split, job, job.settings(arm), folder)
         if steps.precision not in peaks:
-            peaks[steps.precision] = measure_matrix_peak("cpu", steps.precision, product_sizes(shape))
+            peaks[steps.precision] = peak_of(shape, steps.precision)
         measured = Measured(
             **asdict(steps),
             num_target_tokens=int(split.target_lengths.sum()),
@@ -108,11 +109,12 @@ def opened(job: Job, folder: str) -> tuple[ExperimentConfig, TokenCache]:
     return config, build_or_open_cache(config.data, cache_dir=Path(job.folder) / "cache", tokenizer=tokenizer)
 
 
-def product_sizes(shape: ModelShape) -> list[MatrixSize]:
-    """Returns the sizes of the network's larger matrix products."""
+def peak_of(shape: ModelShape, precision: str) -> float:
+    """Returns the operations a second of the fastest of the network's larger matrix products."""
     width, inner = shape.d_model, shape.num_heads * shape.d_kv
     pairs = ((width, inner), (width, shape.d_ff), (shape.d_ff, width), (width, shape.vocab_size))
-    return [(_PRODUCT_ROWS, rows, columns) for rows, columns in pairs]
+    sizes = [(_PRODUCT_ROWS, rows, columns) for rows, columns in pairs]
+    return measure_matrix_peak("cpu", precision, sizes, seconds_per_size=_SECONDS_PER_PRODUCT)
 
 
 def flops_of(config: ExperimentConfig, split: TokenSplit) -> float:
@@ -164,6 +166,8 @@ def learn_with_trainer(
     build = TrainerBuilder(config, settings, tokenizer, folder, job.max_seconds)
     build(copy.deepcopy(network), warm, Steps(settings.precision)).train()
     build(network, Dataset.from_dict(rows), steps).train()
+    # Accelerate asks for a batch before the one in front of it is learnt from.
+    steps.num_examples = min(steps.num_steps * config.training.batch_size, len(split))
     return before, cloned(network), steps
 
 
@@ -250,7 +254,6 @@ class Counted:
     def __call__(self, rows: list[dict[str, Any]]) -> Any:
         """Returns the batch."""
         batch = self.pad([{name: value for name, value in row.items() if name != "length"} for row in rows])
-        self.steps.num_examples += len(rows)
         self.steps.num_computed_tokens += batch["input_ids"].numel() + batch["labels"].numel()
         return batch
 

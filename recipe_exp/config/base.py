@@ -47,19 +47,10 @@ class Section(BaseModel):
     )
 
     @classmethod
-    @cache
     def documentation(cls) -> dict[str, str]:
         """Returns the docstring under each field."""
-        inherited = [base.documentation() for base in cls.__bases__ if issubclass(base, Section)]
-        own = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-        assert isinstance(own, ast.ClassDef)
-        found = {name: text for texts in inherited for name, text in texts.items()}
-        for field, below in itertools.pairwise(own.body):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
-                text = below.value.value if isinstance(below.value, ast.Constant) else None
-                if isinstance(text, str):
-                    found[field.target.id] = inspect.cleandoc(text)
-        return found
+        bases = [base for base in cls.__mro__ if issubclass(base, Section)]
+        return {name: text for base in reversed(bases) for name, text in _docstrings(base).items()}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -86,6 +77,20 @@ class Section(BaseModel):
             if kind:
                 raise ValueError(f"holds {kind}, which would be stored with the run; set it in the environment or .env")
         return value
+
+
+@cache
+def _docstrings(section: type[Section]) -> dict[str, str]:
+    """Returns the docstring under each field that the class itself brings."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(section))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in itertools.pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            text = below.value.value if isinstance(below.value, ast.Constant) else None
+            if isinstance(text, str):
+                found[field.target.id] = inspect.cleandoc(text)
+    return found
 
 
 def default_values(section: type[Section]) -> dict[str, Any]:

@@ -33,5 +33,8 @@ class HardwareConfig(Section):
     stall_timeout_minutes: Annotated[float, Field(gt=0.0, le=1e6)] | None = 30.0
     """A run that gets nothing done for this long (a dead network disk, a hung GPU) writes where it hangs to `stall.txt`
     in its folder and ends with exit code 75, which is worth repeating with `resume=latest`. null waits for ever."""
+    profile_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Record so many steps with PyTorch's profiler, after the first three, into `profile/` in the run folder; null
+    records none. `debug=profile` is a short run that does."""
     compile: bool = False
     """Compile the model with torch.compile."""

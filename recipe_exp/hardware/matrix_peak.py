@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -11,12 +16,45 @@ MatrixSize = tuple[int, int, int]
 """(rows, inner, columns) of a product of a (rows, inner) matrix with an (inner, columns) one."""
 
 GENERAL_SIZES: dict[str, tuple[MatrixSize, ...]] = {
-    "cpu": ((1024, 1024, 1024), (2048, 512, 2048)),
+    "cpu": ((512, 512, 512), (1024, 512, 1024)),
     "cuda": ((8192, 8192, 8192), (16384, 4096, 4096)),
 }
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-_SECONDS_PER_SIZE = 0.25
+_SECONDS_PER_SIZE = 0.05
 _MIN_REPEATS = 3
+_PEAKS_FILE = "matrix_peaks.json"
+_CPU_NAME = re.compile(r"^model name\s*:\s*(.+)$", re.MULTILINE)
+
+
+def matrix_peak(folder: Path, device: str, precision: str) -> float:
+    """Returns the peak of this machine in operations a second; it is measured once and kept in a file.
+
+    Args:
+        folder: where `matrix_peaks.json` is; remove it to have the machine measured again.
+        device: `cpu` or `cuda`.
+        precision: `fp32`, `tf32` or `bf16`.
+    """
+    path, name = folder / _PEAKS_FILE, f"{_machine(device)}, {precision}, torch {torch.__version__}"
+    known: dict[str, float] = {}
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        known = {str(key): float(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    if name not in known:
+        known[name] = measure_matrix_peak(device, precision)
+        # A disk that refuses, or half a file that a kill left, only means that the next run measures again.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+    return known[name]
+
+
+def _machine(device: str) -> str:
+    """Returns what tells this machine from others that may share the folder."""
+    if device == "cuda":
+        return f"{socket.gethostname()}, {torch.cuda.get_device_name()}"
+    found = None
+    with suppress(OSError):
+        found = _CPU_NAME.search(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
+    return f"{socket.gethostname()}, {found[1] if found else 'CPU'}, {torch.get_num_threads()} threads"
 
 
 def measure_matrix_peak(
@@ -43,25 +81,23 @@ def _fastest(device: str, dtype: torch.dtype, size: MatrixSize, seconds: float) 
     left = torch.linspace(-1.0, 1.0, rows * inner, device=device).reshape(rows, inner).to(dtype)
     right = torch.linspace(-1.0, 1.0, inner * columns, device=device).reshape(inner, columns).to(dtype)
     product = torch.empty(rows, columns, device=device, dtype=dtype)
-    time_once = _time_on_gpu if device == "cuda" else _time_on_cpu
-    time_once(lambda: torch.mm(left, right, out=product))
+
+    def multiply() -> None:
+        torch.mm(left, right, out=product)
+
+    multiply()
     fastest, num_repeats, end = float("inf"), 0, time.perf_counter() + seconds
     while num_repeats < _MIN_REPEATS or time.perf_counter() < end:
-        fastest = min(fastest, time_once(lambda: torch.mm(left, right, out=product)))
+        fastest = min(fastest, _time_once(device, multiply))
         num_repeats += 1
     return 2.0 * rows * inner * columns / fastest
 
 
-def _time_on_cpu(multiply: Callable[[], object]) -> float:
+def _time_once(device: str, multiply: Callable[[], object]) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
     begin = time.perf_counter()
     multiply()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
-
-
-def _time_on_gpu(multiply: Callable[[], object]) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    begin.record()
-    multiply()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) / 1e3

@@ -90,6 +90,12 @@ def training_flops(
     return 2 * forward.total + forward.scores + 3 * adapters + recomputed
 
 
+def known_peak(peak_tflops: float | None, precision: str) -> float | None:
+    """Returns the operations a second of a device at this precision, from its dense bf16 peak; None if unknown."""
+    share = _SHARE_OF_PEAK.get(precision)
+    return None if peak_tflops is None or share is None else peak_tflops * 1e12 * share
+
+
 def seconds_per_step(
     flops_per_example: float,
     *,
@@ -109,7 +115,5 @@ def seconds_per_step(
         precision: resolved, `fp32`, `tf32` or `bf16`.
         utilisation: share of the peak that is reached.
     """
-    share = _SHARE_OF_PEAK.get(precision)
-    if peak_tflops is None or share is None:
-        return None
-    return batch_size * flops_per_example / (num_processes * peak_tflops * 1e12 * share * utilisation)
+    peak = known_peak(peak_tflops, precision)
+    return None if peak is None else batch_size * flops_per_example / (num_processes * peak * utilisation)

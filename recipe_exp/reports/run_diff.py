@@ -12,6 +12,7 @@ from recipe_exp.config.messages import show_value
 from recipe_exp.config.relevance import differences, is_free
 from recipe_exp.reports.run_summary import RunSummary, Series
 from recipe_exp.tracking import named_facts
+from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
 
 Effect: TypeAlias = Literal["numbers", "perhaps", "last digits", "nothing"]
 """What a difference can change: the run's numbers; perhaps them, as code can; how sums round; nothing of that."""
@@ -21,7 +22,6 @@ EFFECTS: tuple[Effect, ...] = ("numbers", "perhaps", "last digits", "nothing")
 _ROUNDING_KEYS = ("hardware.", "model.attention", "model.gradient_checkpointing")
 _NUMBERS_OF_MACHINERY = ("precision", "num_processes", "device")
 _ROUNDING_OF_MACHINERY = ("num_threads", "attention", "micro_batch_tokens", "device_name")
-_SPEED = "_per_second"
 _SHORT = 12
 _FINGERPRINTS = {"data": "tokens", "tokenizer": "tokenizer", "base": "base weights"}
 
@@ -220,7 +220,7 @@ def _common_points(
     """Yields what both runs logged; how fast they were is nothing that they computed."""
     for name, points in first.items():
         others = dict(second.get(name, ()))
-        if not name.endswith(_SPEED):
+        if name not in MACHINE_METRICS:
             yield from ((name, step, value, others[step]) for step, value in points if step in others)
 
 

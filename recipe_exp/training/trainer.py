@@ -15,6 +15,7 @@ from recipe_exp.training.callbacks.callback import Callback, CallbackList
 from recipe_exp.training.guard import RollbackError
 from recipe_exp.training.lifecycle import Lifecycle, StopReason
 from recipe_exp.training.state import StepResult, TrainerState
+from recipe_exp.training.time_spent import TimeSpent
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Trainer:
         self.state = TrainerState()
         self.metrics: dict[str, float] = {}
         self.clock = Stopwatch()
+        self.spent = TimeSpent()
         self._is_save_due = False
         self._windows: Iterator[Window] = iter(())
 
@@ -82,6 +84,7 @@ class Trainer:
                 self.callbacks.call("on_train_begin", self)
                 self._windows = self.windows(self.state.step)
                 self.clock.start()
+                self.spent.start()
                 while not self.finished():
                     try:
                         self._take_step()
@@ -109,7 +112,8 @@ class Trainer:
     def _learn(self) -> StepResult:
         """Takes the present window's step, in smaller micro-batches where it does not fit into memory."""
         while True:
-            window = next(self._windows)
+            with self.spent.on("data_wait"):
+                window = next(self._windows)
             with suppress(OutOfMemoryError):
                 return self.step(window)
             # Here nothing holds the tensors of the failed attempt any more.
@@ -140,7 +144,8 @@ class Trainer:
     def log(self, metrics: Mapping[str, float]) -> None:
         """Hands metrics of the present step to every callback."""
         self.metrics.update(metrics)
-        self.callbacks.call("on_log", self, metrics)
+        with self.spent.on("logging"):
+            self.callbacks.call("on_log", self, metrics)
 
     def request_save(self) -> None:
         """Asks for a checkpoint once every callback has heard of the present step."""
@@ -154,7 +159,7 @@ class Trainer:
     def save(self) -> None:
         """Saves the present position."""
         self._is_save_due = False
-        with self.clock.paused():
+        with self.clock.paused(), self.spent.on("checkpoint"):
             self.callbacks.call("on_checkpoint", self)
 
     def validate(self, evaluate: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
@@ -163,7 +168,7 @@ class Trainer:
         Raises:
             Interrupted: if a signal asks to stop before the evaluation has ended.
         """
-        with self.clock.paused():
+        with self.clock.paused(), self.spent.on("evaluation"):
             self.callbacks.call("on_validation_begin", self)
             with self.lifecycle.interruptible():
                 metrics = evaluate()

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
+
 RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z2-7]{4}")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
-NEVER_EQUAL = ("train/target_tokens_per_second", "train/recipes_per_second")
 
 # What the tracker keeps is looked at by itself; PyTorch and torchrun leave folders of their own behind.
 _NOT_COMPARED = re.compile(r"mlflow|mlartifacts|uploader|system\.jsonl|torchinductor|torchelastic")
@@ -81,7 +82,7 @@ def metric_series(run: Path) -> list[tuple[int, dict[str, Any]]]:
     """Every logged point but rates and memory, which no two runs share."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [
-        (line["step"], {name: value for name, value in line["metrics"].items() if name not in NEVER_EQUAL})
+        (line["step"], {name: value for name, value in line["metrics"].items() if name not in MACHINE_METRICS})
         for line in lines
         if "machinery/actual_peak_bytes" not in line["metrics"]
     ]
@@ -162,7 +163,7 @@ def assert_tracked_once(folder: Path, status: str) -> None:
     tracked = read_tracked(folder)
     expected = {(metric, step) for step, metrics in metric_series(the_run(folder)) for metric in metrics}
     # A step that is done again has the same numbers, but other rates, of which all are kept.
-    stored = {point: count for point, count in tracked.points.items() if point[0] not in NEVER_EQUAL}
+    stored = {point: count for point, count in tracked.points.items() if point[0] not in MACHINE_METRICS}
     assert tracked.statuses == [status]
     assert (sorted(expected - set(stored)), sorted(set(stored) - expected)) == ([], [])
     assert [point for point, count in stored.items() if count != 1] == []

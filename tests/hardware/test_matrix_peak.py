@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from recipe_exp.hardware.matrix_peak import measure_matrix_peak
+from recipe_exp.hardware.matrix_peak import matrix_peak, measure_matrix_peak
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -32,3 +33,22 @@ def test_a_measurement_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
     measure_matrix_peak("cpu", "fp32", [(8, 8, 8)], seconds_per_size=0.0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_machine_is_measured_once(tmp_path: Path) -> None:
+    first = matrix_peak(tmp_path / "cache", "cpu", "fp32")
+    assert first > 0
+    assert matrix_peak(tmp_path / "cache", "cpu", "fp32") == first
+    other = matrix_peak(tmp_path / "cache", "cpu", "bf16")
+    assert {matrix_peak(tmp_path / "cache", "cpu", precision) for precision in ("fp32", "bf16")} == {first, other}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"a": "b"}'])
+def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
+    (tmp_path / "matrix_peaks.json").write_text(content)
+    assert matrix_peak(tmp_path, "cpu", "fp32") == matrix_peak(tmp_path, "cpu", "fp32") > 0
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert matrix_peak(tmp_path / "file", "cpu", "fp32") > 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from recipe_exp.config.compose import compose
 from recipe_exp.tasks.train import TrainResult, train
+from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
 from recipe_exp.training.callbacks import Callback
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
@@ -57,7 +58,7 @@ def series(place: TrainResult | Path) -> list[tuple[int, dict[str, float]]]:
     """Every logged point but speeds and memory, which no two runs share."""
     lines = [json.loads(line) for line in (folder_of(place) / "metrics.jsonl").read_text().splitlines()]
     return [
-        (line["step"], {name: value for name, value in line["metrics"].items() if "per_second" not in name})
+        (line["step"], {name: value for name, value in line["metrics"].items() if name not in MACHINE_METRICS})
         for line in lines
         if "machinery/actual_peak_bytes" not in line["metrics"]
     ]

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from small_runs import StopAt, final_state, record_of, run, series
 
 import recipe_exp
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import ConfigError, DataError, ResumeError
+from recipe_exp.planning.flops import training_flops
+from recipe_exp.tasks.building import open_data
+from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
 from recipe_exp.training.callbacks import Callback
 from recipe_exp.training.state import StepResult
+from recipe_exp.training.time_spent import ACTIVITIES
 from recipe_exp.training.trainer import Trainer
 
 
@@ -55,6 +60,44 @@ def test_a_run_leaves_what_is_promised(small_run: list[str]) -> None:
     samples = [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in samples] == [4, 8]
     assert len(samples[0]["samples"]) == 3
+
+
+def test_every_logged_point_says_where_the_time_went(small_run: list[str]) -> None:
+    config = compose(small_run)
+    result = run(small_run)
+    assert result.folder is not None
+    points = [json.loads(line)["metrics"] for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    logged = [metrics for metrics in points if "train/loss" in metrics]
+    for metrics in logged:
+        shares = [metrics[f"train/{activity}_share"] for activity in ACTIVITIES]
+        assert all(0.0 <= share <= 1.0 for share in shares)
+        assert sum(shares) <= 1.0
+        assert metrics.keys() >= MACHINE_METRICS | {"train/padding_share"}
+    # Evaluated and saved after step 4, told at step 6.
+    assert logged[1]["train/evaluation_share"] > 0.1
+    assert logged[1]["train/checkpoint_share"] > 0.0
+    assert config.data.cache_dir is not None
+    peaks = json.loads((Path(config.data.cache_dir) / "matrix_peaks.json").read_text())
+    (peak,) = [value for name, value in peaks.items() if ", fp32, " in name and ", 1 threads, " in name]
+    lengths = open_data(config, Console(quiet=True)).split("train")
+    flops = training_flops(
+        config.model.shape,
+        config.training.adapter,
+        source_tokens=float(lengths.source_lengths.mean()),
+        target_tokens=float(lengths.target_lengths.mean()),
+        gradient_checkpointing=False,
+    )
+    for metrics in logged:
+        # The recipes of a few windows are not quite as long as all are on average.
+        expected = metrics["train/recipes_per_second"] * flops / peak
+        assert metrics["train/utilisation"] == pytest.approx(expected, rel=0.2)
+
+
+def test_a_profile_of_some_steps_stays_in_the_run_folder(small_run: list[str]) -> None:
+    result = run([*small_run, "hardware.profile_steps=2", "evaluation.every_n_steps=null"])
+    assert result.folder is not None
+    assert {path.name for path in (result.folder / "profile").iterdir()} == {"trace.json", "operators.txt"}
+    assert "aten::mm" in (result.folder / "profile" / "operators.txt").read_text()
 
 
 def test_the_model_folder_loads_with_plain_transformers(small_run: list[str]) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from recipe_exp.errors import CheckpointError, ConfigError, ExitCode, TrainingError
 from recipe_exp.tracking import Journal, RunFolder
 from recipe_exp.training import checkpoint
+from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
 from recipe_exp.training.callbacks import EVENTS, Callback, CallbackList, import_callbacks
 from recipe_exp.training.callbacks import checkpoint as callbacks_of_checkpoints
 from recipe_exp.training.callbacks.checkpoint import Best, CheckpointCallback
@@ -29,10 +30,11 @@ from recipe_exp.training.callbacks.evaluation import (
     TimeLimitCallback,
 )
 from recipe_exp.training.callbacks.journal import JournalCallback
-from recipe_exp.training.callbacks.metrics import MetricsCallback
+from recipe_exp.training.callbacks.metrics import Arithmetic, MetricsCallback
 from recipe_exp.training.guard import Guard, Policy, RollbackError
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
+from recipe_exp.training.time_spent import ACTIVITIES, TimeSpent
 from recipe_exp.training.trainer import Trainer
 
 TrainerBuilder = Callable[..., Trainer]
@@ -78,6 +80,7 @@ def metrics_every(
     *,
     max_loss_increase: float | None = None,
     reports: list[str] | None = None,
+    arithmetic: Arithmetic | None = None,
 ) -> MetricsCallback:
     """Metrics of a run whose recipes and checkpoints have simple names."""
     guard = Guard(
@@ -87,7 +90,7 @@ def metrics_every(
         last_checkpoint=lambda: "step-00000002",
         report=(reports if reports is not None else []).append,
     )
-    return MetricsCallback(every_n_steps, guard, sum_over_processes)
+    return MetricsCallback(every_n_steps, guard, sum_over_processes, arithmetic)
 
 
 def evaluation_of(*values: float, every_n_steps: int = 1) -> EvaluationCallback:
@@ -237,6 +240,58 @@ def test_seconds_before_an_interruption_count_for_the_throughput(build_trainer: 
     trainer = build_trainer(callback, log, total_steps=5)
     trainer.fit()
     assert log.entries[5]["train/recipes_per_second"] == pytest.approx(2 * 5 / 50.0, rel=0.05)
+
+
+def test_utilisation_is_the_arithmetic_of_the_recipes_over_what_the_devices_could_do(
+    build_trainer: TrainerBuilder,
+) -> None:
+    arithmetic = Arithmetic(lambda source, target: 100 * source + 1000 * target, peak_flops_per_second=10_000)
+    callback, log = metrics_every(10, arithmetic=arithmetic), Log()
+    callback.load_state_dict({**callback.state_dict(), "seconds": 50.0})
+    build_trainer(callback, log, total_steps=5).fit()
+    # Five steps of two recipes with 6 source and 10 target tokens together.
+    assert log.entries[5]["train/utilisation"] == pytest.approx(10 * (100 * 3 + 1000 * 5) / (50 * 10_000), rel=0.05)
+
+
+def test_shares_of_time_are_of_all_that_passed_since_the_last_logged_point(build_trainer: TrainerBuilder) -> None:
+    passed = [0.0]
+
+    def passes(seconds: float) -> None:
+        passed[0] += seconds
+
+    class Slow(Callback):
+        def on_step_begin(self, trainer: Trainer) -> None:
+            passes(8)
+
+        def on_log(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+            passes(1)
+
+        def on_checkpoint(self, trainer: Trainer) -> None:
+            passes(2)
+
+        def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+            trainer.request_save()
+
+    def evaluate(step: int) -> Mapping[str, float]:
+        passes(4)
+        return {"eval/loss": 1.0}
+
+    def windows(start: int) -> Iterator[Any]:
+        for step in range(start, 2):
+            passes(2)
+            yield step
+
+    log = Log()
+    trainer = build_trainer(metrics_every(1), log, Slow(), EvaluationCallback(evaluate, 1), total_steps=2)
+    trainer.windows, trainer.spent = windows, TimeSpent(lambda: passed[0])
+    trainer.fit()
+    shares = {name: log.entries[2][f"train/{name}_share"] for name in ACTIVITIES}
+    # Told of training and evaluation, evaluated, saved, waited, learnt.
+    whole = 1 + 1 + 4 + 2 + 2 + 8
+    expected = {"data_wait": 2 / whole, "evaluation": 4 / whole, "logging": 2 / whole, "checkpoint": 2 / whole}
+    assert shares == pytest.approx(expected)
+    assert log.entries[1]["train/data_wait_share"] == pytest.approx(2 / 10)
+    assert log.entries[1].keys() >= MACHINE_METRICS - {"train/utilisation"}
 
 
 def test_a_non_finite_step_stops_the_run_and_is_named(build_trainer: TrainerBuilder) -> None:

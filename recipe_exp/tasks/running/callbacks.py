@@ -16,6 +16,9 @@ from recipe_exp.config.messages import show_value
 from recipe_exp.data.loader import Window
 from recipe_exp.errors import TrainingError
 from recipe_exp.hardware import accelerator as processes
+from recipe_exp.hardware.matrix_peak import matrix_peak
+from recipe_exp.planning.flops import known_peak, training_flops
+from recipe_exp.tasks.places import cache_dir_of
 from recipe_exp.tasks.running.out_of_memory import halve_micro_batches
 from recipe_exp.tasks.running.samples import SamplesFile, last_sample
 from recipe_exp.tasks.running.session import RunSession, resume_command
@@ -32,14 +35,16 @@ from recipe_exp.training.callbacks.evaluation import (
     TimeLimitCallback,
 )
 from recipe_exp.training.callbacks.journal import JournalCallback
-from recipe_exp.training.callbacks.metrics import MetricsCallback
+from recipe_exp.training.callbacks.metrics import Arithmetic, MetricsCallback
 from recipe_exp.training.callbacks.notify import NotifyCallback
+from recipe_exp.training.callbacks.profile import ProfileCallback
 from recipe_exp.training.callbacks.watchdog import WatchdogCallback
 from recipe_exp.training.guard import Guard, RollbackError
 from recipe_exp.training.lifecycle import Lifecycle
 from recipe_exp.training.trainer import Trainer
 
 STACKS_FILE = "stall.txt"
+PROFILE_FOLDER = "profile"
 
 _NUM_NAMED_EXAMPLES = 3
 _SHOWN_CHARACTERS = 40
@@ -69,13 +74,14 @@ def build_trainer(
             bench.config.training.log_every_n_steps,
             _guard(bench, console),
             lambda values: processes.sum_over_processes(bench.accelerator, values),
+            _arithmetic(bench) if session is not None else None,
         ),
         *import_callbacks(bench.config.training.callbacks),
         *extra_callbacks,
         *([watchdog] if watchdog else []),
         *_evaluation_callbacks(bench, samples, lifecycle, watchdog),
         *_limits(bench),
-        *([JournalCallback(session.journal), ConsoleCallback(console)] if session is not None else []),
+        *(_of_main_process(bench, session, console) if session is not None else []),
     ]
 
     def roll_back(trainer: Trainer, fault: RollbackError) -> None:
@@ -146,6 +152,25 @@ def _agreement(bench: Workbench) -> Callable[[int], int] | None:
     return lambda value: processes.largest_over_processes(bench.accelerator, value)
 
 
+def _arithmetic(bench: Workbench) -> Arithmetic:
+    model, training, machinery = bench.config.model, bench.config.training, bench.machinery
+    peak = known_peak(bench.config.hardware.peak_tflops, machinery.precision)
+    if peak is None:
+        peak = matrix_peak(cache_dir_of(bench.config), machinery.device, machinery.precision)
+
+    def flops_of(source_tokens: float, target_tokens: float) -> float:
+        # What checkpointing computes again is no work that a recipe needs.
+        return training_flops(
+            model.shape,
+            training.adapter,
+            source_tokens=source_tokens,
+            target_tokens=target_tokens,
+            gradient_checkpointing=False,
+        )
+
+    return Arithmetic(flops_of, peak * machinery.num_processes)
+
+
 def _guard(bench: Workbench, console: Console) -> Guard:
     def last_checkpoint() -> str | None:
         found = checkpoint.list_checkpoints(bench.checkpoints_folder)
@@ -198,6 +223,19 @@ def _watchdog(bench: Workbench, session: RunSession | None, console: Console) ->
     rank = bench.accelerator.process_index
     name = STACKS_FILE if rank == 0 else f"{rank}.{STACKS_FILE}"
     return WatchdogCallback(60.0 * minutes, bench.run_folder / name, record)
+
+
+def _of_main_process(bench: Workbench, session: RunSession, console: Console) -> list[Callback]:
+    callbacks: list[Callback] = [JournalCallback(session.journal), ConsoleCallback(console)]
+    if bench.config.hardware.profile_steps is not None:
+
+        def report(line: str) -> None:
+            console.print(line, highlight=False)
+
+        callbacks.append(
+            ProfileCallback(session.folder.path / PROFILE_FOLDER, bench.config.hardware.profile_steps, report)
+        )
+    return callbacks
 
 
 def _limits(bench: Workbench) -> list[Callback]:

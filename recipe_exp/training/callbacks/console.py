@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
 SECONDS_BETWEEN_LINES = 15.0
+# Below it, waiting for data is nothing that a person has to look into.
+_MIN_DATA_WAIT_SHARE = 0.05
 
 
 class ConsoleCallback(Callback):
@@ -33,7 +35,7 @@ class ConsoleCallback(Callback):
         """Opens the bar."""
         if not self.console.is_terminal:
             return
-        columns = ("step", BarColumn(bar_width=30), MofNCompleteColumn(), TextColumn("{task.description}"))
+        columns = ("step", BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         self._task = self._progress.add_task("", total=trainer.length.total_steps, completed=trainer.state.step)
         self._progress.start()
@@ -76,7 +78,13 @@ class ConsoleCallback(Callback):
 
 
 def _describe_training(metrics: Mapping[str, float]) -> str:
-    return (
-        f"loss {metrics['train/loss']:.3f}  rate {metrics['train/learning_rate']:.1e}  "
-        f"{metrics['train/recipes_per_second']:.1f} recipes/s"
-    )
+    parts = [
+        f"loss {metrics['train/loss']:.3f}",
+        f"rate {metrics['train/learning_rate']:.1e}",
+        f"{metrics['train/recipes_per_second']:.1f} recipes/s",
+    ]
+    if "train/utilisation" in metrics:
+        parts.append(f"{metrics['train/utilisation']:.0%} of peak")
+    if metrics.get("train/data_wait_share", 0.0) >= _MIN_DATA_WAIT_SHARE:
+        parts.append(f"{metrics['train/data_wait_share']:.0%} waiting for data")
+    return "  ".join(parts)

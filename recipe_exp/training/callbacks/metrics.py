@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +17,26 @@ if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a run computes and could compute.
+
+    Attributes:
+        flops_of: returns the floating-point operations of learning from an example of these mean source and target
+            tokens, padding left out.
+        peak_flops_per_second: of the fastest matrix product, over all devices of the run.
+    """
+
+    flops_of: Callable[[float, float], float]
+    peak_flops_per_second: float
+
+
 class MetricsCallback(Callback):
     """Averages the loss over all target tokens between two logged points and logs it with rates and throughput.
+
+    `train/utilisation` is the arithmetic of the recipes over what the devices could have done in the time of the steps.
+    Rates and utilisation leave evaluation and saving out. The shares of time, `train/data_wait_share` and its like, are
+    of everything since the last logged point, so what follows a logged point counts at the next.
 
     A step whose gradient was not finite did not change the weights. It is noticed here, when the numbers are read
     anyway, so no step waits for the device; and before anything is evaluated or saved.
@@ -26,16 +45,22 @@ class MetricsCallback(Callback):
         every_n_steps: steps between two logged points.
         guard: decides what is done about numbers that went wrong.
         sum_over_processes: returns the elementwise sum of a list of numbers over all processes.
+        arithmetic: what the utilisation is reckoned from; None leaves it out.
     """
 
     priority = 90
 
     def __init__(
-        self, every_n_steps: int, guard: Guard, sum_over_processes: Callable[[Sequence[float]], Sequence[float]]
+        self,
+        every_n_steps: int,
+        guard: Guard,
+        sum_over_processes: Callable[[Sequence[float]], Sequence[float]],
+        arithmetic: Arithmetic | None = None,
     ) -> None:
         self.every_n_steps = every_n_steps
         self.guard = guard
         self.sum_over_processes = sum_over_processes
+        self.arithmetic = arithmetic
         self._since_log = _Sums()
         self._seconds_before = 0.0
         self._clock_at_log = 0.0
@@ -91,12 +116,18 @@ class MetricsCallback(Callback):
             "train/target_tokens_per_second": sums.num_all_target_tokens / seconds,
             "train/recipes_per_second": sums.num_examples / seconds,
             "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_padded_tokens, 1),
+            **{f"train/{activity}_share": share for activity, share in trainer.spent.shares().items()},
         }
+        if self.arithmetic is not None:
+            metrics["train/utilisation"] = sums.flops(self.arithmetic) / (
+                seconds * self.arithmetic.peak_flops_per_second
+            )
         if trainer.state.num_skipped_steps:
             metrics["train/skipped_steps"] = float(trainer.state.num_skipped_steps)
         is_judged = sums.num_target_tokens > 0
         self._since_log = _Sums()
         self._clock_at_log, self._seconds_before = trainer.clock.seconds, 0.0
+        trainer.spent.start()
         trainer.log(metrics)
         if is_judged:
             self.guard.judge_loss(result.step, loss)
@@ -138,6 +169,13 @@ class _Sums:
         (loss,) = sum_over_processes([self._own_loss])
         self.loss += loss
         self._own_loss = 0.0
+
+    def flops(self, arithmetic: Arithmetic) -> float:
+        """Returns the operations of all examples; the attention scores are those of examples of their mean length."""
+        if not self.num_examples:
+            return 0.0
+        source_tokens = (self.num_real_tokens - self.num_all_target_tokens) / self.num_examples
+        return self.num_examples * arithmetic.flops_of(source_tokens, self.num_all_target_tokens / self.num_examples)
 
     def take_unsound_steps(self) -> list[tuple[int, str]]:
         """Returns the steps that were not applied, each with the reason, once."""
