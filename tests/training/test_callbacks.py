@@ -17,8 +17,8 @@ from rich.console import Console
 
 from recipe_exp.errors import CheckpointError, ConfigError, ExitCode, TrainingError
 from recipe_exp.tracking import Journal, RunFolder
-from recipe_exp.training import checkpoint
 from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
+from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import EVENTS, Callback, CallbackList, import_callbacks
 from recipe_exp.training.callbacks import checkpoint as callbacks_of_checkpoints
 from recipe_exp.training.callbacks.checkpoint import Best, CheckpointCallback
