@@ -102,15 +102,18 @@ def read_command(overrides: Sequence[str], *, is_sweep: bool = False, check_file
         is_sweep = is_sweep or composed.hydra.mode is RunMode.MULTIRUN
         if not is_sweep:
             _refuse_several_values(lines, "several values need a sweep; add --multirun")
+            _refuse_settings_of_sweeps(lines)
             return Composition(_finish(composed, lines, options, check_files=check_files))
         lines, composed = _with_params(lines, composed, options)
         if any(line.mistakes for line in lines if line.file):
             raise ConfigError([mistake for line in lines for mistake in line.explained])
         trials = tuple(trials_of(lines))
         try:
-            return Composition(_finish(composed, lines, options, check_files=check_files), trials)
+            config = _finish(composed, lines, options, check_files=check_files)
+            _refuse_intervals_in_grid(lines, config)
         except ConfigError as error:
             return Composition(error, trials)
+        return Composition(config, trials)
 
 
 def override(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
@@ -146,6 +149,25 @@ def _refuse_several_values(lines: Sequence[Line], remedy: str) -> None:
     for line in lines:
         if line.is_swept and not line.mistakes:
             line.mistakes.append(f"{show_line(line.text)}: {remedy}")
+
+
+def _refuse_settings_of_sweeps(lines: Sequence[Line]) -> None:
+    for line in lines:
+        if line.change and line.change.key.startswith("sweep.") and not line.mistakes:
+            line.mistakes.append(f"{show_line(line.text)}: says how a sweep goes, and this is none; add --multirun")
+
+
+def _refuse_intervals_in_grid(lines: Sequence[Line], config: ExperimentConfig) -> None:
+    if config.sweep.search != "grid":
+        return
+    for line in lines:
+        if line.is_interval:
+            line.mistakes.append(
+                f"{show_line(line.text)}: a grid needs a list of values; write choice(...) or range(...), or add "
+                "sweep.search=random or tpe"
+            )
+    if any(line.is_interval for line in lines):
+        raise ConfigError([mistake for line in lines for mistake in line.explained])
 
 
 def _with_params(

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain, islice, product
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, OverrideType, RangeSweep
 
 from recipe_exp.config import preflight
 from recipe_exp.config.groups import GLOBAL_GROUPS, GROUPS
@@ -39,6 +39,7 @@ class Line:
         change: None if the text cannot be parsed.
         values: the values, each as it would be typed; more than one in a sweep.
         is_swept: whether the values are to be tried in turn.
+        is_interval: whether the values are the two ends of an interval, which only a search can draw from.
         mistakes: one line each.
         file: the file that it stands in, None for the command line.
     """
@@ -47,6 +48,7 @@ class Line:
     change: Change | None = None
     values: list[str] = field(default_factory=list)
     is_swept: bool = False
+    is_interval: bool = False
     mistakes: list[str] = field(default_factory=list)
     file: Path | None = None
 
@@ -94,6 +96,7 @@ def read_override(text: str, options: dict[str, list[str]]) -> Line:
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             (item,) = parser.parse_overrides([text])
             line.is_swept = item.is_sweep_override()
+            line.is_interval = item.is_interval_sweep()
             line.values, mistake = _values(item)
             change = None if mistake else _change(item, line.values, parser)
     except Exception:
@@ -118,9 +121,9 @@ def _values(item: Override) -> tuple[list[str], str]:
         return [], ""
     if not item.is_sweep_override():
         return [item.get_value_element_as_str()], ""
-    if not item.is_discrete_sweep():
-        return [], "an interval has no list of values; write choice(...) or range(...)"
     sweep: Any = item.value()
+    if item.is_interval_sweep():
+        return _ends(sweep)
     # Counted before it is expanded: a shuffled range would be built whole.
     if isinstance(sweep, RangeSweep) and not _length(sweep) < MAX_SWEPT_VALUES:
         return [], f"more than {MAX_SWEPT_VALUES:,} values; each would be a trial"
@@ -130,6 +133,15 @@ def _values(item: Override) -> tuple[list[str], str]:
     if item.key_or_group in GROUPS:
         values = [value for value in values if not value.endswith("schema")]
     return values, "" if values else "there is no such value; a sweep needs one or more"
+
+
+def _ends(sweep: IntervalSweep) -> tuple[list[str], str]:
+    start, end = sweep.start, sweep.end
+    if start is None or end is None or not (isfinite(start) and isfinite(end) and start < end):
+        return [], "an interval goes from a number to a larger one, such as interval(1e-5,1e-3)"
+    if "log" in sweep.tags and start <= 0:
+        return [], "a logarithmic interval begins above zero"
+    return [str(start), str(end)], ""
 
 
 def _length(sweep: RangeSweep) -> float:
@@ -149,6 +161,8 @@ def _change(item: Override, values: Sequence[str], parser: OverridesParser) -> C
 
 def _check_place(item: Override, change: Change) -> list[str]:
     """Returns the mistakes of an override that has no place in a configuration, whatever the keys."""
+    if item.is_sweep_override() and change.key.startswith("sweep."):
+        return [f"{show_line(change.line)}: says how the sweep goes; give it one value"]
     if item.package is not None:
         return [f"{show_line(change.line)}: every group and key has one place; write {change.key}=..."]
     return preflight.find_impossible(change)

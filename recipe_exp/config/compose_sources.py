@@ -38,7 +38,7 @@ HYDRA_SETTINGS = {
 # The classes are in `sweeping/`; they are named here because `hydra.launcher.slots=2` is part of a command line.
 SWEEP_PLUGINS: dict[str, dict[str, Any]] = {
     "launcher": {"_target_": "hydra_plugins.recipe_exp.ProcessLauncher", "slots": 1},
-    "sweeper": {"_target_": "hydra_plugins.recipe_exp.GridSweeper", "params": None},
+    "sweeper": {"_target_": "hydra_plugins.recipe_exp.LedgerSweeper", "params": None},
 }
 
 

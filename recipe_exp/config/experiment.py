@@ -19,6 +19,7 @@ from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.config.messages import in_one_line, show_path, show_value
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.relevance import explain_name
+from recipe_exp.config.sweep import SweepConfig, sweep_contradictions
 from recipe_exp.config.task import TaskConfig
 from recipe_exp.config.tracking import TrackingConfig
 from recipe_exp.config.training import NoAdapterConfig, TrainingConfig
@@ -77,6 +78,8 @@ class ExperimentConfig(Section):
     """Chosen with `evaluation=NAME`."""
     tracking: TrackingConfig
     """Chosen with `tracking=NAME`."""
+    sweep: SweepConfig = SweepConfig()
+    """How `--multirun` goes on, searches and divides its trials."""
 
     _typed_keys: _TypedKeys = PrivateAttr(default=_TypedKeys())
 
@@ -154,6 +157,7 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     yield from adapter_contradictions(config)
     yield from _low_memory_contradictions(config)
     yield from _evaluation_contradictions(config)
+    yield from _sweep_contradictions(config)
     if config.hardware.device == "cpu" and config.training.precision == "tf32":
         yield "training.precision=tf32: only NVIDIA GPUs have it; use fp32 with hardware.device=cpu"
 
@@ -244,6 +248,14 @@ def _evaluation_contradictions(config: ExperimentConfig) -> Iterator[str]:
         yield (
             f"training.warmup_steps={training.warmup_steps}: the run ends at training.max_steps={training.max_steps} "
             "before the warm-up does; lower one or raise the other"
+        )
+
+
+def _sweep_contradictions(config: ExperimentConfig) -> Iterator[str]:
+    yield from sweep_contradictions(config.sweep)
+    if config.sweep.pruner != "none" and config.evaluation.every_n_steps is None:
+        yield (
+            f"sweep.pruner={config.sweep.pruner}: nothing is evaluated during training; set evaluation.every_n_steps"
         )
 
 

@@ -24,6 +24,7 @@ FREE_KEYS = (
     "resume_allow",
     "resume_schedule",
     "tracking.",
+    "sweep.",
     "hardware.",
     "evaluation.every_n_steps",
     "evaluation.samples_every_n_steps",

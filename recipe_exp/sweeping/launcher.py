@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -29,7 +29,9 @@ from recipe_exp.config.messages import show_setting
 from recipe_exp.config.option_files import config_dir
 from recipe_exp.errors import ConfigError
 from recipe_exp.sweeping.grid import plan_trials
-from recipe_exp.sweeping.sweep import run_trials
+from recipe_exp.sweeping.meaning import sweep_of_grid, sweep_of_search
+from recipe_exp.sweeping.space import space_of
+from recipe_exp.sweeping.sweep import Sweep, run_trials
 
 
 def run_sweep(arguments: list[str]) -> int:
@@ -43,7 +45,7 @@ def run_sweep(arguments: list[str]) -> int:
         SweepError: if a trial did not finish.
     """
     register()
-    for plugin in (GridSweeper, ProcessLauncher):
+    for plugin in (LedgerSweeper, ProcessLauncher):
         # Hydra makes plugins of the package `hydra_plugins` only, which it would import with every command.
         Plugins.instance().class_name_to_class[f"hydra_plugins.recipe_exp.{plugin.__name__}"] = plugin
     command = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_refuse)
@@ -59,11 +61,11 @@ def run_sweep(arguments: list[str]) -> int:
     return 0
 
 
-class GridSweeper(Sweeper):
-    """Expands the grid by the rules of Hydra's own sweeper (lists, `choice`, `range`, `glob`), and whole.
+class LedgerSweeper(Sweeper):
+    """Expands a grid by the rules of Hydra's own sweeper (lists, `choice`, `range`, `glob`), and whole.
 
-    It does not validate the trials as Hydra's does, which stops at the first mistake: the launcher finds them all.
-    Nor does it write a file of its own.
+    It does not validate the trials as Hydra's does, which stops at the first mistake: all of them are found. What the
+    ledger of the sweep has a result of is not run again.
 
     Args:
         params: values of keys (`hydra.sweeper.params`), which those of the command line replace.
@@ -85,15 +87,25 @@ class GridSweeper(Sweeper):
         if not isinstance(self.launcher, ProcessLauncher):
             _refuse(config)
 
-    def sweep(self, arguments: list[str]) -> list[Any]:
-        """Launches the trials and returns what their jobs return."""
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs what the sweep lacks.
+
+        Raises:
+            ConfigError: with the mistakes of all trials.
+            SweepError: if a trial has no result.
+        """
         assert self.hydra_context is not None
-        assert self.launcher is not None
+        assert isinstance(self.launcher, ProcessLauncher)
         loader: Any = _OptionsForUsers(self.hydra_context.config_loader)
         lines = [f"{key}={values}" for key, values in self._params.items()]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
-        (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-        return [job.return_value for job in self.launcher.launch(grid, initial_job_idx=0)]
+        num_slots = self.launcher.num_slots
+        settings = compose_command([*lines, *arguments], is_sweep=True).config.sweep
+        if settings.search == "grid":
+            (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+            self.launcher.run(sweep_of_grid(plan_trials(grid), num_slots, _command()))
+        else:
+            self.launcher.run(sweep_of_search(space_of(overrides), num_slots, _command()))
 
 
 class ProcessLauncher(Launcher):
@@ -106,32 +118,32 @@ class ProcessLauncher(Launcher):
     def __init__(self, slots: int) -> None:
         self._slots = slots
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keeps nothing: a trial composes its configuration in its own process."""
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Validates all trials, then runs them.
-
-        Returns:
-            For each trial the best value of its `evaluation.best_metric`, None if it has none.
+    @property
+    def num_slots(self) -> int:
+        """How many trials run at once.
 
         Raises:
-            ConfigError: with the mistakes of all trials.
-            SweepError: if a trial did not finish.
+            ConfigError: if that is no number.
         """
         if not isinstance(self._slots, int) or isinstance(self._slots, bool) or self._slots < 1:
             shown = show_setting("hydra.launcher.slots", self._slots)
             raise ConfigError([f"{shown}: must be a number of trials, 1 or more"])
-        trials = plan_trials(job_overrides)
-        outcomes = run_trials(trials, self._slots, ["python", "-m", "recipe_exp", *sys.argv[1:]])
-        return [
-            JobReturn(
-                overrides=outcome.trial.overrides,
-                status=JobStatus.COMPLETED,
-                _return_value=outcome.best.value if outcome.best else None,
-            )
-            for outcome in outcomes
-        ]
+        return self._slots
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keeps nothing: a trial composes its configuration in its own process."""
+
+    def run(self, sweep: Sweep) -> None:
+        """Runs what a sweep lacks."""
+        run_trials(sweep)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Stands for Hydra's interface, whose batches would wait for their slowest trial; `run` takes its place."""
+        raise NotImplementedError
+
+
+def _command() -> list[str]:
+    return ["python", "-m", "recipe_exp", *sys.argv[1:]]
 
 
 class _OptionsForUsers:

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from recipe_exp.config.relevance import short_names
-from recipe_exp.errors import SweepError, TrackingError
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.errors import CheckpointError, SweepError, TrackingError
+from recipe_exp.planning.device import visible_gpus as reported_gpus
 from recipe_exp.signals import ENDING_SIGNALS
-from recipe_exp.sweeping.grid import Trial, swept_values
-from recipe_exp.sweeping.report import Outcome, describe_end, print_verdict, read_outcome, write_summary
-from recipe_exp.sweeping.trials import Ended, StopSignals, TrialPool
-from recipe_exp.tracking import PARENT_RUN_ID_VARIABLE, Journal, RunFolder, Status, start_uploader
+from recipe_exp.sweeping.decisions import is_settled
+from recipe_exp.sweeping.grid import Trial, plan_trials, swept_values
+from recipe_exp.sweeping.ledger import RESULTS, TrialRecord
+from recipe_exp.sweeping.live import Display
+from recipe_exp.sweeping.opening import Meaning, ledger_of, open_sweep
+from recipe_exp.sweeping.outcomes import Outcome
+from recipe_exp.sweeping.presence import Presence
+from recipe_exp.sweeping.queue import Board, LedgerQueue, Search
+from recipe_exp.sweeping.report import print_verdict, write_summary
+from recipe_exp.sweeping.slots import Machine, cores_per_slot, visible_gpus
+from recipe_exp.sweeping.trials import Queue, StopSignals, TrialPool
+from recipe_exp.tracking import (
+    PARENT_RUN_ID_VARIABLE,
+    PRUNING_VARIABLE,
+    Journal,
+    RunFolder,
+    Status,
+    pruning_folder,
+    start_uploader,
+)
 
 SUMMARY_NAME = "sweep.json"
 
@@ -25,117 +44,209 @@ class SweepInterruptedError(SweepError):
         super().__init__(f"stopped by {signal.Signals(number).name}: {message}")
 
 
-def run_trials(trials: Sequence[Trial], num_slots: int, command: Sequence[str]) -> list[Outcome]:
-    """Runs the trials of one sweep, prints their table and returns what came of them.
+@dataclass(frozen=True)
+class Sweep:
+    """What a command asks for.
 
-    The sweep has a folder under `output_dir/sweeps/` with `run.json`, a journal, the log of each trial and
-    `sweep.json`. Trials find its run id in the environment and become its children.
+    Attributes:
+        config: of its first trial, with the settings of the sweep.
+        meaning: what it is known by.
+        trials: those that are planned from the start.
+        make_search: makes what thinks of further trials, in the sweep's folder; None for a grid.
+        num_slots: how many trials run at once.
+        command: the command line.
+    """
 
-    Args:
-        trials: at least one.
-        num_slots: how many run at once.
-        command: the command line that started the sweep.
+    config: ExperimentConfig
+    meaning: Meaning
+    trials: Sequence[Trial]
+    num_slots: int
+    command: Sequence[str]
+    make_search: Callable[[Board], Search] | None = None
+
+
+def run_trials(sweep: Sweep) -> list[Outcome]:
+    """Runs what a sweep still lacks, prints the table of its trials and returns what came of all of them.
+
+    The sweep has a folder under `output_dir/sweeps/` with `run.json`, its ledger, a journal, the log of each trial and
+    `sweep.json`. Trials find its run id in the environment and become its children. Several processes may run the same
+    sweep: each trial is run by one of them, and the record is kept by the one that came first.
 
     Raises:
-        SweepError: if a trial did not finish; 130 or 143 is its exit code if a signal was the reason.
+        SweepError: if a trial that this process ran has no result; 130 or 143 is its exit code if a signal was the
+            reason.
     """
-    config = trials[0].config
+    config = sweep.config
     with StopSignals() as stop:
-        name = config.run_name or " x ".join(short_names(trials[0].varying).values()) or "sweep"
-        folder = RunFolder.create(Path(config.output_dir), run_name=name, kind="sweep", command=command)
-        with folder.lock():
-            journal = Journal(folder)
-            tracking = config.tracking
-            uploader = (
-                start_uploader(folder, tracking.uri, tracking.experiment, system_metrics=False)
-                if tracking.enabled
-                else None
-            )
-            outcomes: list[Outcome] = []
-            fault: Exception | None = None
-            try:
-                _record_trials(folder, journal, trials, min(num_slots, len(trials)), stop, outcomes)
-            except (OSError, TrackingError) as error:
-                if not outcomes:
-                    raise
-                fault = error
+        cores = cores_per_slot(sweep.num_slots)
+        folder = open_sweep(Path(config.output_dir), sweep.meaning, config.sweep, cores, sweep.command)
+        with Presence(folder.path) as presence:
+            board = _board(sweep, folder, presence)
+            fault = _run(sweep, board, stop)
+        outcomes = board.outcomes()
     print_verdict(outcomes)
-    if uploader is not None and not uploader.finish(tracking.flush_timeout_seconds):
-        print(
-            f"the sweep's record is not sent yet; python -m recipe_exp task=sync task.runs=[{folder.run_id}] sends it"
-        )
-    _raise_unless_finished(outcomes, stop, folder)
+    _send_rest(sweep, folder, board)
+    _raise_unless_finished(board, outcomes, stop)
     if fault is not None:
         raise fault
     return outcomes
 
 
-def _record_trials(
-    folder: RunFolder,
-    journal: Journal,
-    trials: Sequence[Trial],
-    num_slots: int,
-    stop: StopSignals,
-    outcomes: list[Outcome],
-) -> None:
-    """Runs the trials and leaves the sweep's record with its true status, whatever happens.
+def _board(sweep: Sweep, folder: RunFolder, presence: Presence) -> Board:
+    def look_up(record: TrialRecord) -> Trial:
+        (trial,) = plan_trials([record.overrides], check_files=False)
+        return Trial(record.number, trial.overrides, dict(record.varying), trial.config)
 
-    `outcomes` gets what came of the trials once they have ended, even if the disk then refuses the record.
-    """
-    status: Status = "failed"
+    board = Board(folder, ledger_of(folder), presence, sweep.config.sweep, {}, look_up)
+    board.plan(sweep.trials)
+    return board
+
+
+def _run(sweep: Sweep, board: Board, stop: StopSignals) -> Exception | None:
+    """Runs the trials and keeps the record; returns what the disk or the tracker refused, if the trials were run."""
     try:
-        journal.status("running")
-        journal.params({key: ", ".join(values) for key, values in swept_values(trials).items()})
-        journal.tags(_tags(trials, num_slots))
-        outcomes += _run_pool(folder, trials, num_slots, stop)
-        if all(outcome.status == "finished" for outcome in outcomes):
-            status = "finished"
-        elif stop.first is not None:
-            status = "interrupted"
-        write_summary(folder.path / SUMMARY_NAME, folder.run_id, trials, {one.trial.number: one for one in outcomes})
-        journal.artifact(folder.path / SUMMARY_NAME)
-    except OSError:
-        status = "failed"
-        raise
-    finally:
-        journal.status(status)
-        journal.close()
+        with _record(sweep, board) as keeper:
+            _announce(sweep, board)
+            _run_pool(sweep, board, stop, keeper)
+            keeper.is_stopped = stop.first is not None
+    except (OSError, TrackingError) as error:
+        if not board.mine:
+            raise
+        return error
+    return None
 
 
-def _run_pool(folder: RunFolder, trials: Sequence[Trial], num_slots: int, stop: StopSignals) -> list[Outcome]:
-    outcomes: dict[int, Outcome] = {}
-    summary = folder.path / SUMMARY_NAME
+def _run_pool(sweep: Sweep, board: Board, stop: StopSignals, keeper: _Keeper) -> None:
+    cores = board.folder.read_record().get("cores_per_trial") or cores_per_slot(sweep.num_slots)
+    environment = {PARENT_RUN_ID_VARIABLE: board.folder.run_id}
+    if sweep.config.sweep.pruner != "none":
+        environment[PRUNING_VARIABLE] = str(pruning_folder(board.folder))
+    pool = TrialPool(_machine(sweep, int(cores)), board.folder.path, environment, stop)
+    with Display(sweep.config.evaluation.best_metric, sweep.num_slots) as display:
+        search = sweep.make_search(board) if sweep.make_search is not None else None
+        queue: Queue = LedgerQueue(board, display, search, keeper.after_end)
+        pool.run(queue)
 
-    def on_start(trial: Trial) -> None:
-        _say(trial, len(trials), "started")
 
-    def on_end(trial: Trial, ended: Ended) -> None:
-        outcomes[trial.number] = read_outcome(trial, ended, folder)
+def _machine(sweep: Sweep, cores: int) -> Machine:
+    if sweep.config.hardware.device == "cpu" or sweep.num_slots == 1:
+        return Machine(sweep.num_slots, cores)
+    memory = min((gpu.memory_bytes for gpu in reported_gpus()), default=0)
+    return Machine(sweep.num_slots, cores, visible_gpus(), memory)
+
+
+def _announce(sweep: Sweep, board: Board) -> None:
+    records = board.ledger.read()
+    num_done = sum(record.state in RESULTS for record in records.values())
+    at_once = f", {sweep.num_slots} at once" if sweep.num_slots > 1 else ""
+    done = f", {num_done} of them done already" if num_done else ""
+    sought = f", {sweep.config.sweep.num_trials} in all" if sweep.make_search is not None else ""
+    count = f"{len(records)} trials{sought}{done}{at_once}"
+    print(f"sweep {board.folder.run_id}: {count}; logs in {board.folder.path}", flush=True)
+    if num_done:
+        print("sweep.new=true would run all of them again", flush=True)
+
+
+@dataclass
+class _Keeper:
+    """The record of a sweep, kept by one of the processes that work on it.
+
+    Attributes:
+        journal: None in the others.
+        is_stopped: whether a signal ended this process's part.
+        is_fresh: whether nothing had been recorded before.
+    """
+
+    board: Board
+    journal: Journal | None = None
+    is_stopped: bool = False
+    is_fresh: bool = False
+    held: ExitStack = field(default_factory=ExitStack)
+
+    def after_end(self, outcomes: Sequence[Outcome]) -> None:
+        """Replaces `sweep.json`."""
+        path = self.board.folder.path / SUMMARY_NAME
+        trials = [outcome.trial for outcome in outcomes]
+        ended = {outcome.trial.number: outcome for outcome in outcomes if outcome.state != "not started"}
         try:
-            write_summary(summary, folder.run_id, trials, outcomes)
+            write_summary(path, self.board.folder.run_id, trials, ended)
         except OSError as error:
-            print(f"warning: {summary}: {error.strerror}; the sweep goes on", flush=True)
-        _say(trial, len(trials), describe_end(outcomes[trial.number]))
+            print(f"warning: {path}: {error.strerror}; the sweep goes on", flush=True)
 
-    at_once = f", {num_slots} at once" if num_slots > 1 else ""
-    print(f"sweep {folder.run_id}: {len(trials)} trials{at_once}; logs in {folder.path}", flush=True)
-    TrialPool(num_slots, folder.path, {PARENT_RUN_ID_VARIABLE: folder.run_id}, stop).run(trials, on_start, on_end)
-    for trial in trials:
-        outcomes.setdefault(trial.number, Outcome(trial, "not started"))
-    return [outcomes[trial.number] for trial in trials]
+    def take(self) -> bool:
+        """Becomes the one that keeps the record, unless another process is."""
+        if self.journal is None:
+            with suppress(CheckpointError):
+                self.held.enter_context(self.board.folder.lock())
+                self.is_fresh = not self.board.folder.journal_path.exists()
+                self.journal = Journal(self.board.folder)
+        return self.journal is not None
+
+    def status(self) -> Status:
+        """How the sweep stands."""
+        records = self.board.ledger.read()
+        if is_settled(records):
+            return "finished"
+        is_alive = self.board.presence.is_alive
+        if any(record.state == "running" and is_alive(record.owner) for record in records.values()):
+            return "running"
+        return "interrupted" if self.is_stopped else "failed"
 
 
-def _say(trial: Trial, num_trials: int, what: str) -> None:
-    name = f" ({trial.name})" if trial.name else ""
-    print(f"trial {trial.number}/{num_trials}{name} {what}", flush=True)
+@contextmanager
+def _record(sweep: Sweep, board: Board) -> Iterator[_Keeper]:
+    """Keeps the sweep's record and leaves it with its true status, whatever happens."""
+    keeper = _Keeper(board)
+    with keeper.held:
+        if keeper.take():
+            _begin_record(sweep, keeper)
+        status: Status = "failed"
+        try:
+            yield keeper
+            status = keeper.status()
+            _end_record(keeper)
+        except OSError:
+            status = "failed"
+            raise
+        finally:
+            if keeper.journal is not None:
+                # Where another process still runs trials, it goes on with the record.
+                if status != "running":
+                    keeper.journal.status(status)
+                keeper.journal.close()
 
 
-def _tags(trials: Sequence[Trial], num_slots: int) -> dict[str, str]:
-    config = trials[0].config
+def _begin_record(sweep: Sweep, keeper: _Keeper) -> None:
+    assert keeper.journal is not None
+    tracking = sweep.config.tracking
+    if tracking.enabled:
+        keeper.board.uploader = start_uploader(
+            keeper.board.folder, tracking.uri, tracking.experiment, system_metrics=False
+        )
+    keeper.journal.status("running")
+    keeper.journal.tags(_tags(sweep))
+    # Parameters are written once, and a sweep that is extended has further values.
+    if keeper.is_fresh and sweep.trials:
+        keeper.journal.params({key: ", ".join(found) for key, found in swept_values(sweep.trials).items()})
+
+
+def _end_record(keeper: _Keeper) -> None:
+    if not keeper.take():
+        return
+    assert keeper.journal is not None
+    folder = keeper.board.folder
+    keeper.after_end(keeper.board.outcomes())
+    for name in (SUMMARY_NAME, keeper.board.ledger.path.name):
+        if (folder.path / name).exists():
+            keeper.journal.artifact(folder.path / name)
+
+
+def _tags(sweep: Sweep) -> dict[str, str]:
+    config = sweep.config
     tags = {
-        "recipe_exp.num_trials": str(len(trials)),
-        "recipe_exp.slots": str(num_slots),
-        "recipe_exp.swept": ", ".join(trials[0].varying),
+        "recipe_exp.num_trials": str(config.sweep.num_trials or len(sweep.trials)),
+        "recipe_exp.slots": str(sweep.num_slots),
+        "recipe_exp.swept": ", ".join(sweep.meaning.swept),
     }
     tags |= {f"tag.{tag}": "true" for tag in config.tags}
     if config.description is not None:
@@ -143,9 +254,30 @@ def _tags(trials: Sequence[Trial], num_slots: int) -> dict[str, str]:
     return tags
 
 
-def _raise_unless_finished(outcomes: Sequence[Outcome], stop: StopSignals, folder: RunFolder) -> None:
-    unfinished = [outcome for outcome in outcomes if outcome.status != "finished"]
+def _send_rest(sweep: Sweep, folder: RunFolder, board: Board) -> None:
+    uploader = board.uploader
+    if uploader is not None and not uploader.finish(sweep.config.tracking.flush_timeout_seconds):
+        print(
+            f"the sweep's record is not sent yet; python -m recipe_exp task=sync task.runs=[{folder.run_id}] sends it"
+        )
+
+
+def _raise_unless_finished(board: Board, outcomes: Sequence[Outcome], stop: StopSignals) -> None:
+    """Raises for what this process ran or left; what runs in other processes is their concern."""
+    is_elsewhere = board.presence.is_alive
+    records = board.ledger.read()
+    number, count = board.sweep.part
+    unfinished = [
+        outcome
+        for outcome in outcomes
+        if outcome.state not in RESULTS
+        and (outcome.trial.number - 1) % count == number - 1
+        and not (outcome.state == "running" and is_elsewhere(records[outcome.trial.key].owner))
+    ]
     if not unfinished:
         return
-    message = f"{len(unfinished)} of {len(outcomes)} trials did not finish; their logs are in {folder.path}"
+    message = (
+        f"{len(unfinished)} of {len(outcomes)} trials did not finish; the same command runs them again; "
+        f"their logs are in {board.folder.path}"
+    )
     raise SweepError(message) if stop.first is None else SweepInterruptedError(stop.first, message)

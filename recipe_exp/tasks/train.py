@@ -272,7 +272,7 @@ def _record_end(session: RunSession, config: ExperimentConfig, trainer: Trainer,
     session.record(step=trainer.state.step, stop_reason=session.stop_reason)
     if session.folder.samples_path.exists():
         session.journal.artifact(session.folder.samples_path)
-    is_whole = reason in (StopReason.FINISHED, StopReason.EARLY_STOPPING)
+    is_whole = reason.status == "finished"
     if is_whole and config.tracking.upload_checkpoints == "best" and session.folder.model_path.is_dir():
         max_upload_bytes = round(config.tracking.max_upload_gb * 1e9)
         session.journal.artifact(session.folder.model_path, max_upload_bytes=max_upload_bytes)

@@ -15,8 +15,10 @@ from recipe_exp.tracking.locations import default_uri, relocate
 from recipe_exp.tracking.notices import Progress
 from recipe_exp.tracking.notifier import Message, Notifier, address_mistakes
 from recipe_exp.tracking.provenance import collect_provenance, named_facts, provenance_changes
+from recipe_exp.tracking.pruning import PRUNING_VARIABLE, answer_trial, pruning_folder, pruning_question
 from recipe_exp.tracking.run_folder import (
     PARENT_RUN_ID_VARIABLE,
+    TRIAL_VARIABLE,
     RunFolder,
     RunKind,
     find_run,
@@ -30,6 +32,8 @@ from recipe_exp.tracking.ui import serve_ui, ui_command
 
 __all__ = [
     "PARENT_RUN_ID_VARIABLE",
+    "PRUNING_VARIABLE",
+    "TRIAL_VARIABLE",
     "Journal",
     "Message",
     "MetricPoint",
@@ -41,6 +45,7 @@ __all__ = [
     "SyncReport",
     "UploaderHandle",
     "address_mistakes",
+    "answer_trial",
     "collect_provenance",
     "default_uri",
     "find_run",
@@ -53,6 +58,8 @@ __all__ = [
     "named_facts",
     "notices",
     "provenance_changes",
+    "pruning_folder",
+    "pruning_question",
     "read_events",
     "relocate",
     "remove_unbegun",

@@ -18,7 +18,7 @@ MAX_RECORD_BYTES = 32 * 2**20
 
 _MAPPINGS = ("mlflow", "machinery", "data", "best", "provenance")
 _LISTS = ("executions", "command", "fingerprints")
-_TEXTS = ("run_id", "run_name", "kind", "status", "host", "user", "error", "parent_run_id", "stop_reason")
+_TEXTS = ("run_id", "run_name", "kind", "status", "host", "user", "error", "parent_run_id", "trial", "stop_reason")
 _NUMBERS = ("created", "updated", "step", "total_steps", "schedule_steps", "pid")
 _RUN_ID = re.compile(r"[\w.,=-]{1,200}", re.ASCII)
 

@@ -38,6 +38,8 @@ RunKind = Literal["run", "sweep", "data"]
 
 PARENT_RUN_ID_VARIABLE = "RECIPE_EXP_PARENT_RUN_ID"
 """Tells a trial's process which sweep it belongs to."""
+TRIAL_VARIABLE = "RECIPE_EXP_TRIAL"
+"""Tells a trial's process which trial of the sweep it is."""
 TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
 
 _FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps", "data": "data_cards"}
@@ -67,6 +69,7 @@ class RunFolder:
         kind: RunKind = "run",
         command: Sequence[str],
         parent_run_id: str | None = None,
+        trial: str | None = None,
     ) -> RunFolder:
         """Make `output_dir/runs/RUN_ID-SLUG/` (`sweeps/` for a sweep, `data_cards/` for data) with its `run.json`.
 
@@ -76,6 +79,7 @@ class RunFolder:
             kind: whether this is one run, the parent of a sweep's trials, or the record of prepared data.
             command: the command line that started the run; stored without secrets.
             parent_run_id: run id of the sweep that the run is a trial of.
+            trial: which of its trials.
 
         Raises:
             CheckpointError: the folder cannot be written.
@@ -84,7 +88,7 @@ class RunFolder:
         try:
             folder = _make_folder(output_dir.absolute() / _FOLDERS[kind], run_name)
             record = _initial_record(folder.run_id, run_name, kind, command)
-            folder.update_record(**record, parent_run_id=parent_run_id)
+            folder.update_record(**record, parent_run_id=parent_run_id, trial=trial)
         except OSError as error:
             if folder is not None:
                 shutil.rmtree(folder.path, ignore_errors=True)

@@ -22,6 +22,7 @@ class StopReason(Enum):
 
     FINISHED = "finished"
     EARLY_STOPPING = "early_stopping"
+    PRUNED = "pruned"
     TIME_LIMIT = "time_limit"
     FAILED = "failed"
     SIGINT = "sigint"
@@ -31,7 +32,7 @@ class StopReason(Enum):
     def exit_code(self) -> ExitCode:
         """The process's exit code."""
         match self:
-            case StopReason.FINISHED | StopReason.EARLY_STOPPING:
+            case StopReason.FINISHED | StopReason.EARLY_STOPPING | StopReason.PRUNED:
                 return ExitCode.FINISHED
             case StopReason.TIME_LIMIT:
                 return ExitCode.UNFINISHED
@@ -46,7 +47,7 @@ class StopReason(Enum):
     def status(self) -> Status:
         """The run's status in run.json."""
         match self:
-            case StopReason.FINISHED | StopReason.EARLY_STOPPING:
+            case StopReason.FINISHED | StopReason.EARLY_STOPPING | StopReason.PRUNED:
                 return "finished"
             case StopReason.FAILED:
                 return "failed"

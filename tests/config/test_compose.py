@@ -36,6 +36,8 @@ NEEDS = {
     "data/jsonl": ["data.path=recipes.jsonl"],
     "data/prepared": ["data.path=prepared"],
     "sweeps/lora_rank": ["training=lora"],
+    "sweeps/lora_targets": ["training=lora"],
+    "sweeps/optuna_lora": ["training=lora"],
 }
 HEADER = "# @package _global_\n"
 
@@ -80,7 +82,7 @@ def test_groups_of_the_design_exist() -> None:
         "hardware": {"auto", "cpu", "rtx4090", "rtx5090", "h100"},
         "task": {"train", "evaluate", "generate", "merge", "plan", "doctor"},
         "experiment": {"standard", "xxl_lora", "fast_iteration"},
-        "sweeps": {"learning_rate", "lora_rank"},
+        "sweeps": {"learning_rate", "lora_rank", "lora_targets", "model_size", "batch_and_rate", "optuna_lora"},
     }
     options = group_options()
     assert {group for group, names in wanted.items() if not names <= set(options[group])} == set()

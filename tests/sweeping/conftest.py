@@ -26,34 +26,57 @@ class StubFinder:
 sys.meta_path.insert(0, StubFinder())
 """
 
-# seed=13 fails; training.max_steps is the number of steps of 0.05 s.
+# seed=13 fails, 14 runs out of memory and 15 is killed, each until the file `mended` is there.
+# training.max_steps is the number of steps of 0.05 s.
 TASK = """
 import os, sys, time
 from pathlib import Path
-from recipe_exp.errors import DataError
-from recipe_exp.tracking import Journal, RunFolder, start_uploader
+from recipe_exp.errors import DataError, TrainingError
+from recipe_exp.tracking import Journal, RunFolder, find_run, start_uploader
 from recipe_exp.training.lifecycle import Lifecycle
 
 def run(config):
     parent = os.environ.get("RECIPE_EXP_PARENT_RUN_ID")
     name = config.run_name or "unnamed"
-    folder = RunFolder.create(Path(config.output_dir), run_name=name, command=sys.argv, parent_run_id=parent)
+    trial = os.environ["RECIPE_EXP_TRIAL"]
+    if config.resume:
+        folder = find_run(Path(config.output_dir), config.resume)
+    else:
+        folder = RunFolder.create(
+            Path(config.output_dir), run_name=name, command=sys.argv, parent_run_id=parent, trial=trial
+        )
+    config.to_yaml(folder.config_path)
     tracking = config.tracking
     with folder.lock(), Lifecycle() as lifecycle:
         journal = Journal(folder)
         uploader = start_uploader(folder, tracking.uri, tracking.experiment, False) if tracking.enabled else None
         journal.status("running")
         began = time.time()
-        if config.seed == 13:
-            raise DataError("recipes.jsonl: empty; give another file")
-        for step in range(1, config.training.max_steps + 1):
+        record = folder.read_record()
+        folder.update_record(
+            executions=[*record.get("executions", []), config.hardware.micro_batch_tokens],
+            machinery={"micro_batch_tokens": 1024},
+            total_steps=config.training.max_steps,
+        )
+        if not Path("mended").exists():
+            if config.seed == 13:
+                raise DataError("recipes.jsonl: empty; give another file")
+            if config.seed == 14:
+                raise TrainingError("step 1: out of memory in micro-batches of 1,024 tokens; add training=lora")
+            if config.seed == 15:
+                os.kill(os.getpid(), 9)
+        first = int(record.get("step") or 0)
+        step = first
+        for step in range(first + 1, config.training.max_steps + 1):
             print("step", step)
+            journal.metrics(step, {"eval/loss": config.training.learning_rate + 1.0 / step})
             time.sleep(0.05)
             if lifecycle.should_stop():
                 break
         best = {"metric": "eval/loss", "value": config.training.learning_rate, "step": step}
         folder.update_record(step=step, best=best, began=began, ended=time.time(),
                              num_threads=config.hardware.num_threads, gpus=os.environ.get("CUDA_VISIBLE_DEVICES"))
+        (folder.checkpoints_path / f"step-{step:08}").mkdir(parents=True, exist_ok=True)
         journal.status(lifecycle.reason.status)
         journal.close()
         if uploader is not None:
@@ -94,6 +117,10 @@ class Bench:
         process = self.start(*arguments, **variables)
         output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def ledger(self) -> list[dict[str, Any]]:
+        """The events of the sweep's ledger."""
+        return [json.loads(line) for line in (self.sweep / "ledger.jsonl").read_text().splitlines()]
 
     @property
     def sweep(self) -> Path:

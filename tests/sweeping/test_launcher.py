@@ -16,6 +16,7 @@ import pytest
 from recipe_exp.errors import ConfigError
 from recipe_exp.sweeping import launcher
 from recipe_exp.sweeping.launcher import run_sweep
+from recipe_exp.sweeping.sweep import Sweep
 
 QUICK = ("training.max_steps=4", "training.warmup_steps=1")
 UNTRACKED = ("tracking=journal_only", *QUICK)
@@ -40,7 +41,7 @@ def test_failing_trials_leave_the_others_alone(mixed: Mixed) -> None:
     assert [trial["varying"] for trial in trials] == [
         {"seed": seed, "training": training} for seed in ("13", "0") for training in ("from_scratch", "full")
     ]
-    assert [trial["status"] for trial in trials] == ["failed", "failed", "finished", "finished"]
+    assert [trial["state"] for trial in trials] == ["failed", "failed", "done", "done"]
     assert [trial["step"] for trial in trials] == [None, None, 60, 60]
     assert trials[1]["error"] == "recipes.jsonl: empty; give another file"
     assert done.returncode == 1
@@ -52,9 +53,9 @@ def test_table_names_what_varies_and_why_a_trial_failed(mixed: Mixed) -> None:
     bench, done = mixed
     lines = done.stdout.splitlines()
     header = next(line.split() for line in lines if line.lstrip().startswith("trial  "))
-    assert header == ["trial", "seed", "training", "status", "steps", "eval/loss", "time", "run", "folder"]
+    assert header == ["trial", "seed", "training", "state", "steps", "eval/loss", "time", "run", "folder"]
     row = next(line.split() for line in lines if line.split()[:1] == ["3"])
-    assert row[1:6] == ["0", "from_scratch", "finished", "60", "0.001"]
+    assert row[1:6] == ["0", "from_scratch", "done", "60", "0.001"]
     assert row[-1] == bench.summary()["trials"][2]["run_folder"]
     assert "trial 2 failed: recipes.jsonl: empty; give another file" in lines
     assert any(line.startswith("trial 1/4 (seed=13,training=from_scratch) started") for line in lines)
@@ -103,7 +104,8 @@ def test_ready_sweep_needs_no_flag_and_the_command_line_wins(bench: Any) -> None
     assert bench.record()["status"] == "finished"
     first, second = sorted(bench.children(), key=lambda child: float(child["began"]))
     assert first["ended"] < second["began"]
-    assert [child["num_threads"] for child in (first, second)] == ["auto", "auto"]
+    cores = len(os.sched_getaffinity(0))
+    assert [child["num_threads"] for child in (first, second)] == [cores, cores]
     assert [child["run_name"] for child in (first, second)] == ["mine", "mine"]
     assert {path.name for path in bench.folder.iterdir()} == {"stub", "outputs"}
 
@@ -147,15 +149,13 @@ def test_what_hydra_would_stop_at_is_reported_with_all_else(empty_folder: Path) 
 
 
 def test_glob_offers_what_a_user_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
-    grids = []
-    monkeypatch.setattr(launcher, "plan_trials", grids.append)
-    monkeypatch.setattr(launcher, "run_trials", lambda *_: [])
-    assert run_sweep(["-m", "training=glob(*)", "seed=1"]) == 0
-    (grid,) = grids
-    assert {("training=from_scratch", "seed=1"), ("training=full", "seed=1"), ("training=lora", "seed=1")} <= {
-        tuple(trial) for trial in grid
-    }
-    assert not [trial for trial in grid if "schema" in trial[0]]
+    sweeps: list[Sweep] = []
+    monkeypatch.setattr(launcher, "run_trials", sweeps.append)
+    assert run_sweep(["-m", "training=glob(*)", "training.adapter=lora,none", "seed=1"]) == 0
+    (sweep,) = sweeps
+    chosen = {trial.varying["training"] for trial in sweep.trials}
+    assert {"from_scratch", "full", "lora"} <= chosen
+    assert not [name for name in chosen if "schema" in name]
 
 
 def test_hydra_answers_its_own_flags(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_signal_stops_running_trials_and_starts_no_other(bench: Any, number: sig
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
-    assert [trial["status"] for trial in bench.summary()["trials"]] == ["interrupted", "interrupted", "not started"]
+    assert [trial["state"] for trial in bench.summary()["trials"]] == ["interrupted", "interrupted"]
     assert [child["status"] for child in bench.children()] == ["interrupted", "interrupted"]
     assert bench.record()["status"] == "interrupted"
     assert "not started" in output
@@ -194,6 +194,105 @@ def test_trials_die_with_a_sweep_that_is_killed(bench: Any) -> None:
     assert [child["status"] for child in bench.children()] == ["interrupted", "interrupted"]
 
 
+@pytest.fixture(scope="module")
+def troubled(make_bench: Callable[[], Any]) -> Mixed:
+    """A trial that fails, one that runs out of memory, one that is killed and a good one."""
+    bench = make_bench()
+    return bench, bench.run("-m", "seed=13,14,15,16", "hydra.launcher.slots=2", *UNTRACKED)
+
+
+def test_the_table_says_why_and_the_others_finish(troubled: Mixed) -> None:
+    bench, done = troubled
+    assert done.returncode == 1
+    trials = bench.summary()["trials"]
+    assert [trial["state"] for trial in trials] == ["failed", "out of memory", "killed", "done"]
+    lines = done.stdout.splitlines()
+    assert "trial 1 failed: recipes.jsonl: empty; give another file" in lines
+    assert any(
+        line.startswith("trial 2 out of memory: step 1: out of memory in micro-batches of 1,024") for line in lines
+    )
+    assert "trial 3 killed: killed by SIGKILL; by the system, if its memory was full" in lines
+    assert "error: 3 of 4 trials did not finish; the same command runs them again" in done.stderr
+
+
+def test_the_same_command_runs_only_what_has_no_result(troubled: Mixed) -> None:
+    bench, _ = troubled
+    before = {child["run_name"]: child["run_id"] for child in bench.children()}
+    (bench.folder / "mended").touch()
+    done = bench.run("-m", "seed=13,14,15,16", "hydra.launcher.slots=3", "hardware=cpu", *UNTRACKED)
+    assert done.returncode == 0, done.stderr
+    assert "4 trials, 1 of them done already, 3 at once" in done.stdout
+    children = bench.children()
+    assert {child["run_name"]: child["run_id"] for child in children} == before
+    executions = {child["run_name"]: child["executions"] for child in children}
+    assert executions == {
+        "seed=13": ["auto", "auto"],
+        "seed=14": ["auto", 512],
+        "seed=15": ["auto", "auto"],
+        "seed=16": ["auto"],
+    }
+    # Cores are divided when a sweep begins, so that another number of slots changes no number.
+    assert len({child["num_threads"] for child in children}) == 1
+    assert [trial["state"] for trial in bench.summary()["trials"]] == ["done"] * 4
+    assert bench.record()["status"] == "finished"
+    again = bench.run("-m", "seed=16,15,14,13", *UNTRACKED)
+    assert again.returncode == 0
+    assert "4 of them done already" in again.stdout
+    assert len(bench.ledger()) == 4 + 2 * 4 + 2 * 3
+
+
+def test_more_values_join_a_sweep_and_a_further_one_begins_again(bench: Any) -> None:
+    assert bench.run("-m", "seed=1,2", *UNTRACKED).returncode == 0
+    extended = bench.run("-m", "seed=2,3", "sweep.extend=latest", "sweep.keep_checkpoints=best", *UNTRACKED)
+    assert extended.returncode == 0, extended.stderr
+    assert "3 trials, 2 of them done already" in extended.stdout
+    assert [trial["varying"] for trial in bench.summary()["trials"]] == [{"seed": seed} for seed in "123"]
+    assert len(bench.children()) == 3
+    # The best is that of the lowest number where all are equal.
+    kept = [bool(list(Path(bench.folder).glob(f"outputs/runs/*seed-{seed}/checkpoints"))) for seed in "123"]
+    assert kept == [True, False, False]
+    assert "3 of them done already" in bench.run("-m", "seed=2,3", *UNTRACKED).stdout
+    other = bench.run("-m", "seed=4,5", "sweep.extend=latest", "training.learning_rate=0.5", *UNTRACKED)
+    assert other.returncode == 2
+    assert "training.learning_rate: " in other.stderr
+    assert "would not be comparable" in other.stderr
+    swept = bench.run("-m", "training.learning_rate=0.5,0.6", "sweep.extend=latest", *UNTRACKED)
+    assert "that sweep varies seed, this command training.learning_rate" in swept.stderr
+    assert bench.run("-m", "seed=1,2", "sweep.new=true", *UNTRACKED).returncode == 0
+    assert len(list((bench.folder / "outputs" / "sweeps").glob("*/"))) == 2
+    assert len(bench.children()) == 5
+
+
+def test_shards_share_a_sweep(bench: Any) -> None:
+    line = ("-m", "seed=1,2,3,4,5", "tracking=journal_only", "training.max_steps=20", "training.warmup_steps=1")
+    first, second = (bench.start(*line, f"sweep.shard={part}/2") for part in (1, 2))
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], outputs
+    assert [trial["state"] for trial in bench.summary()["trials"]] == ["done"] * 5
+    assert len(bench.children()) == 5
+    assert bench.record()["status"] == "finished"
+    owners = {event["key"]: event["owner"] for event in bench.ledger() if event["event"] == "start"}
+    numbers = {event["key"]: event["number"] for event in bench.ledger() if event["event"] == "trial"}
+    by_owner = [{numbers[key] for key, owner in owners.items() if owner == name} for name in set(owners.values())]
+    assert sorted(map(sorted, by_owner)) == [[1, 3, 5], [2, 4]]
+    assert max(("best: trial" in output) for output, _ in outputs)
+
+
+def test_nothing_is_lost_when_the_sweep_itself_is_killed(bench: Any) -> None:
+    line = ("-m", "seed=1,2,3", "hydra.launcher.slots=2", "tracking=journal_only", "training.warmup_steps=1")
+    process = bench.start(*line, "training.max_steps=100")
+    wait_until(lambda: num_training(bench) == 2)
+    process.kill()
+    process.communicate(timeout=60)
+    done = bench.run(*line, "training.max_steps=100")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("continues resume=") == 2
+    steps = [step for path in sorted(bench.sweep.glob("trial-*.log")) for step in path.read_text().splitlines()]
+    # No step is taken twice, and none is left out.
+    assert sorted(steps) == sorted(3 * [f"step {step}" for step in range(1, 101)])
+    assert [trial["state"] for trial in bench.summary()["trials"]] == ["done"] * 3
+
+
 @pytest.mark.slow
 def test_trials_are_nested_under_the_sweep_in_mlflow(bench: Any) -> None:
     done = bench.run("-m", "training.learning_rate=1e-3,1e-2", "tags=[first]", "hydra.launcher.slots=2", *QUICK)
@@ -209,7 +308,7 @@ def test_trials_are_nested_under_the_sweep_in_mlflow(bench: Any) -> None:
     assert parent.data.params == {"training.learning_rate": "0.001, 0.01"}
     assert parent.data.tags["recipe_exp.num_trials"] == "2"
     assert parent.data.tags["tag.first"] == "true"
-    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["sweep.json"]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["ledger.jsonl", "sweep.json"]
     assert set(runs) == {"learning_rate=0.001", "learning_rate=0.01"}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
 

@@ -23,6 +23,7 @@ from recipe_exp.tasks.running.out_of_memory import halve_micro_batches
 from recipe_exp.tasks.running.samples import SamplesFile, last_sample
 from recipe_exp.tasks.running.session import RunSession, resume_command
 from recipe_exp.tasks.running.workbench import Workbench
+from recipe_exp.tracking import pruning_question
 from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import import_callbacks
 from recipe_exp.training.callbacks.callback import Callback
@@ -38,6 +39,7 @@ from recipe_exp.training.callbacks.journal import JournalCallback
 from recipe_exp.training.callbacks.metrics import Arithmetic, MetricsCallback
 from recipe_exp.training.callbacks.notify import NotifyCallback
 from recipe_exp.training.callbacks.profile import ProfileCallback
+from recipe_exp.training.callbacks.prune import PruneCallback
 from recipe_exp.training.callbacks.watchdog import WatchdogCallback
 from recipe_exp.training.guard import Guard, RollbackError
 from recipe_exp.training.lifecycle import Lifecycle
@@ -226,7 +228,7 @@ def _watchdog(bench: Workbench, session: RunSession | None, console: Console) ->
 
 
 def _of_main_process(bench: Workbench, session: RunSession, console: Console) -> list[Callback]:
-    callbacks: list[Callback] = [JournalCallback(session.journal), ConsoleCallback(console)]
+    callbacks: list[Callback] = [JournalCallback(session.journal), *_pruning(), ConsoleCallback(console)]
     if bench.config.hardware.profile_steps is not None:
 
         def report(line: str) -> None:
@@ -236,6 +238,12 @@ def _of_main_process(bench: Workbench, session: RunSession, console: Console) ->
             ProfileCallback(session.folder.path / PROFILE_FOLDER, bench.config.hardware.profile_steps, report)
         )
     return callbacks
+
+
+def _pruning() -> list[PruneCallback]:
+    """The main process asks; the others learn of the end where all of them agree on it."""
+    question = pruning_question()
+    return [PruneCallback(question)] if question is not None else []
 
 
 def _limits(bench: Workbench) -> list[Callback]:

@@ -22,6 +22,7 @@ from recipe_exp.signals import Interrupted
 from recipe_exp.tasks.running.naming import name_of
 from recipe_exp.tracking import (
     PARENT_RUN_ID_VARIABLE,
+    TRIAL_VARIABLE,
     Journal,
     Notifier,
     Progress,
@@ -36,7 +37,7 @@ from recipe_exp.tracking import (
 
 # What names or places a run would only clutter the tracker's table of differences.
 _NO_PARAMETERS = {
-    *("task", "tags", "description", "run_name", "output_dir"),
+    *("task", "tags", "description", "run_name", "output_dir", "sweep"),
     *("resume", "resume_strict", "resume_allow", "resume_schedule"),
 }
 _SECONDS_AFTER_SIGNAL = 10.0
@@ -87,7 +88,7 @@ class RunSession:
             "changes": [difference.to_dict() for difference in differences],
         }
         if parent := os.environ.get(PARENT_RUN_ID_VARIABLE):
-            fields["parent_run_id"] = parent
+            fields |= {"parent_run_id": parent, "trial": os.environ.get(TRIAL_VARIABLE)}
         config.to_yaml(self.folder.config_path)
         # The uploader notes where the journal ends now: what an earlier process wrote there ends nothing.
         self.uploader = _start_uploader(config, self.folder)
@@ -116,7 +117,7 @@ class RunSession:
             message = notices.failed(name, progress, record.get("error") or "", command if has_checkpoint else None)
         elif self.status == "finished" and progress is not None:
             seconds = time.time() - record["executions"][-1]["started"]
-            is_early = self.stop_reason == "early_stopping"
+            is_early = self.stop_reason in ("early_stopping", "pruned")
             message = notices.finished(
                 name, progress, seconds, record.get("best"), str(self.folder.model_path), is_early=is_early
             )
@@ -253,6 +254,7 @@ def _create(config: ExperimentConfig) -> RunFolder:
         run_name=name_of(config),
         command=_command(),
         parent_run_id=os.environ.get(PARENT_RUN_ID_VARIABLE),
+        trial=os.environ.get(TRIAL_VARIABLE),
     )
 
 

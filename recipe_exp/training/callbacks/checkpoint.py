@@ -21,6 +21,7 @@ from recipe_exp.training.state import StepResult
 if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
+_EARLY_ENDS = (StopReason.EARLY_STOPPING, StopReason.PRUNED)
 _INTERRUPTIONS = (StopReason.SIGINT, StopReason.SIGTERM, StopReason.TIME_LIMIT)
 
 
@@ -205,7 +206,7 @@ class CheckpointCallback(Callback):
         if reason in _INTERRUPTIONS:
             found = checkpoint.list_checkpoints(self.checkpoints)
             self.report(f"warning: {failure}; the run will go on from {found[-1].name if found else 'its beginning'}")
-        elif reason is StopReason.EARLY_STOPPING or trainer.state.step >= trainer.length.total_steps:
+        elif reason in _EARLY_ENDS or trainer.state.step >= trainer.length.total_steps:
             raise CheckpointError(f"{failure}; free some space, then continue with {self.resume_command}")
         elif is_save and self._was_save_reported:
             self.report(f"warning: {checkpoint.folder_name(trainer.state.step)} could not be saved either")
