@@ -114,6 +114,7 @@ def test_imports_come_from_a_floor_below(module: str) -> None:
         ("apprise", ("tracking/notify.py",)),
         ("peft", ("models/adapters.py",)),
         ("flash_attn", ("models/",)),
+        ("optuna", ("sweeping/study.py",)),
     ],
 )
 def test_library_stays_in_its_room(library: str, rooms: tuple[str, ...]) -> None:

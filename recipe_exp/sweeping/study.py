@@ -64,6 +64,7 @@ class StudySearch:
         )
         self._drawn = space.draw(config.sweep.num_trials or 1, config.sweep.seed)
         self._num_in_vain = 0
+        self._pruned: set[str] = set()
         self._follow_ledger()
 
     @property
@@ -113,7 +114,12 @@ class StudySearch:
             trial = optuna.trial.Trial(self._study, known._trial_id)
             trial.report(evaluation.value, evaluation.step)
             is_pruned = math.isnan(evaluation.value) or trial.should_prune()
+            self._pruned |= {record.key} if is_pruned else set()
         answer_trial(self._board.folder, record.key, evaluation.step, is_pruned=is_pruned)
+
+    def was_pruned(self, key: str) -> bool:
+        """Returns whether the process of a trial was told to end it."""
+        return key in self._pruned
 
     def on_end(self, record: TrialRecord) -> None:
         """Tells Optuna what came of a trial; what may still be continued is told when it has ended for good."""
