@@ -27,12 +27,14 @@ class Trial:
         overrides: the complete command line of the trial.
         varying: the keys in which trials differ, with this trial's values as they were typed.
         config: what the overrides compose to.
+        known_key: what the ledger knows the trial by already.
     """
 
     number: int
     overrides: tuple[str, ...]
     varying: Mapping[str, str]
     config: ExperimentConfig
+    known_key: str | None = None
 
     @cached_property
     def name(self) -> str:
@@ -43,7 +45,7 @@ class Trial:
     @cached_property
     def key(self) -> str:
         """What the ledger knows the trial by, whichever sweep, machine or spelling of a value it comes from."""
-        return trial_key(self.config, self.varying)
+        return self.known_key or trial_key(self.config, self.varying)
 
     @property
     def run_name_override(self) -> tuple[str, ...]:

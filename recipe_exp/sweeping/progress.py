@@ -12,6 +12,9 @@ from typing import Any
 from recipe_exp.errors import CheckpointError
 from recipe_exp.tracking import RunFolder
 
+# A trial makes its folder seconds after it starts, and finding it reads those of the other trials.
+_FIND_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -40,6 +43,7 @@ class TrialProgress:
         self._metric = metric
         self._choose = min if mode == "min" else max
         self._folder: RunFolder | None = None
+        self._find_at = 0.0
         self._position = 0
         self._first: tuple[float, int] | None = None
         self.step: int | None = None
@@ -48,8 +52,8 @@ class TrialProgress:
 
     def look(self) -> list[Evaluation]:
         """Reads on, and returns what has been evaluated since the last call."""
-        if self._folder is None:
-            self._folder = self._find_folder()
+        if self._folder is None and time.monotonic() >= self._find_at:
+            self._folder, self._find_at = self._find_folder(), time.monotonic() + _FIND_SECONDS
         if self._folder is None:
             return []
         if self.total_steps is None:

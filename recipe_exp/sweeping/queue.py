@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from recipe_exp.config.sweep import SweepConfig
@@ -103,7 +103,7 @@ class Board:
 
 def renumbered(trial: Trial, number: int) -> Trial:
     """Returns a trial under another number."""
-    return Trial(number, trial.overrides, trial.varying, trial.config)
+    return replace(trial, number=number)
 
 
 class LedgerQueue:
@@ -197,7 +197,9 @@ class LedgerQueue:
             case "wait":
                 self._is_waiting = True
             case "leave":
-                self._left.add(key)
+                # One that runs elsewhere is looked at again: whoever runs it may die.
+                if records[key].state != "running":
+                    self._left.add(key)
             case "run":
                 self._handed_out.add(key)
                 return self._job(records[key], decision)

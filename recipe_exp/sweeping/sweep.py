@@ -84,9 +84,10 @@ def run_trials(sweep: Sweep) -> list[Outcome]:
             board = _board(sweep, folder, presence)
             fault = _run(sweep, board, stop)
         outcomes = board.outcomes()
-    print_verdict(outcomes)
+    if outcomes:
+        print_verdict(outcomes)
     _send_rest(sweep, folder, board)
-    _raise_unless_finished(board, outcomes, stop)
+    _raise_unless_finished(sweep, board, outcomes, stop)
     if fault is not None:
         raise fault
     return outcomes
@@ -95,7 +96,7 @@ def run_trials(sweep: Sweep) -> list[Outcome]:
 def _board(sweep: Sweep, folder: RunFolder, presence: Presence) -> Board:
     def look_up(record: TrialRecord) -> Trial:
         (trial,) = plan_trials([record.overrides], check_files=False)
-        return Trial(record.number, trial.overrides, dict(record.varying), trial.config)
+        return Trial(record.number, trial.overrides, dict(record.varying), trial.config, record.key)
 
     board = Board(folder, ledger_of(folder), presence, sweep.config.sweep, {}, look_up)
     board.plan(sweep.trials)
@@ -152,12 +153,14 @@ class _Keeper:
     """The record of a sweep, kept by one of the processes that work on it.
 
     Attributes:
+        is_grid: whether all trials were planned from the start.
         journal: None in the others.
         is_stopped: whether a signal ended this process's part.
         is_fresh: whether nothing had been recorded before.
     """
 
     board: Board
+    is_grid: bool
     journal: Journal | None = None
     is_stopped: bool = False
     is_fresh: bool = False
@@ -185,7 +188,8 @@ class _Keeper:
     def status(self) -> Status:
         """How the sweep stands."""
         records = self.board.ledger.read()
-        if is_settled(records):
+        is_whole = self.is_grid or not self.is_stopped
+        if is_settled(records) and is_whole:
             return "finished"
         is_alive = self.board.presence.is_alive
         if any(record.state == "running" and is_alive(record.owner) for record in records.values()):
@@ -196,7 +200,7 @@ class _Keeper:
 @contextmanager
 def _record(sweep: Sweep, board: Board) -> Iterator[_Keeper]:
     """Keeps the sweep's record and leaves it with its true status, whatever happens."""
-    keeper = _Keeper(board)
+    keeper = _Keeper(board, sweep.make_search is None)
     with keeper.held:
         if keeper.take():
             _begin_record(sweep, keeper)
@@ -204,15 +208,14 @@ def _record(sweep: Sweep, board: Board) -> Iterator[_Keeper]:
         try:
             yield keeper
             status = keeper.status()
-            _end_record(keeper)
+            _end_record(sweep, keeper)
         except OSError:
             status = "failed"
             raise
         finally:
             if keeper.journal is not None:
-                # Where another process still runs trials, it goes on with the record.
-                if status != "running":
-                    keeper.journal.status(status)
+                # Where another process still runs trials, it takes the record up at its own end.
+                keeper.journal.status("interrupted" if status == "running" else status)
                 keeper.journal.close()
 
 
@@ -230,10 +233,11 @@ def _begin_record(sweep: Sweep, keeper: _Keeper) -> None:
         keeper.journal.params({key: ", ".join(found) for key, found in swept_values(sweep.trials).items()})
 
 
-def _end_record(keeper: _Keeper) -> None:
-    if not keeper.take():
+def _end_record(sweep: Sweep, keeper: _Keeper) -> None:
+    if keeper.journal is None and keeper.take():
+        _begin_record(sweep, keeper)
+    if keeper.journal is None:
         return
-    assert keeper.journal is not None
     folder = keeper.board.folder
     keeper.after_end(keeper.board.outcomes())
     for name in (SUMMARY_NAME, keeper.board.ledger.path.name):
@@ -262,7 +266,7 @@ def _send_rest(sweep: Sweep, folder: RunFolder, board: Board) -> None:
         )
 
 
-def _raise_unless_finished(board: Board, outcomes: Sequence[Outcome], stop: StopSignals) -> None:
+def _raise_unless_finished(sweep: Sweep, board: Board, outcomes: Sequence[Outcome], stop: StopSignals) -> None:
     """Raises for what this process ran or left; what runs in other processes is their concern."""
     is_elsewhere = board.presence.is_alive
     records = board.ledger.read()
@@ -274,10 +278,13 @@ def _raise_unless_finished(board: Board, outcomes: Sequence[Outcome], stop: Stop
         and (outcome.trial.number - 1) % count == number - 1
         and not (outcome.state == "running" and is_elsewhere(records[outcome.trial.key].owner))
     ]
-    if not unfinished:
+    # What a search has not drawn is missing only where a signal ended it.
+    wanted = max(sweep.config.sweep.num_trials or 0, len(outcomes)) if stop.first is not None else len(outcomes)
+    num_missing = len(unfinished) + wanted - len(outcomes)
+    if num_missing == 0:
         return
     message = (
-        f"{len(unfinished)} of {len(outcomes)} trials did not finish; the same command runs them again; "
-        f"their logs are in {board.folder.path}"
+        f"{num_missing} of {wanted} trials did not finish; the same command runs them again; their logs are in "
+        f"{board.folder.path}"
     )
     raise SweepError(message) if stop.first is None else SweepInterruptedError(stop.first, message)
