@@ -108,12 +108,11 @@ def read_command(overrides: Sequence[str], *, is_sweep: bool = False, check_file
         if any(line.mistakes for line in lines if line.file):
             raise ConfigError([mistake for line in lines for mistake in line.explained])
         trials = tuple(trials_of(lines))
+        _refuse_intervals_in_grid(lines, composed)
         try:
-            config = _finish(composed, lines, options, check_files=check_files)
-            _refuse_intervals_in_grid(lines, config)
+            return Composition(_finish(composed, lines, options, check_files=check_files), trials)
         except ConfigError as error:
             return Composition(error, trials)
-        return Composition(config, trials)
 
 
 def override(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
@@ -157,17 +156,16 @@ def _refuse_settings_of_sweeps(lines: Sequence[Line]) -> None:
             line.mistakes.append(f"{show_line(line.text)}: says how a sweep goes, and this is none; add --multirun")
 
 
-def _refuse_intervals_in_grid(lines: Sequence[Line], config: ExperimentConfig) -> None:
-    if config.sweep.search != "grid":
+def _refuse_intervals_in_grid(lines: Sequence[Line], composed: DictConfig) -> None:
+    typed = [line.change.value for line in lines if line.change and line.change.key == "sweep.search"]
+    if [composed.sweep.search, *typed][-1] != "grid":
         return
     for line in lines:
-        if line.is_interval:
+        if line.is_interval and not line.mistakes:
             line.mistakes.append(
                 f"{show_line(line.text)}: a grid needs a list of values; write choice(...) or range(...), or add "
                 "sweep.search=random or tpe"
             )
-    if any(line.is_interval for line in lines):
-        raise ConfigError([mistake for line in lines for mistake in line.explained])
 
 
 def _with_params(
