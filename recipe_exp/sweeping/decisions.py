@@ -56,7 +56,7 @@ def decide(
     if is_at_work:
         return Decision("wait")
     micro_batch_tokens = _micro_batch_tokens(record)
-    overrides = (f"resume={run_id}",) if run_id is not None else ()
+    overrides: tuple[str, ...] = (f"resume={run_id}",) if run_id is not None else ()
     if micro_batch_tokens is not None:
         overrides += (f"hardware.micro_batch_tokens={micro_batch_tokens}",)
     return Decision("run", overrides, micro_batch_tokens, was_killed=is_taken)

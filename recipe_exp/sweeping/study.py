@@ -14,6 +14,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from recipe_exp.config.experiment import ExperimentConfig
@@ -52,14 +53,13 @@ class StudySearch:
         self._board = board
         self._space = space
         self._sweep = config.sweep
-        self._mode = config.evaluation.best_mode
         self._distributions = {dimension.key: _distribution(dimension) for dimension in space.dimensions}
-        directions = ["minimize" if self._mode == "min" else "maximize"]
+        directions = [StudyDirection.MINIMIZE if config.evaluation.best_mode == "min" else StudyDirection.MAXIMIZE]
         self._study = optuna.create_study(
             storage=f"sqlite:///{board.folder.path / DATABASE_NAME}",
             study_name=identity,
             load_if_exists=True,
-            directions=[*directions, "minimize"] if config.sweep.minimize_time else directions,
+            directions=[*directions, StudyDirection.MINIMIZE] if config.sweep.minimize_time else directions,
             pruner=_pruner(config.sweep),
         )
         self._drawn = space.draw(config.sweep.num_trials or 1, config.sweep.seed)
