@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import TrainingConfig
-from recipe_exp.data.loader import MicroBatch, Window
+from recipe_exp.data.loader import MicroBatch, Window, join_texts
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import build_trainable
 from recipe_exp.models.sequence_loss import SequenceLoss
@@ -115,8 +114,8 @@ class RealStep:
             for _ in range(num_micro_batches)
         )
         count = num_examples * num_micro_batches
-        padded = count * (source_tokens + target_tokens)
-        return self.step(Window(0, 0, count, count * source_tokens, count * target_tokens, padded, parts))
+        computed = count * (source_tokens + target_tokens)
+        return self.step(Window(0, 0, count, count * source_tokens, count * target_tokens, computed, parts))
 
     def live_tensors(self) -> list[torch.Tensor]:
         """Returns weights and optimizer state."""
@@ -126,12 +125,10 @@ class RealStep:
 
 
 def made_up_batch(vocab_size: int, num_examples: int, source_tokens: int, target_tokens: int) -> MicroBatch:
-    """Returns random examples of one length; one source has a padded token."""
+    """Returns random examples of one length."""
     sources = torch.randint(2, vocab_size, (num_examples, source_tokens))
-    labels = torch.randint(2, vocab_size, (num_examples, target_tokens))
-    mask = torch.ones_like(sources)
-    mask[0, -1] = 0
-    return MicroBatch(sources, mask, labels, np.arange(num_examples), labels.numel())
+    targets = torch.randint(2, vocab_size, (num_examples, target_tokens))
+    return join_texts(list(sources.numpy()), list(targets.numpy()))
 
 
 def live_peak(

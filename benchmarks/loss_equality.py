@@ -131,10 +131,10 @@ def two_processes(caches: Path) -> Row:
 def theirs(name: str, config: ExperimentConfig, cache: TokenCache, batch: int, accumulation: int, folder: str) -> Row:
     """Measures one optimizer step of Seq2SeqTrainer with its defaults."""
     split = cache.split("train")
-    whole = make_micro_batch(split, np.arange(NUM_RECIPES))
+    columns = make_micro_batch(split, np.arange(NUM_RECIPES)).padded(split.pad_id)
     rows = [
-        {"input_ids": whole.input_ids[i], "attention_mask": whole.attention_mask[i], "labels": whole.labels[i]}
-        for i in range(NUM_RECIPES)
+        {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        for input_ids, attention_mask, labels in zip(*columns, strict=True)
     ]
     arguments = Seq2SeqTrainingArguments(
         output_dir=folder,

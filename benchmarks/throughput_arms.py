@@ -144,7 +144,7 @@ def learn_with_ours(config: ExperimentConfig, cache: TokenCache, folder: Path) -
         float(results[-1].loss_sum)
     steps.num_steps = len(results)
     steps.num_examples = sum(result.num_examples for result in results)
-    steps.num_computed_tokens = sum(result.num_padded_tokens for result in results)
+    steps.num_computed_tokens = sum(result.num_computed_tokens for result in results)
     return before, cloned(bench.loss.network), steps
 
 

@@ -17,7 +17,7 @@ class HardwareConfig(Section):
     num_processes: Count | Literal["auto"] = 1
     """Data-parallel processes on this machine; `auto` is one for every visible GPU."""
     micro_batch_tokens: Annotated[int, Field(ge=16, le=1_000_000_000)] | Literal["auto"] = "auto"
-    """Padded source and target tokens that one forward and backward pass may hold; `auto` fills the memory."""
+    """Source and target tokens that one forward and backward pass may hold; `auto` fills the memory."""
     memory_gb: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Memory of one device in GiB; null asks the device. A GPU that has less counts with what it has."""
     card: Text | None = None
@@ -36,5 +36,6 @@ class HardwareConfig(Section):
     profile_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Record so many steps with PyTorch's profiler, after the first three, into `profile/` in the run folder; null
     records none. `debug=profile` is a short run that does."""
-    compile: bool = False
-    """Compile the model with torch.compile."""
+    compile: bool | Literal["auto"] = "auto"
+    """Fuse the model's elementwise arithmetic with torch.compile, which takes a minute or two the first time; `auto`
+    does where there is a compiler and the run is long enough for that to pay."""

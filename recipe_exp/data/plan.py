@@ -15,10 +15,6 @@ from recipe_exp.errors import DataError
 IndexArray = npt.NDArray[np.int64]
 DifficultyArray = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
-# What a micro-batch costs beyond its tokens, as a share of the budget: more, smaller ones have less padding but
-# leave the device idle between them.
-_FIXED_COST = 1 / 16
-
 # In the order of a curriculum's epoch a rank of difficulty counts as much as so many places of a uniform permutation.
 _DIFFICULTY_WEIGHT = 2
 
@@ -106,58 +102,81 @@ def plan_micro_batches(
     target_lengths: npt.ArrayLike,
     micro_batch_tokens: int | None,
     num_processes: int,
+    *,
+    is_padded: bool = False,
 ) -> list[list[IndexArray]]:
-    """Divides a window into micro-batches of similar lengths and deals them to the processes.
+    """Divides a window into micro-batches of similar lengths and nearly equal sizes and deals them to the processes.
 
-    The size of a micro-batch is `n * (longest source + longest target)`, its tokens with padding. No size exceeds
-    `micro_batch_tokens` but that of a single example which is longer. All processes get equally many micro-batches,
-    because collective calls must match; those with the same number in their lists are of similar size.
+    No size exceeds `micro_batch_tokens` but that of a single example which is longer. There are as few as the budget
+    allows. All processes get equally many micro-batches, because collective calls must match; those with the same
+    number in their lists are of similar size.
 
     Args:
         source_lengths: (num_examples,) tokens of each source in the window.
         target_lengths: (num_examples,) tokens of each target.
         micro_batch_tokens: the budget of one micro-batch; None, for one process, makes the whole window one.
         num_processes: how many processes share the window.
+        is_padded: whether the network computes padding, see `Lengths.size_of`.
 
     Returns:
         For each process its micro-batches, each an array of positions in the window. An empty array stands where a
         process has nothing to do while another has.
     """
-    sources = np.asarray(source_lengths, dtype=np.int64)
-    targets = np.asarray(target_lengths, dtype=np.int64)
+    lengths = Lengths(
+        np.asarray(source_lengths, dtype=np.int64), np.asarray(target_lengths, dtype=np.int64), is_padded=is_padded
+    )
     if micro_batch_tokens is None:
         if num_processes > 1:
             raise ValueError(f"num_processes={num_processes}: a window that is one micro-batch cannot be shared")
-        return [[_by_length(sources, targets)]]
-    cheapest = cut_by_tokens(sources, targets, micro_batch_tokens)
-    num_rounds = -(-len(cheapest) // num_processes)
-    even = _cut_evenly(sources, targets, micro_batch_tokens, num_rounds * num_processes)
-    plans = [_deal(parts, sources, targets, num_processes) for parts in (cheapest, even)]
-    # All processes wait for the largest micro-batch of a round.
-    return min(plans, key=lambda hands: sum(_round_sizes(hands, sources, targets)))
+        return [[lengths.order]]
+    num_parts = len(_greedy_cuts(lengths, micro_batch_tokens)) - 1
+    num_rounds = -(-num_parts // num_processes)
+    parts = _cut_evenly(lengths, micro_batch_tokens, num_rounds * num_processes)
+    return _deal(parts, lengths, num_processes)
 
 
-def cut_by_tokens(sources: IndexArray, targets: IndexArray, max_tokens: int) -> list[IndexArray]:
+def cut_by_tokens(
+    sources: IndexArray, targets: IndexArray, max_tokens: int, *, is_padded: bool = False
+) -> list[IndexArray]:
     """Divides examples into micro-batches of similar lengths: a plan for one process, shortest first.
 
     Returns:
         Arrays of positions; together they hold each position once. Sizes are bounded as in `plan_micro_batches`.
     """
-    order = _by_length(sources, targets)
-    cuts = _cheapest_cuts(sources[order], targets[order], max_tokens)
-    return [order[start:end] for start, end in itertools.pairwise(cuts)]
+    lengths = Lengths(sources, targets, is_padded=is_padded)
+    return _parts(lengths, _greedy_cuts(lengths, max_tokens))
 
 
-def padded_size(positions: IndexArray, sources: IndexArray, targets: IndexArray) -> int:
-    """Returns the tokens of a micro-batch with padding: `n * (longest source + longest target)`, 0 if it is empty."""
-    if not len(positions):
-        return 0
-    return len(positions) * int(sources[positions].max() + targets[positions].max())
+@dataclass(frozen=True)
+class Lengths:
+    """The examples of a window, and what a micro-batch of some of them weighs.
 
+    Attributes:
+        sources: int64, (num_examples,), tokens of each source.
+        targets: int64, (num_examples,), tokens of each target.
+        is_padded: whether the network computes padding.
+    """
 
-def _by_length(sources: IndexArray, targets: IndexArray) -> IndexArray:
-    # Targets are the longer side and vary the most, so they decide who stands together.
-    return np.lexsort((sources, targets))
+    sources: IndexArray
+    targets: IndexArray
+    is_padded: bool = False
+
+    @property
+    def order(self) -> IndexArray:
+        """Positions by length. Targets are the longer side and vary the most, so they decide who stands together."""
+        return np.lexsort((self.sources, self.targets))
+
+    def size_of(self, positions: IndexArray) -> int:
+        """Returns the tokens that a network computes for a micro-batch.
+
+        The tokens of its sources and targets; with padding `n * (longest source + longest target)`. 0 if it is empty.
+        """
+        if not len(positions):
+            return 0
+        sources, targets = self.sources[positions], self.targets[positions]
+        if self.is_padded:
+            return len(positions) * int(sources.max() + targets.max())
+        return int(sources.sum() + targets.sum())
 
 
 def _permutation(size: int, key: str) -> IndexArray:
@@ -182,101 +201,84 @@ def _uniform(key: str, indices: IndexArray) -> npt.NDArray[np.float64]:
     these places, seeded with a hash of the key; any of them costs the same.
     """
     seed = np.uint64(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
-    bits = seed + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    bits ^= bits >> np.uint64(31)
+    bits = split_mix(seed + (indices.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
     # The upper 53 bits are all that a float64 below 1 holds.
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _cheapest_cuts(sources: IndexArray, targets: IndexArray, max_tokens: int) -> list[int]:
-    """Returns where to cut a sorted row of examples for the least padding and fixed costs: a shortest path."""
-    num_examples = len(sources)
-    shortest = int((sources + targets).min()) if num_examples else 1
-    reach = max(1, max_tokens // max(shortest, 1))
-    costs = np.zeros(num_examples + 1)
-    starts = np.zeros(num_examples + 1, dtype=np.int64)
-    for end in range(1, num_examples + 1):
-        first = max(0, end - reach)
-        longest_source = np.maximum.accumulate(sources[first:end][::-1])
-        longest_target = np.maximum.accumulate(targets[first:end][::-1])
-        counts = np.arange(1, end - first + 1)
-        sizes = counts * (longest_source + longest_target)
-        total = sizes + _FIXED_COST * max_tokens + costs[first:end][::-1]
-        total[(sizes > max_tokens) & (counts > 1)] = np.inf
-        best = int(np.argmin(total))
-        costs[end], starts[end] = total[best], end - 1 - best
-    cuts = [num_examples]
-    while cuts[-1]:
-        cuts.append(int(starts[cuts[-1]]))
-    return cuts[::-1]
+def split_mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Returns the output of the generator SplitMix64 for each state, a bijection (Steele et al., 2014)."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
 
 
-def _cut_evenly(sources: IndexArray, targets: IndexArray, max_tokens: int, max_parts: int) -> list[IndexArray]:
+def _cut_evenly(lengths: Lengths, max_tokens: int, max_parts: int) -> list[IndexArray]:
     """Returns at most so many parts, the largest of them as small as can be, by bisection over its size.
 
-    `max_tokens` must leave room for as many parts, as it does when `_cheapest_cuts` needs no more.
+    `max_tokens` must leave room for as many parts.
     """
-    order = _by_length(sources, targets)
-    rows = list(zip(sources[order].tolist(), targets[order].tolist(), strict=True))
     low, high = 1, max_tokens
     while low < high:
         middle = (low + high) // 2
-        if len(_greedy_cuts(rows, middle)) - 1 <= max_parts:
+        if len(_greedy_cuts(lengths, middle)) - 1 <= max_parts:
             high = middle
         else:
             low = middle + 1
-    return [order[start:end] for start, end in itertools.pairwise(_greedy_cuts(rows, high))]
+    return _parts(lengths, _greedy_cuts(lengths, high))
 
 
-def _greedy_cuts(rows: list[tuple[int, int]], max_tokens: int) -> list[int]:
-    """Returns the cuts of as few parts as the budget allows: each takes what fits."""
+def _parts(lengths: Lengths, cuts: list[int]) -> list[IndexArray]:
+    order = lengths.order
+    return [order[start:end] for start, end in itertools.pairwise(cuts)]
+
+
+def _greedy_cuts(lengths: Lengths, max_tokens: int) -> list[int]:
+    """Returns where to cut the examples by length into as few parts as the budget allows: each takes what fits."""
+    order = lengths.order
+    rows = zip(lengths.sources[order].tolist(), lengths.targets[order].tolist(), strict=True)
     cuts = [0]
-    longest_source = longest_target = 0
+    source_size = target_size = 0
     for position, (source, target) in enumerate(rows):
-        longest_source, longest_target = max(longest_source, source), max(longest_target, target)
-        if position > cuts[-1] and (position + 1 - cuts[-1]) * (longest_source + longest_target) > max_tokens:
+        if lengths.is_padded:
+            source_size, target_size = max(source_size, source), max(target_size, target)
+            size = (position + 1 - cuts[-1]) * (source_size + target_size)
+        else:
+            source_size, target_size = source_size + source, target_size + target
+            size = source_size + target_size
+        if position > cuts[-1] and size > max_tokens:
             cuts.append(position)
-            longest_source, longest_target = source, target
-    return [*cuts, len(rows)] if rows else cuts
+            source_size, target_size = source, target
+    return [*cuts, len(order)] if len(order) else cuts
 
 
-def _round_sizes(hands: list[list[IndexArray]], sources: IndexArray, targets: IndexArray) -> list[int]:
-    return [max(padded_size(part, sources, targets) for part in round_) for round_ in zip(*hands, strict=True)]
-
-
-def _fill_last_round(
-    parts: list[IndexArray], sources: IndexArray, targets: IndexArray, num_processes: int
-) -> list[IndexArray]:
+def _fill_last_round(parts: list[IndexArray], lengths: Lengths, num_processes: int) -> list[IndexArray]:
     """Splits the smallest parts, those of the last round, until every process has one or none can be split."""
     num_full = len(parts) // num_processes * num_processes
     full, last = parts[:num_full], parts[num_full:]
     while last and len(last) < num_processes:
-        largest = max(range(len(last)), key=lambda i: (len(last[i]) > 1, padded_size(last[i], sources, targets)))
+        largest = max(range(len(last)), key=lambda i: (len(last[i]) > 1, lengths.size_of(last[i])))
         if len(last[largest]) == 1:
             break
-        last[largest : largest + 1] = _halves(last[largest], sources, targets)
-    return full + _largest_first(last, sources, targets)
+        last[largest : largest + 1] = _halves(last[largest], lengths)
+    return full + _largest_first(last, lengths)
 
 
-def _halves(part: IndexArray, sources: IndexArray, targets: IndexArray) -> list[IndexArray]:
+def _halves(part: IndexArray, lengths: Lengths) -> list[IndexArray]:
     def larger_half(cut: int) -> int:
-        return max(padded_size(part[:cut], sources, targets), padded_size(part[cut:], sources, targets))
+        return max(lengths.size_of(part[:cut]), lengths.size_of(part[cut:]))
 
     cut = min(range(1, len(part)), key=larger_half)
     return [part[:cut], part[cut:]]
 
 
-def _largest_first(parts: list[IndexArray], sources: IndexArray, targets: IndexArray) -> list[IndexArray]:
-    return sorted(parts, key=lambda part: -padded_size(part, sources, targets))
+def _largest_first(parts: list[IndexArray], lengths: Lengths) -> list[IndexArray]:
+    return sorted(parts, key=lambda part: -lengths.size_of(part))
 
 
-def _deal(
-    parts: list[IndexArray], sources: IndexArray, targets: IndexArray, num_processes: int
-) -> list[list[IndexArray]]:
+def _deal(parts: list[IndexArray], lengths: Lengths, num_processes: int) -> list[list[IndexArray]]:
     """Gives every process one part a round, the largest to the one that has had the least so far."""
-    parts = _fill_last_round(_largest_first(parts, sources, targets), sources, targets, num_processes)
+    parts = _fill_last_round(_largest_first(parts, lengths), lengths, num_processes)
     hands: list[list[IndexArray]] = [[] for _ in range(num_processes)]
     loads = [0] * num_processes
     nothing = np.empty(0, dtype=np.int64)
@@ -284,5 +286,5 @@ def _deal(
         receivers = sorted(range(num_processes), key=loads.__getitem__)
         for process, part in itertools.zip_longest(receivers, parts[start : start + num_processes], fillvalue=nothing):
             hands[process].append(part)
-            loads[process] += padded_size(part, sources, targets)
+            loads[process] += lengths.size_of(part)
     return hands

@@ -125,9 +125,8 @@ class Evaluator:
         was_training = model.training
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            for batch in evaluation_batches(self.tokens, share, self.batch_tokens):
-                moved = batch.to(self.accelerator.device)
-                loss_sum += float(model(moved.input_ids, moved.attention_mask, moved.labels))
+            for batch in evaluation_batches(self.tokens, share, self.batch_tokens, is_padded=model.is_padded):
+                loss_sum += float(model(batch.to(self.accelerator.device)))
                 num_tokens += batch.num_target_tokens
                 self.between_batches()
         model.train(was_training)

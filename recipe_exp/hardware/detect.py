@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +15,8 @@ from recipe_exp.errors import HardwareError
 from recipe_exp.hardware.limits import available_memory_bytes
 
 GIB = 1024**3
+# Ten minutes of two CPU cores and of a large GPU: compiling takes one or two, and saves a fifth or so of the rest.
+_WORTH_COMPILING_FLOPS = {"cpu": 3e13, "cuda": 3e16}
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Machinery:
         num_threads: threads of PyTorch on the CPU, for each process.
         precision: `fp32`, `tf32` or `bf16`.
         attention: the attention kernel, `eager` or `sdpa`.
-        micro_batch_tokens: padded tokens of one forward and backward pass.
+        micro_batch_tokens: tokens of one forward and backward pass.
+        is_compiled: whether elementwise arithmetic is compiled.
     """
 
     device: str
@@ -41,6 +46,7 @@ class Machinery:
     precision: str
     attention: str
     micro_batch_tokens: int
+    is_compiled: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data."""
@@ -110,6 +116,25 @@ def resolve_attention(attention: str, device: str) -> str:
     if attention != "auto":
         return attention
     return "sdpa" if device == "cuda" else "eager"
+
+
+def resolve_compile(compile: bool | Literal["auto"], device: str, training_flops: float) -> bool:
+    """Returns whether elementwise arithmetic is compiled: as configured, or where it can be and pays.
+
+    Args:
+        compile: as configured.
+        device: resolved.
+        training_flops: arithmetic of the whole run; 0 where nothing is trained.
+    """
+    if compile != "auto":
+        return compile
+    return training_flops > _WORTH_COMPILING_FLOPS[device] and _has_compiler(device)
+
+
+def _has_compiler(device: str) -> bool:
+    if device == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
 
 
 def device_memory_bytes(hardware: HardwareConfig, device: str) -> int:

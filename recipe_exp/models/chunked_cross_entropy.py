@@ -7,12 +7,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
+
 MAX_LOGITS_BYTES = 64 * 2**20
 """Bytes of fp32 logits that are there at the same time, several times over while their gradient is made."""
 
 
 def summed_cross_entropy(
-    hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor, *, label_smoothing: float = 0.0
+    hidden: torch.Tensor,
+    head: nn.Linear,
+    labels: torch.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    kernels: Kernels = UNCOMPILED,
 ) -> torch.Tensor:
     """Returns the sum of the cross-entropy of every token in fp32, a scalar.
 
@@ -25,11 +32,14 @@ def summed_cross_entropy(
         head: the output projection, without bias.
         labels: (tokens,), one id for each.
         label_smoothing: share of the target distribution spread evenly over the vocabulary.
+        kernels: that compute softmax and gradient.
     """
     is_autocast = torch.is_autocast_enabled(hidden.device.type)
     dtype = torch.get_autocast_dtype(hidden.device.type) if is_autocast else head.weight.dtype
     with torch.autocast(hidden.device.type, enabled=False):
-        loss: torch.Tensor = _chunked(hidden.to(dtype), head.weight, labels, label_smoothing)
+        loss: torch.Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            hidden.to(dtype), head.weight, labels, label_smoothing, kernels
+        )
     return loss
 
 
@@ -38,16 +48,15 @@ def tokens_at_once(vocab_size: int) -> int:
     return max(MAX_LOGITS_BYTES // (4 * vocab_size), 1)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _chunked(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, labels, label_smoothing)  # type: ignore[no-untyped-call]
-    return loss
-
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, smoothing: float
+        context: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        labels: torch.Tensor,
+        smoothing: float,
+        kernels: Kernels,
     ) -> torch.Tensor:
         cast = weight.to(hidden.dtype)
         needs_hidden, needs_weight = context.needs_input_grad[:2]
@@ -57,13 +66,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         size = tokens_at_once(len(weight))
         for begin in range(0, len(hidden), size):
             part = hidden[begin : begin + size]
-            sums, gradient = _loss_and_gradient(
-                (part @ cast.T).float(), labels[begin : begin + size], smoothing, needs_gradient=needs_hidden
-            )
-            loss += sums
-            if gradient is None or hidden_gradient is None:
+            logits = part @ cast.T
+            if hidden_gradient is None:
+                loss += kernels.summed_loss(logits, labels[begin : begin + size], smoothing)
                 continue
-            gradient = gradient.to(hidden.dtype)
+            sums, gradient = kernels.loss_and_gradient(logits, labels[begin : begin + size], smoothing, hidden.dtype)
+            loss += sums
             torch.mm(gradient, cast, out=hidden_gradient[begin : begin + size])
             if needs_weight:
                 if weight_gradient is not None and weight_gradient.dtype != torch.float32:
@@ -75,7 +83,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(context: Any, *factors: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+    def backward(context: Any, *factors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (factor,) = factors
         if context.hidden_gradient is None:
             raise RuntimeError("the gradient of a chunked cross-entropy is there once")
@@ -85,25 +93,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if weight is not None:
             weight *= factor
             weight = weight.to(context.weight_dtype)
-        return hidden, weight, None, None
-
-
-def _loss_and_gradient(
-    logits: torch.Tensor, labels: torch.Tensor, smoothing: float, *, needs_gradient: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Returns the summed loss of a chunk and its gradient after the logits, which takes the logits' place."""
-    normaliser = logits.logsumexp(dim=-1, keepdim=True)
-    of_labels = logits.gather(1, labels[:, None])
-    loss = (1 - smoothing) * (normaliser - of_labels).sum()
-    if smoothing:
-        loss = loss + smoothing * (normaliser - logits.mean(dim=-1, keepdim=True)).sum()
-    if not needs_gradient:
-        return loss, None
-    gradient = logits.sub_(normaliser).exp_()
-    if smoothing:
-        gradient -= smoothing / logits.shape[1]
-    gradient.scatter_add_(1, labels[:, None], torch.full_like(of_labels, smoothing - 1))
-    return loss, gradient
+        return hidden, weight, None, None, None
 
 
 def _plus_product(total: torch.Tensor | None, gradient: torch.Tensor, part: torch.Tensor) -> torch.Tensor:

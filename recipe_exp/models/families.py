@@ -31,6 +31,7 @@ class Family:
         equal: keys whose values have to be those of other keys.
         block: matches the weights of an encoder block, with its number.
         max_positions: the key of the longest source or target; None where there is no longest.
+        is_unpadded: whether its forward pass over concatenated texts is known here.
         is_converted: whether CTranslate2's own converter reads what transformers 5 makes of it.
         unknown: what was never measured of it, in one line; None where nothing is known to be missing.
     """
@@ -45,6 +46,7 @@ class Family:
     equal: Mapping[str, str] = field(default_factory=dict)
     block: re.Pattern[str] = _T5_BLOCK
     max_positions: str | None = None
+    is_unpadded: bool = True
     is_converted: bool = True
     unknown: str | None = None
 
@@ -82,6 +84,7 @@ FAMILIES: Mapping[str, Family] = {
         equal={"decoder_ffn_dim": "encoder_ffn_dim", "decoder_attention_heads": "encoder_attention_heads"},
         block=re.compile(r"(?:model\.)?encoder\.layers\.(\d+)\."),
         max_positions="max_position_embeddings",
+        is_unpadded=False,
         is_converted=False,
         unknown="BART's network is not T5's: weights, memory and time are those of a T5 v1.1 of these dimensions and a "
         "guess; its own, learning rates that suit it and the quality of its recipes were never measured",

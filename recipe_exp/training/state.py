@@ -50,7 +50,7 @@ class StepResult:
         num_examples: of the window, over all processes.
         num_target_tokens: of the window, over all processes.
         num_source_tokens: of the window, over all processes.
-        num_padded_tokens: source and target positions that all processes computed, padding included.
+        num_computed_tokens: source and target positions that all processes computed, padding included.
     """
 
     step: int
@@ -61,4 +61,4 @@ class StepResult:
     num_examples: int
     num_target_tokens: int
     num_source_tokens: int
-    num_padded_tokens: int
+    num_computed_tokens: int

@@ -88,7 +88,7 @@ class TrainingStep:
             num_examples=window.num_examples,
             num_target_tokens=window.num_target_tokens,
             num_source_tokens=window.num_source_tokens,
-            num_padded_tokens=window.padded_tokens,
+            num_computed_tokens=window.num_computed_tokens,
         )
 
     def _learn(self, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -116,10 +116,7 @@ class TrainingStep:
         return total
 
     def _loss(self, micro_batch: MicroBatch) -> torch.Tensor:
-        batch = micro_batch.to(self.accelerator.device)
-        loss: torch.Tensor = self.model(
-            batch.input_ids, batch.attention_mask, batch.labels, label_smoothing=self.label_smoothing
-        )
+        loss: torch.Tensor = self.model(micro_batch.to(self.accelerator.device), label_smoothing=self.label_smoothing)
         # A process without work of its own still takes part in the exchange of gradients.
         return loss * 0.0 if micro_batch.is_dummy else loss
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from recipe_exp.data import loader as loader_module
-from recipe_exp.data.loader import MicroBatch, Window, WindowLoader, evaluation_batches, make_micro_batch, make_window
+from recipe_exp.data.loader import (
+    MicroBatch,
+    Window,
+    WindowLoader,
+    dropout_keys,
+    evaluation_batches,
+    make_micro_batch,
+    make_window,
+)
 from recipe_exp.data.plan import WindowPlan, plan_micro_batches
 from recipe_exp.data.tokens.token_files import TokenSplit, token_bytes
 
@@ -45,15 +53,12 @@ def plan() -> WindowPlan:
 
 
 def examples_of(batch: MicroBatch) -> list[tuple[int, list[int], list[int]]]:
-    """Undoes the padding, checking that nothing but padding is undone."""
-    found = []
-    for row, index in enumerate(batch.indices.tolist()):
-        num_source, num_target = int(batch.attention_mask[row].sum()), int((batch.labels[row] != -100).sum())
-        assert batch.attention_mask[row].tolist() == sorted(batch.attention_mask[row].tolist(), reverse=True)
-        assert (batch.input_ids[row, num_source:] == PAD).all()
-        assert (batch.labels[row, num_target:] == -100).all()
-        found.append((index, batch.input_ids[row, :num_source].tolist(), batch.labels[row, :num_target].tolist()))
-    return found
+    sources = batch.source_ids.split(batch.source_lengths.tolist())
+    targets = batch.target_ids.split(batch.target_lengths.tolist())
+    return [
+        (index, source.tolist(), target.tolist())
+        for index, source, target in zip(batch.indices.tolist(), sources, targets, strict=True)
+    ]
 
 
 def test_tokens_come_back_as_they_were_written(split: TokenSplit) -> None:
@@ -74,11 +79,59 @@ def test_a_micro_batch_holds_exactly_its_examples(split: TokenSplit) -> None:
     sources, targets = sources_and_targets()
     batch = make_micro_batch(split, [3, 30, 11])
     assert examples_of(batch) == [(index, sources[index], targets[index]) for index in (3, 30, 11)]
-    assert batch.input_ids.dtype == batch.attention_mask.dtype == batch.labels.dtype == torch.int64
-    assert batch.input_ids.shape == batch.attention_mask.shape == (3, max(len(sources[i]) for i in (3, 30, 11)))
-    assert batch.labels.shape == (3, max(len(targets[i]) for i in (3, 30, 11)))
-    assert batch.num_target_tokens == int((batch.labels != -100).sum())
-    assert batch.padded_tokens == batch.input_ids.numel() + batch.labels.numel()
+    assert batch.source_ids.dtype == batch.target_ids.dtype == torch.int64
+    assert batch.source_keys.shape == batch.source_ids.shape
+    assert batch.target_keys.shape == batch.target_ids.shape
+    assert batch.num_target_tokens == sum(len(targets[i]) for i in (3, 30, 11))
+    assert batch.num_tokens == batch.num_target_tokens + sum(len(sources[i]) for i in (3, 30, 11))
+
+
+def test_rows_of_equal_length_hold_the_same_texts(split: TokenSplit) -> None:
+    batch = make_micro_batch(split, [3, 30, 11])
+    input_ids, attention_mask, labels = batch.padded(PAD)
+    assert input_ids.dtype == attention_mask.dtype == labels.dtype == torch.int64
+    for row, (_, source, target) in enumerate(examples_of(batch)):
+        assert input_ids[row].tolist() == [*source, *[PAD] * (input_ids.shape[1] - len(source))]
+        assert attention_mask[row].tolist() == [1] * len(source) + [0] * (input_ids.shape[1] - len(source))
+        assert labels[row].tolist() == [*target, *[-100] * (labels.shape[1] - len(target))]
+    assert input_ids.shape[1] == batch.source_lengths.max()
+    assert labels.shape[1] == batch.target_lengths.max()
+
+
+def keys_by_example(
+    split: TokenSplit, plan: WindowPlan, step: int, budget: int, num_processes: int
+) -> dict[int, bytes]:
+    """Returns the keys of dropout of each example of a window, over all processes."""
+    found: dict[int, bytes] = {}
+    for process in range(num_processes):
+        for batch in make_window(split, plan, step, budget, process, num_processes).micro_batches:
+            parts = zip(
+                batch.source_keys.split(batch.source_lengths.tolist()),
+                batch.target_keys.split(batch.target_lengths.tolist()),
+                strict=True,
+            )
+            for index, (source, target) in zip(batch.indices.tolist(), parts, strict=True):
+                keys = source.numpy().tobytes() + target.numpy().tobytes()
+                assert found.setdefault(index, keys) == keys
+    return found
+
+
+@pytest.mark.parametrize(("budget", "num_processes"), [(60, 1), (400, 3), (10**6, 11)])
+def test_a_token_has_the_same_dropout_however_its_window_is_cut(
+    split: TokenSplit, plan: WindowPlan, budget: int, num_processes: int
+) -> None:
+    assert keys_by_example(split, plan, 4, budget, num_processes) == keys_by_example(split, plan, 4, 10**6, 1)
+
+
+def test_dropout_differs_between_seeds_steps_examples_and_places() -> None:
+    noises = [(0, 0), (0, 1), (1, 0), (2**63, 5)]
+    drawn = torch.cat([dropout_keys(noise, np.arange(50), np.full(50, 40)) for noise in noises])
+    assert drawn.dtype == torch.int32
+    # Of 8,000 numbers of 32 bits, two are equal by chance with a probability below a percent.
+    assert len(drawn.unique()) >= len(drawn) - 1
+    bits = (drawn[:, None] >> torch.arange(32)) & 1
+    assert ((bits.float().mean(dim=0) - 0.5).abs() < 0.03).all(), "every bit is a fair coin"
+    assert not dropout_keys(None, np.arange(2), np.array([3, 4])).any()
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 5, 11])
@@ -100,7 +153,7 @@ def test_all_processes_together_hold_the_window(
             assert window.num_source_tokens == sum(len(sources[index]) for index in wanted)
             assert window.num_target_tokens == sum(len(targets[index]) for index in wanted)
             assert window.num_target_tokens == sum(batch.num_target_tokens for batch in batches)
-            assert window.padded_tokens == sum(batch.padded_tokens for batch in batches)
+            assert window.num_computed_tokens == sum(batch.num_tokens for batch in batches)
 
 
 def test_a_stand_in_is_a_real_example_that_counts_no_token(split: TokenSplit) -> None:
@@ -109,7 +162,7 @@ def test_a_stand_in_is_a_real_example_that_counts_no_token(split: TokenSplit) ->
     (stand_in,) = [batch for window in windows for batch in window.micro_batches if batch.is_dummy]
     assert stand_in.num_target_tokens == 0
     assert set(stand_in.indices) < set(plan.window(0))
-    assert (stand_in.labels != -100).any()
+    assert len(stand_in.target_ids) > 0
 
 
 def same(one: Window, other: Window) -> bool:
@@ -135,8 +188,8 @@ def test_windows_are_prepared_ahead_and_not_too_far(
 ) -> None:
     prepared: list[int] = []
 
-    def record(*arguments: object) -> Window:
-        window = make_window(*arguments)  # type: ignore[arg-type]
+    def record(*arguments: object, **settings: object) -> Window:
+        window = make_window(*arguments, **settings)  # type: ignore[arg-type]
         prepared.append(window.step)
         return window
 
@@ -151,10 +204,10 @@ def test_windows_are_prepared_ahead_and_not_too_far(
 def test_an_error_in_the_thread_reaches_the_consumer(
     split: TokenSplit, plan: WindowPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_at_two(*arguments: object) -> Window:
+    def break_at_two(*arguments: object, **settings: object) -> Window:
         if arguments[2] == 2:
             raise OSError("the disk is gone")
-        return make_window(*arguments)  # type: ignore[arg-type]
+        return make_window(*arguments, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loader_module, "make_window", break_at_two)
     loader = WindowLoader(split, plan, 400, 0, 1, 0, 10)
@@ -224,9 +277,9 @@ def test_each_example_comes_with_the_prompt_that_the_plan_drew(
         assert sorted(real) == sorted((index, sources[prompt][index], targets[index]) for index, prompt in drawn)
         for window in windows:
             assert window.num_source_tokens == sum(len(sources[prompt][index]) for index, prompt in drawn)
-            assert window.padded_tokens == sum(batch.padded_tokens for batch in batches)
+            assert window.num_computed_tokens == sum(batch.num_tokens for batch in batches)
         for batch in batches:
-            assert batch.padded_tokens <= budget or len(batch.indices) == 1
+            assert batch.num_tokens <= budget or len(batch.indices) == 1
     assert seen == {0, 1, 2}
 
 
@@ -272,7 +325,7 @@ def test_evaluation_takes_every_example_once_within_the_budget(
     batches = list(evaluation_batches(split, wanted, 200))
     found = [example for batch in batches for example in examples_of(batch)]
     assert sorted(found) == [(index, sources[index], targets[index]) for index in wanted]
-    assert all(batch.padded_tokens <= 200 or len(batch.indices) == 1 for batch in batches)
+    assert all(batch.num_tokens <= 200 or len(batch.indices) == 1 for batch in batches)
     assert list(evaluation_batches(split, [], 200)) == []
 
 

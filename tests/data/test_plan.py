@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.data.plan import IndexArray, WindowPlan, cut_by_tokens, padded_size, plan_micro_batches
+from recipe_exp.data.plan import IndexArray, Lengths, WindowPlan, cut_by_tokens, plan_micro_batches
 from recipe_exp.errors import DataError
 
 PLANS = st.builds(
@@ -251,22 +251,25 @@ def arrays(lengths: list[tuple[int, int]]) -> tuple[IndexArray, IndexArray]:
 
 class TestMicroBatches:
     @settings(deadline=None, max_examples=300)
-    @given(lengths=LENGTHS, budget=st.integers(1, 4000), num_processes=st.integers(1, 9))
-    def test_the_promises_of_a_plan(self, lengths: list[tuple[int, int]], budget: int, num_processes: int) -> None:
+    @given(lengths=LENGTHS, budget=st.integers(1, 4000), num_processes=st.integers(1, 9), is_padded=st.booleans())
+    def test_the_promises_of_a_plan(
+        self, lengths: list[tuple[int, int]], budget: int, num_processes: int, is_padded: bool
+    ) -> None:
         sources, targets = arrays(lengths)
-        hands = plan_micro_batches(sources, targets, budget, num_processes)
+        size_of = Lengths(sources, targets, is_padded=is_padded).size_of
+        hands = plan_micro_batches(sources, targets, budget, num_processes, is_padded=is_padded)
         parts = [part for hand in hands for part in hand]
 
         assert len(hands) == num_processes
         assert len({len(hand) for hand in hands}) == 1, "collective calls match"
         assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths))), "each position once"
         for part in parts:
-            assert len(part) <= 1 or len(part) * (sources[part].max() + targets[part].max()) <= budget
+            assert len(part) <= 1 or size_of(part) <= budget
         for round_ in zip(*hands, strict=True):
             assert any(len(part) for part in round_), "no round is empty for all"
             assert all(len(part) for part in round_) or all(len(part) <= 1 for part in round_), "none idles in vain"
 
-        sizes = [[padded_size(part, sources, targets) for part in hand] for hand in hands]
+        sizes = [[size_of(part) for part in hand] for hand in hands]
         loads = [sum(hand) for hand in sizes]
         assert max(loads) - min(loads) <= max(max(hand) for hand in sizes), "work is balanced"
         assert all(hand == sorted(hand, reverse=True) for hand in sizes), "the largest comes first"
@@ -285,33 +288,48 @@ class TestMicroBatches:
             [part.tolist() for part in hand] for hand in plans[1]
         ]
 
+    @pytest.mark.parametrize("is_padded", [False, True])
+    def test_a_size_is_what_a_network_computes(self, is_padded: bool) -> None:
+        sizes = Lengths(np.array([3, 7, 2]), np.array([10, 4, 30]), is_padded=is_padded)
+        assert sizes.size_of(np.array([0, 2])) == (2 * (3 + 30) if is_padded else 3 + 10 + 2 + 30)
+        assert sizes.size_of(np.array([], dtype=np.int64)) == 0
+
     @settings(deadline=None, max_examples=100)
     @given(
         lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 60)), min_size=1, max_size=9),
         budget=st.integers(1, 400),
+        is_padded=st.booleans(),
     )
-    def test_no_other_cut_of_the_sorted_row_is_cheaper(self, lengths: list[tuple[int, int]], budget: int) -> None:
+    def test_no_cut_of_the_sorted_row_has_fewer_parts_or_a_smaller_largest_one(
+        self, lengths: list[tuple[int, int]], budget: int, is_padded: bool
+    ) -> None:
         sources, targets = arrays(lengths)
+        size_of = Lengths(sources, targets, is_padded=is_padded).size_of
 
-        def cost(parts: list[IndexArray]) -> float:
-            sizes = [padded_size(part, sources, targets) for part in parts]
-            if any(len(part) > 1 and size > budget for part, size in zip(parts, sizes, strict=True)):
-                return float("inf")
-            return sum(sizes) + len(parts) * budget / 16
+        def largest(parts: list[IndexArray]) -> int:
+            """Of the parts of several examples: a single one over the budget cannot be cut."""
+            return max((size_of(part) for part in parts if len(part) > 1), default=0)
 
         order = np.lexsort((sources, targets))
-        every_cut = (
-            cost(np.split(order, np.flatnonzero(cuts) + 1)) for cuts in itertools.product([0, 1], repeat=len(order) - 1)
-        )
-        assert cost(cut_by_tokens(sources, targets, budget)) == pytest.approx(min(every_cut))
+        every_cut = [
+            np.split(order, np.flatnonzero(cuts) + 1) for cuts in itertools.product([0, 1], repeat=len(order) - 1)
+        ]
+        allowed = [parts for parts in every_cut if largest(parts) <= budget]
+        fewest = min(map(len, allowed))
+        assert len(cut_by_tokens(sources, targets, budget, is_padded=is_padded)) == fewest
+        (planned,) = plan_micro_batches(sources, targets, budget, 1, is_padded=is_padded)
+        assert len(planned) <= fewest
+        heaviest = min(max(map(size_of, parts)) for parts in allowed if len(parts) <= fewest)
+        assert max(map(size_of, planned)) <= max(heaviest, budget)
+        if heaviest <= budget:
+            assert max(map(size_of, planned)) == heaviest
 
     def test_lengths_are_sorted_so_that_padding_is_small(self) -> None:
         rng = np.random.default_rng(0)
         targets = rng.integers(20, 500, 256)
         sources = targets // 3 + rng.integers(1, 20, 256)
-        parts = plan_micro_batches(sources, targets, 8192, 1)[0]
-        padded = sum(padded_size(part, sources, targets) for part in parts)
-        assert 1 - (sources + targets).sum() / padded < 0.1
+        padded = sum(map(Lengths(sources, targets, is_padded=True).size_of, cut_by_tokens(sources, targets, 8192)))
+        assert 1 - (sources + targets).sum() / padded < 0.15
 
     def test_one_micro_batch_is_divided_over_all_processes(self) -> None:
         hands = plan_micro_batches([10] * 8, [20] * 8, 10_000, 4)
@@ -332,7 +350,7 @@ class TestMicroBatches:
             targets = rng.integers(50, 500, 64)
             sources = targets // 3 + rng.integers(1, 50, 64)
             hands = plan_micro_batches(sources, targets, 8192, num_processes)
-            sizes = [[padded_size(part, sources, targets) for part in hand] for hand in hands]
+            sizes = [list(map(Lengths(sources, targets).size_of, hand)) for hand in hands]
             busy += sum(map(sum, sizes))
             elapsed += num_processes * sum(map(max, zip(*sizes, strict=True)))
         assert busy / elapsed > 0.9

@@ -8,6 +8,7 @@ from torch.nn import functional
 from transformers import T5ForConditionalGeneration
 
 from recipe_exp.config.model import ModelShape
+from recipe_exp.data.loader import MicroBatch, join_texts
 from recipe_exp.models import load
 from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 
@@ -30,14 +31,8 @@ def rows(*lengths: tuple[int, int]) -> list[Row]:
     return [(text(source), text(target)) for source, target in lengths]
 
 
-def batch(examples: list[Row], more: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pads a batch, with `more` columns than it takes."""
-    longest_source = max(len(source) for source, _ in examples) + more
-    longest_target = max(len(target) for _, target in examples) + more
-    ids = torch.tensor([source + [0] * (longest_source - len(source)) for source, _ in examples])
-    mask = torch.tensor([[1] * len(source) + [0] * (longest_source - len(source)) for source, _ in examples])
-    labels = torch.tensor([target + [-100] * (longest_target - len(target)) for _, target in examples])
-    return ids, mask, labels
+def batch(examples: list[Row]) -> MicroBatch:
+    return join_texts([source for source, _ in examples], [target for _, target in examples])
 
 
 EXAMPLES = rows((3, 9), (12, 2), (7, 15), (1, 1), (5, 6))
@@ -47,21 +42,21 @@ EXAMPLES = rows((3, 9), (12, 2), (7, 15), (1, 1), (5, 6))
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_it_is_the_loss_of_transformers_times_its_tokens(is_tied: bool, attention: str) -> None:
     network = build(is_tied=is_tied, attention=attention)
-    ids, mask, labels = batch(EXAMPLES, more=3)
+    ids, mask, labels = batch(EXAMPLES).padded(0)
     theirs = network(input_ids=ids, attention_mask=mask, labels=labels).loss * (labels != -100).sum()
-    torch.testing.assert_close(SequenceLoss(network)(ids, mask, labels), theirs, rtol=1e-6, atol=0)
+    torch.testing.assert_close(SequenceLoss(network)(batch(EXAMPLES)), theirs, rtol=1e-6, atol=0)
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.lists(st.sampled_from(EXAMPLES), min_size=1, max_size=6), st.integers(0, 9), st.data())
-def test_it_depends_neither_on_padding_nor_on_company(examples: list[Row], more: int, data: st.DataObject) -> None:
+@given(st.lists(st.sampled_from(EXAMPLES), min_size=1, max_size=6), st.data())
+def test_it_does_not_depend_on_company(examples: list[Row], data: st.DataObject) -> None:
     loss = SequenceLoss(build())
     cut = data.draw(st.integers(0, len(examples)))
     parts = [part for part in (examples[:cut], examples[cut:]) if part]
     with torch.no_grad():
-        alone = sum(float(loss(*batch([example]))) for example in examples)
-        together = float(loss(*batch(examples, more)))
-        in_parts = sum(float(loss(*batch(part))) for part in parts)
+        alone = sum(float(loss(batch([example]))) for example in examples)
+        together = float(loss(batch(examples)))
+        in_parts = sum(float(loss(batch(part))) for part in parts)
     assert together == pytest.approx(alone, rel=1e-5)
     assert in_parts == pytest.approx(alone, rel=1e-5)
 
@@ -70,7 +65,7 @@ def test_gradients_of_micro_batches_add_up_to_the_whole() -> None:
     def gradients(parts: list[list[Row]]) -> torch.Tensor:
         loss = SequenceLoss(build())
         for part in parts:
-            loss(*batch(part)).backward()
+            loss(batch(part)).backward()
         return torch.cat([parameter.grad.flatten() for parameter in loss.parameters() if parameter.grad is not None])
 
     whole = gradients([EXAMPLES])
@@ -82,12 +77,12 @@ def test_gradients_of_micro_batches_add_up_to_the_whole() -> None:
 @pytest.mark.parametrize("smoothing", [0.1, 0.7])
 def test_label_smoothing_spreads_its_share_evenly_over_the_vocabulary(smoothing: float) -> None:
     network = build()
-    ids, mask, labels = batch(EXAMPLES)
+    ids, mask, labels = batch(EXAMPLES).padded(0)
     with torch.no_grad():
         log_probabilities = functional.log_softmax(
             network(input_ids=ids, attention_mask=mask, labels=labels).logits.double(), dim=-1
         )
-        found = SequenceLoss(network)(ids, mask, labels, label_smoothing=smoothing)
+        found = SequenceLoss(network)(batch(EXAMPLES), label_smoothing=smoothing)
     expected = 0.0
     for row, column in (labels != -100).nonzero().tolist():
         of_token = log_probabilities[row, column]
@@ -101,9 +96,9 @@ def test_a_later_target_token_does_not_reach_an_earlier_one() -> None:
     loss = SequenceLoss(build())
     source = [5, 6, 1]
     with torch.no_grad():
-        first = float(loss(*batch([(source, [9])])))
-        both = [float(loss(*batch([(source, [9, token])]))) for token in (4, 11)]
-        second = [float(loss(*batch([(source, [9, token])]))) - first for token in (4, 11)]
+        first = float(loss(batch([(source, [9])])))
+        both = [float(loss(batch([(source, [9, token])]))) for token in (4, 11)]
+        second = [float(loss(batch([(source, [9, token])]))) - first for token in (4, 11)]
     assert second[0] != pytest.approx(second[1], rel=1e-3)
     assert [total - part for total, part in zip(both, second, strict=True)] == pytest.approx([first, first])
 
@@ -111,9 +106,9 @@ def test_a_later_target_token_does_not_reach_an_earlier_one() -> None:
 def test_logits_in_bf16_are_summed_in_fp32() -> None:
     loss = SequenceLoss(build().to(torch.bfloat16))
     with torch.no_grad():
-        found = loss(*batch(EXAMPLES))
+        found = loss(batch(EXAMPLES))
     assert found.dtype == torch.float32
-    in_fp32 = SequenceLoss(build())(*batch(EXAMPLES)).item()
+    in_fp32 = SequenceLoss(build())(batch(EXAMPLES)).item()
     assert float(found) == pytest.approx(in_fp32, rel=0.02)
 
 

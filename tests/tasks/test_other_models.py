@@ -24,6 +24,7 @@ import recipe_exp as package
 from recipe_exp.__main__ import main
 from recipe_exp.config.compose import compose
 from recipe_exp.config.model import ModelShape
+from recipe_exp.data.loader import join_texts
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.tokens.vocabulary import train_unigram
 from recipe_exp.errors import ModelError
@@ -242,7 +243,7 @@ def test_the_loss_of_bart_is_that_of_transformers(bart: list[str]) -> None:
     labels = torch.tensor([[0, 80, 90, 2], [0, 99, 2, -100]])
     mask = (source != 1).long()
     theirs = network(input_ids=source, attention_mask=mask, labels=labels).loss * (labels != -100).sum()
-    ours = SequenceLoss(network)(source, mask, labels)
+    ours = SequenceLoss(network)(join_texts([[0, 40, 50, 60, 2], [0, 70, 2]], [[0, 80, 90, 2], [0, 99, 2]]))
     torch.testing.assert_close(ours, theirs)
     ours.backward()
     gradient = network.model.shared.weight.grad.clone()

@@ -126,7 +126,7 @@ def result_of(
         num_examples=num_examples,
         num_target_tokens=num_target_tokens,
         num_source_tokens=6,
-        num_padded_tokens=20,
+        num_computed_tokens=20,
     )
 
 

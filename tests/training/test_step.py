@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.nn import functional
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
@@ -89,7 +88,7 @@ def test_a_mean_of_micro_batch_means_would_be_noticed(split: TokenSplit, build_s
     step = build_step()
     means = []
     for micro_batch in window.micro_batches:
-        total = step.model(micro_batch.input_ids, micro_batch.attention_mask, micro_batch.labels)
+        total = step.model(micro_batch)
         means.append(total / micro_batch.num_target_tokens / len(window.micro_batches))
     step.optimizer.zero_grad()
     torch.autograd.backward(torch.stack(means).sum())
@@ -107,7 +106,7 @@ def test_seq2seq_trainer_is_four_times_off_where_this_is_exact(
         whole = window_of(split, batch_size=8).micro_batches[0]
         rows = [
             {"input_ids": ids, "attention_mask": mask, "labels": labels}
-            for ids, mask, labels in zip(whole.input_ids, whole.attention_mask, whole.labels, strict=True)
+            for ids, mask, labels in zip(*whole.padded(0), strict=True)
         ]
         arguments = Seq2SeqTrainingArguments(
             output_dir=str(tmp_path),
@@ -159,25 +158,33 @@ def test_shares_of_all_processes_add_up_and_stand_ins_add_nothing(
         assert not outcomes[i][1].any(), "a stand-in takes part in the exchange with a gradient of zero"
 
 
-def test_dropout_is_drawn_from_seed_step_and_process_alone(
-    split: TokenSplit, build_step: StepBuilder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    window = cut_into(split, 2)
-
-    def gradient(*, seed: int = 0, step: int = 0, process: int = 0, disturb: int = 0) -> torch.Tensor:
-        monkeypatch.setattr(Accelerator, "process_index", process)
-        training_step = build_step(dropout=0.3, seed=seed)
+def test_dropout_is_drawn_from_seed_step_and_example_alone(split: TokenSplit, build_step: StepBuilder) -> None:
+    def gradient(*, seed: int = 0, step: int = 0, budget: int = WHOLE, disturb: int = 0) -> torch.Tensor:
+        training_step = build_step(dropout=0.3)
         torch.manual_seed(disturb)
         torch.rand(disturb)
-        return run(training_step, replace(window, step=step))[1]
+        # As many epochs on, the same examples are learnt from under another number of the step.
+        window = make_window(split, WindowPlan(len(split), len(split), seed, "data"), step, budget, 0, 1)
+        return run(training_step, window)[1]
 
     first = gradient()
     assert torch.equal(gradient(disturb=17), first)
-    later = gradient(step=5, disturb=3)
-    assert torch.equal(gradient(step=5), later)
-    others = [later, gradient(seed=1), gradient(step=1), gradient(process=1)]
-    for position, one in enumerate([first, *others]):
-        assert not any(torch.equal(one, other) for other in others[position:])
+    for budget in (60, 200):
+        assert_close(gradient(budget=budget), first)
+    others = [first, gradient(seed=1), gradient(step=1), gradient(step=5)]
+    for position, one in enumerate(others):
+        assert not any(torch.allclose(one, other, rtol=0.1) for other in others[position + 1 :])
+
+
+@pytest.mark.parametrize("num_processes", [2, 5])
+def test_with_dropout_too_the_shares_of_processes_add_up(
+    split: TokenSplit, build_step: StepBuilder, num_processes: int
+) -> None:
+    expected_loss, expected_gradient, _ = run(build_step(dropout=0.3), window_of(split))
+    shares = [window_of(split, 60, process=process, of=num_processes) for process in range(num_processes)]
+    outcomes = [run(build_step(dropout=0.3), share) for share in shares]
+    assert sum(loss for loss, _, _ in outcomes) == pytest.approx(expected_loss, rel=1e-5)
+    assert_close(sum((gradient for _, gradient, _ in outcomes), torch.zeros(())), expected_gradient)
 
 
 def test_every_source_of_randomness_is_seeded() -> None:
@@ -252,7 +259,7 @@ def test_a_result_says_what_the_step_did(split: TokenSplit, build_step: StepBuil
     assert result.num_examples == len(indices) == 8, "the last window of an epoch"
     assert result.num_target_tokens == split.target_lengths[indices].sum()
     assert result.num_source_tokens == split.source_lengths[indices].sum()
-    assert result.num_padded_tokens == sum(part.padded_tokens for part in window.micro_batches)
+    assert result.num_computed_tokens == sum(part.num_tokens for part in window.micro_batches)
     assert bool(result.is_finite)
     assert not result.loss_sum.requires_grad
 

@@ -164,6 +164,7 @@ def _machinery(config: ExperimentConfig, cache: TokenCache, then: Machinery) -> 
         precision=then.precision if keeps_precision else now.precision,
         num_threads=then.num_threads if hardware.num_threads == "auto" else now.num_threads,
         attention=then.attention if model.attention == "auto" else now.attention,
+        is_compiled=then.is_compiled if hardware.compile == "auto" else now.is_compiled,
     )
 
 
@@ -256,7 +257,7 @@ def _note_of_span(before: Span | None, span: Span, config: ExperimentConfig) -> 
 def _note_of_rounding(then: Mapping[str, Any], now: Machinery) -> list[str]:
     changed = [
         f"{name} {then[name]} -> {getattr(now, name)}"
-        for name in ("micro_batch_tokens", "num_threads", "attention")
+        for name in ("micro_batch_tokens", "num_threads", "attention", "is_compiled")
         if then.get(name) is not None and then[name] != getattr(now, name)
     ]
     if not changed:

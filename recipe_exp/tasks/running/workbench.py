@@ -22,8 +22,14 @@ from recipe_exp.hardware.detect import Machinery
 from recipe_exp.models.base_weights import BASE_FOLDER
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
+<<<<<<< HEAD
 from recipe_exp.tasks.building import generation_budget, plan_windows
 from recipe_exp.tasks.places import check_lengths
+=======
+from recipe_exp.models.unpadded.compiling import Kernels, use_compile_cache
+from recipe_exp.tasks.building import plan_windows
+from recipe_exp.tasks.places import cache_dir_of, check_lengths
+>>>>>>> fb59b6f (No layer computes padding: T5 over concatenated texts, with dropout that depends on no cut)
 from recipe_exp.tasks.running.resuming import Fingerprints, Start, base_of, refuse_foreign_checkpoint
 from recipe_exp.tasks.running.starting import load_start
 from recipe_exp.training import checkpoint
@@ -87,9 +93,8 @@ class Workbench:
         is_begun = bool(checkpoint.list_checkpoints(run_folder / "checkpoints"))
         if isinstance(training.adapter, LoraConfig) and training.adapter.start_from is not None and not is_begun:
             load_start(network, training.adapter, base)
-        loss = SequenceLoss(network)
-        if config.hardware.compile:
-            loss.compile(dynamic=True)
+        use_compile_cache(cache_dir_of(config) / "compiled")
+        loss = SequenceLoss(network, Kernels(is_compiled=machinery.is_compiled))
         model = accelerator.prepare(loss)
         optimizer = build_optimizer(loss, training)
         plan = plan_windows(training, config.seed, cache)
@@ -111,11 +116,11 @@ class Workbench:
         """
         if self.config.training.update_in_backward or self.accelerator.num_processes > 1:
             return False
-        largest = max(window.micro_batches, key=lambda micro_batch: micro_batch.padded_tokens)
+        largest = max(window.micro_batches, key=lambda micro_batch: micro_batch.num_tokens)
         if len(largest.indices) == 1:
             return False
         # Half of what was there: the budget may have been far larger.
-        tokens = max(min(self.machinery.micro_batch_tokens, largest.padded_tokens) // 2, 1)
+        tokens = max(min(self.machinery.micro_batch_tokens, largest.num_tokens) // 2, 1)
         self.machinery = replace(self.machinery, micro_batch_tokens=tokens)
         return True
 
@@ -129,6 +134,7 @@ class Workbench:
             self.accelerator.num_processes,
             start_step,
             self.length.total_steps,
+            is_padded=self.loss.is_padded,
         )
 
     @property

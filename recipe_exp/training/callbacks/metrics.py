@@ -115,8 +115,12 @@ class MetricsCallback(Callback):
             "train/epoch": trainer.epoch,
             "train/target_tokens_per_second": sums.num_all_target_tokens / seconds,
             "train/recipes_per_second": sums.num_examples / seconds,
-            "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_padded_tokens, 1),
+<<<<<<< HEAD
+            "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_computed_tokens, 1),
             **{f"train/{activity}_share": share for activity, share in trainer.spent.shares().items()},
+=======
+            "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_computed_tokens, 1),
+>>>>>>> fb59b6f (No layer computes padding: T5 over concatenated texts, with dropout that depends on no cut)
         }
         if self.arithmetic is not None:
             metrics["train/utilisation"] = sums.flops(self.arithmetic) / (
@@ -151,7 +155,7 @@ class _Sums:
         self.num_target_tokens = 0
         self.num_all_target_tokens = 0
         self.num_real_tokens = 0
-        self.num_padded_tokens = 0
+        self.num_computed_tokens = 0
         self._own_loss = 0.0
         self._unread: list[StepResult] = []
         self._unsound: list[tuple[int, str]] = []
@@ -160,7 +164,7 @@ class _Sums:
         self.num_examples += result.num_examples
         self.num_all_target_tokens += result.num_target_tokens
         self.num_real_tokens += result.num_target_tokens + result.num_source_tokens
-        self.num_padded_tokens += result.num_padded_tokens
+        self.num_computed_tokens += result.num_computed_tokens
         self._unread.append(result)
 
     def merge(self, sum_over_processes: Callable[[Sequence[float]], Sequence[float]]) -> None:

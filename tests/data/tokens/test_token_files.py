@@ -63,9 +63,9 @@ class TestSeveralPrompts:
         for step in range(2 * plan.windows_per_epoch):
             drawn = dict(zip(plan.window(step).tolist(), plan.prompts(step).tolist(), strict=True))
             for batch in make_window(split, plan, step, 600, 0, 1).micro_batches:
-                for index, ids, mask in zip(batch.indices.tolist(), batch.input_ids, batch.attention_mask, strict=True):
-                    text = examples[drawn[index]][index].source_text
-                    assert ids[mask.bool()].tolist() == encoded(cache, text)
+                sources = batch.source_ids.split(batch.source_lengths.tolist())
+                for index, ids in zip(batch.indices.tolist(), sources, strict=True):
+                    assert ids.tolist() == encoded(cache, examples[drawn[index]][index].source_text)
 
     def test_other_weights_open_the_same_cache_and_other_prompts_another(self, folder: Path) -> None:
         cache = open_cache(folder, prompts=MIX)

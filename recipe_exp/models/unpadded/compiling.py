@@ -1,0 +1,92 @@
+"""Kernels as they stand or fused by `torch.compile`, decided once for a process and said in one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recipe_exp.models.unpadded import kernels
+
+_LOGGER = logging.getLogger(__name__)
+_NAMES = (
+    "dropped",
+    "normed",
+    "added_and_normed",
+    "normed_backward",
+    "gated_gelu",
+    "dropped_gated_gelu",
+    "gated_gelu_backward",
+    "by_head",
+    "attention_weights",
+    "attention_backward",
+    "loss_and_gradient",
+    "summed_loss",
+)
+
+
+class Kernels:
+    """The functions of `kernels`, each compiled at its first use if they are to be.
+
+    A compiler that is missing or fails costs one line in the log and speed, never the run.
+
+    Args:
+        is_compiled: whether `torch.compile` fuses them.
+    """
+
+    def __init__(self, *, is_compiled: bool) -> None:
+        self.is_compiled = is_compiled
+        self.compile_seconds = 0.0
+        """Seconds that first calls took, compilation and reading of its cache included."""
+        for name in _NAMES:
+            setattr(self, name, self._lazily(getattr(kernels, name)) if is_compiled else getattr(kernels, name))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        raise AttributeError(f"no kernel is called {name}")
+
+    def _lazily(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        # In this process: a pool of compilers would outlive a run that is killed.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        compiled = torch.compile(function, dynamic=True, fullgraph=True)
+        is_first = True
+
+        @wraps(function)
+        def call(*arguments: Any) -> Any:
+            nonlocal is_first
+            if not is_first:
+                return compiled(*arguments)
+            started = time.perf_counter()
+            try:
+                result = compiled(*arguments)
+            except Exception as error:
+                self._give_up(error)
+                return function(*arguments)
+            is_first = False
+            self.compile_seconds += time.perf_counter() - started
+            return result
+
+        return call
+
+    def _give_up(self, error: Exception) -> None:
+        self.is_compiled = False
+        for name in _NAMES:
+            setattr(self, name, getattr(kernels, name))
+        reason = " ".join(str(error).split())[:160]
+        _LOGGER.warning("torch.compile does not work here (%s); the model runs uncompiled, and slower", reason)
+
+
+UNCOMPILED = Kernels(is_compiled=False)
+
+
+def use_compile_cache(folder: Path) -> None:
+    """Keeps what is compiled in a folder, so that later runs and the trials of a sweep read it there.
+
+    Call it before anything is compiled. An environment variable of one's own wins.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))

@@ -1,0 +1,97 @@
+"""Dropout whose mask is a hash of where it is applied: nothing is drawn in order, and nothing is stored.
+
+An element is kept if a hash of (token key, site, column) lies above a threshold. The key of a token is drawn from
+(seed, step, example, position), see `data.loader`. So a recipe has the same dropout whatever micro-batch, process or
+bucket it is in, the backward pass computes the mask again instead of reading it, and compiled kernels make it in
+registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+_COLUMN_STEP = -1640531527
+"""2^32 over the golden ratio, as int32: spreads neighbouring columns over the range of the hash."""
+_FIRST_FACTOR, _SECOND_FACTOR = 2146121005, -2073254261
+"""Of the 32-bit finaliser lowbias32 by Chris Wellons (https://nullprogram.com/blog/2018/07/31/), as int32."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Dropout of one micro-batch of one stack.
+
+    Attributes:
+        probability: of an element to be zero.
+        keys: int32, (tokens,), one for each token.
+    """
+
+    probability: float
+    keys: torch.Tensor
+
+    def at(self, site: int) -> Site:
+        """Returns the dropout of one place in the network.
+
+        Args:
+            site: number of the place; each place of a network has its own.
+        """
+        # Numbers of sites are small; without the hash, keys of neighbouring sites would differ in a few bits only.
+        return Site(self.probability, scrambled(self.keys ^ _as_int32((site + 1) * 2654435769)))
+
+
+@dataclass(frozen=True)
+class Site:
+    """Dropout at one place: what its kernels need to make the mask.
+
+    Attributes:
+        probability: of an element to be zero.
+        row_keys: int32, (tokens,), a hash of token and place.
+    """
+
+    probability: float
+    row_keys: torch.Tensor
+
+    @property
+    def threshold(self) -> int:
+        """A hash below it drops its element."""
+        return threshold_of(self.probability)
+
+    @property
+    def scale(self) -> float:
+        """What kept elements are multiplied by."""
+        return scale_of(self.threshold)
+
+
+def threshold_of(probability: float) -> int:
+    """Returns the int32 below which so large a share of all int32 values lies."""
+    return round(probability * 2**32) - 2**31
+
+
+def scale_of(threshold: int) -> float:
+    """Returns one over the share of int32 values that are not below the threshold."""
+    return 2**32 / (2**31 - threshold)
+
+
+def keep(row_keys: torch.Tensor, columns: torch.Tensor, threshold: int) -> torch.Tensor:
+    """Returns which elements are kept, a boolean tensor of the shape that both arguments broadcast to.
+
+    Args:
+        row_keys: int32, hashes of rows.
+        columns: int32, numbers of columns.
+        threshold: of `threshold_of`.
+    """
+    return scrambled(row_keys + columns * _COLUMN_STEP) >= threshold
+
+
+def scrambled(value: torch.Tensor) -> torch.Tensor:
+    """Returns a hash of each int32 whose bits all depend on all bits; a bijection."""
+    value = value ^ ((value >> 16) & 0xFFFF)
+    value = value * _FIRST_FACTOR
+    value = value ^ ((value >> 15) & 0x1FFFF)
+    value = value * _SECOND_FACTOR
+    return value ^ ((value >> 16) & 0xFFFF)
+
+
+def _as_int32(value: int) -> int:
+    return (value + 2**31) % 2**32 - 2**31

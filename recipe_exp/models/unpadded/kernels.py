@@ -1,0 +1,252 @@
+"""The elementwise arithmetic of a T5 block, forward and backward: pure functions that `torch.compile` may fuse.
+
+Each is one pass over memory once compiled. Run as they stand they give the same numbers up to rounding.
+Reductions and functions of real numbers are computed in fp32 whatever the type of the tensors.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from recipe_exp.models.unpadded.counter_dropout import keep, scrambled
+
+_TWICE_SQRT_2_OVER_PI = 2.0 * math.sqrt(2.0 / math.pi)
+_CUBIC = 0.044715
+
+
+def dropped(values: torch.Tensor, row_keys: torch.Tensor, threshold: int, scale: float) -> torch.Tensor:
+    """Returns values with dropout; the same call on a gradient is its backward pass.
+
+    Args:
+        values: (tokens, width).
+        row_keys: int32, (tokens,).
+        threshold: a hash below it drops.
+        scale: of what is kept.
+    """
+    return torch.where(_kept(values, row_keys, threshold), values * scale, 0.0)
+
+
+def _kept(values: torch.Tensor, row_keys: torch.Tensor, threshold: int) -> torch.Tensor:
+    columns = torch.arange(values.shape[1], dtype=torch.int32, device=values.device)
+    return keep(row_keys[:, None], columns, threshold)
+
+
+def normed(
+    stream: torch.Tensor, weight: torch.Tensor, epsilon: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns T5's layer norm, `weight * x / sqrt(mean(x^2) + epsilon)`, and its factor of each token.
+
+    Args:
+        stream: (tokens, width).
+        weight: (width,).
+        epsilon: added to the mean square.
+        dtype: of the result.
+
+    Returns:
+        (tokens, width) and, in fp32, (tokens, 1).
+    """
+    wide = stream.float()
+    factor = torch.rsqrt((wide * wide).mean(dim=1, keepdim=True) + epsilon)
+    return (wide * factor * weight.float()).to(dtype), factor
+
+
+def added_and_normed(
+    stream: torch.Tensor,
+    update: torch.Tensor,
+    weight: torch.Tensor,
+    epsilon: float,
+    dtype: torch.dtype,
+    row_keys: torch.Tensor | None,
+    threshold: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the stream with an update under dropout added to it, its norm, and the norm's factor."""
+    change = update if row_keys is None else dropped(update, row_keys, threshold, scale)
+    stream = stream + change.to(stream.dtype)
+    return stream, *normed(stream, weight, epsilon, dtype)
+
+
+def normed_backward(
+    gradient: torch.Tensor,
+    stream_gradient: torch.Tensor,
+    stream: torch.Tensor,
+    weight: torch.Tensor,
+    factor: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the gradients of the stream, that which passes by the norm included, and of the norm's weight."""
+    wide, scaled = stream.float(), gradient.float()
+    direction = wide * factor
+    inner = scaled * weight.float()
+    along = (inner * direction).mean(dim=1, keepdim=True)
+    back = factor * (inner - direction * along) + stream_gradient.float()
+    return back.to(stream.dtype), (scaled * direction).sum(dim=0)
+
+
+def gated_gelu(gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Returns `gelu(gate) * value` with the tanh form of GELU (https://arxiv.org/abs/1606.08415).
+
+    (1 + tanh(z)) / 2 is the sigmoid of 2 z, which is a single exponential.
+    """
+    wide = gate.float()
+    return (wide * torch.sigmoid(_sigmoid_argument(wide)) * value.float()).to(value.dtype)
+
+
+def dropped_gated_gelu(
+    gate: torch.Tensor, value: torch.Tensor, row_keys: torch.Tensor, threshold: int, scale: float
+) -> torch.Tensor:
+    """Returns `gated_gelu` with dropout."""
+    return dropped(gated_gelu(gate, value), row_keys, threshold, scale)
+
+
+def gated_gelu_backward(
+    gradient: torch.Tensor,
+    gate: torch.Tensor,
+    value: torch.Tensor,
+    row_keys: torch.Tensor | None,
+    threshold: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the gradients of gate and value."""
+    if row_keys is not None:
+        gradient = dropped(gradient, row_keys, threshold, scale)
+    wide, back = gate.float(), gradient.float()
+    sigmoid = torch.sigmoid(_sigmoid_argument(wide))
+    slope = _TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * _CUBIC * wide * wide)
+    derivative = sigmoid + wide * sigmoid * (1.0 - sigmoid) * slope
+    return (back * value.float() * derivative).to(gate.dtype), (back * wide * sigmoid).to(value.dtype)
+
+
+def _sigmoid_argument(wide: torch.Tensor) -> torch.Tensor:
+    return _TWICE_SQRT_2_OVER_PI * (wide + _CUBIC * wide * wide * wide)
+
+
+def by_head(flat: torch.Tensor, slots: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Returns tokens as (examples * heads, length, d_kv), zero where there is none.
+
+    Args:
+        flat: (tokens, heads * d_kv).
+        slots: int64, (examples, length), the token of each place, -1 for none.
+        num_heads: heads of the attention.
+    """
+    num_examples, length = slots.shape
+    rows = flat.view(flat.shape[0], num_heads, -1)[slots.clamp(min=0)]
+    rows = torch.where((slots >= 0)[:, :, None, None], rows, 0.0)
+    return rows.permute(0, 2, 1, 3).reshape(num_examples * num_heads, length, -1)
+
+
+def attention_weights(
+    scores: torch.Tensor,
+    bias: torch.Tensor | None,
+    key_lengths: torch.Tensor,
+    query_keys: torch.Tensor | None,
+    is_causal: bool,
+    threshold: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the softmax of scores and position bias over the keys that a query may see, and it with dropout.
+
+    Args:
+        scores: (examples, heads, queries, keys).
+        bias: (heads, queries, keys) or None.
+        key_lengths: int64, (examples,), keys of each example.
+        query_keys: int32, (examples, queries), hashes for dropout; None without it, and the second result is the first.
+        is_causal: whether a query sees no key after its own place.
+        threshold: a hash below it drops.
+        scale: of what is kept.
+    """
+    wide = scores.float()
+    if bias is not None:
+        wide = wide + bias.float()
+    wide = torch.where(visible_pairs(scores.shape[2], scores.shape[3], key_lengths, is_causal), wide, -math.inf)
+    weights = torch.softmax(wide, dim=3)
+    if query_keys is None:
+        result = weights.to(scores.dtype)
+        return result, result
+    kept = torch.where(_kept_pairs(scores, query_keys, threshold), weights * scale, 0.0)
+    return weights.to(scores.dtype), kept.to(scores.dtype)
+
+
+def attention_backward(
+    gradient: torch.Tensor, weights: torch.Tensor, query_keys: torch.Tensor | None, threshold: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the gradient of the scores, and the weights with dropout once more.
+
+    Args:
+        gradient: (examples, heads, queries, keys), of the weights with dropout.
+        weights: the same shape, without dropout.
+        query_keys: as in `attention_weights`.
+        threshold: a hash below it drops.
+        scale: of what is kept.
+    """
+    wide, back = weights.float(), gradient.float()
+    kept = wide
+    if query_keys is not None:
+        is_kept = _kept_pairs(weights, query_keys, threshold)
+        back = torch.where(is_kept, back * scale, 0.0)
+        kept = torch.where(is_kept, wide * scale, 0.0)
+    along = (back * wide).sum(dim=3, keepdim=True)
+    return (wide * (back - along)).to(weights.dtype), kept.to(weights.dtype)
+
+
+def visible_pairs(num_queries: int, num_keys: int, key_lengths: torch.Tensor, is_causal: bool) -> torch.Tensor:
+    """Returns which keys a query may see, a boolean (examples, 1, queries or 1, keys).
+
+    Args:
+        num_queries: places of queries.
+        num_keys: places of keys.
+        key_lengths: int64, (examples,), keys of each example.
+        is_causal: whether a query sees no key after its own place.
+    """
+    keys = torch.arange(num_keys, device=key_lengths.device)
+    visible = keys < key_lengths[:, None, None, None]
+    if is_causal:
+        visible = visible & (keys <= torch.arange(num_queries, device=key_lengths.device)[:, None])
+    return visible
+
+
+def _kept_pairs(scores: torch.Tensor, query_keys: torch.Tensor, threshold: int) -> torch.Tensor:
+    heads = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
+    keys = torch.arange(scores.shape[3], dtype=torch.int32, device=scores.device)
+    rows = scrambled(query_keys[:, None, :] ^ (heads[:, None] + 1))
+    return keep(rows[..., None], keys, threshold)
+
+
+def loss_and_gradient(
+    logits: torch.Tensor, labels: torch.Tensor, smoothing: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the summed cross-entropy of tokens, fp32, and its gradient after the logits.
+
+    Args:
+        logits: (tokens, vocabulary).
+        labels: int64, (tokens,).
+        smoothing: share of the target distribution spread evenly over the vocabulary.
+        dtype: of the gradient.
+    """
+    wide, normaliser = _normalised(logits)
+    vocabulary = torch.arange(logits.shape[1], device=logits.device)
+    is_label = vocabulary == labels[:, None]
+    gradient = (wide - normaliser).exp() - torch.where(is_label, 1.0 - smoothing, 0.0)
+    if smoothing:
+        gradient = gradient - smoothing / logits.shape[1]
+    return _summed(wide, normaliser, labels, smoothing), gradient.to(dtype)
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Returns the summed cross-entropy of `loss_and_gradient` alone."""
+    return _summed(*_normalised(logits), labels, smoothing)
+
+
+def _normalised(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the logits and the logarithm of the sum of their exponentials, both in fp32."""
+    wide = logits.float()
+    largest = wide.amax(dim=1, keepdim=True)
+    return wide, largest + (wide - largest).exp().sum(dim=1, keepdim=True).log()
+
+
+def _summed(wide: torch.Tensor, normaliser: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    losses = normaliser - (1.0 - smoothing) * wide.gather(1, labels[:, None])
+    if smoothing:
+        losses = losses - smoothing * wide.mean(dim=1, keepdim=True)
+    return losses.sum()

@@ -1,0 +1,186 @@
+"""The forward pass of T5, T5 v1.1 and mT5 over concatenated texts, through the modules of `transformers`.
+
+Every linear layer is called as a module, so adapters and quantised layers inside the network work as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from recipe_exp.models.unpadded.attention import attend, attend_with_sdpa
+from recipe_exp.models.unpadded.compiling import Kernels
+from recipe_exp.models.unpadded.counter_dropout import Dropout, Site
+from recipe_exp.models.unpadded.functions import add_and_norm, dropout, gated_gelu
+from recipe_exp.models.unpadded.segments import IndexArray, Segments, cross_segments, self_segments
+
+_SITES_PER_BLOCK = 8
+_FIRST_DECODER_SITE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Texts:
+    """One side of a micro-batch.
+
+    Attributes:
+        ids: int64, (tokens,), concatenated.
+        lengths: int64, (examples,), tokens of each text, on the host.
+        keys: int32, (tokens,), of dropout.
+    """
+
+    ids: torch.Tensor
+    lengths: IndexArray
+    keys: torch.Tensor
+
+
+def decoded_states(network: Any, sources: Texts, targets: Texts, kernels: Kernels) -> torch.Tensor:
+    """Returns what the output projection reads for every target token, (target tokens, d_model).
+
+    Args:
+        network: a `T5ForConditionalGeneration` or alike, without an adapter's wrapper.
+        sources: the prompts.
+        targets: what the decoder reads: its start, then each label but the last.
+        kernels: that compute it.
+    """
+    encoder, decoder = network.get_encoder(), network.get_decoder()
+    device = sources.ids.device
+    encoded = _Pass(encoder, sources, kernels, first_site=0).run(
+        self_segments(sources.lengths, is_causal=False, device=device)
+    )
+    across = cross_segments(targets.lengths, sources.lengths, device=device)
+    return _Pass(decoder, targets, kernels, first_site=_FIRST_DECODER_SITE).run(
+        self_segments(targets.lengths, is_causal=True, device=device), encoded, across
+    )
+
+
+class _Pass:
+    """One stack over one side of a micro-batch."""
+
+    def __init__(self, stack: Any, texts: Texts, kernels: Kernels, *, first_site: int) -> None:
+        self.stack = stack
+        self.texts = texts
+        self.kernels = kernels
+        self.first_site = first_site
+        self.num_heads = stack.config.num_heads
+        probability = stack.dropout.p if stack.training else 0.0
+        self.dropout = Dropout(probability, texts.keys) if probability > 0.0 else None
+        self.is_checkpointed = stack.training and bool(stack.block[0].gradient_checkpointing)
+        self.dtype = _compute_dtype(stack, texts.ids.device)
+
+    def run(
+        self, segments: Segments, encoded: torch.Tensor | None = None, across: Segments | None = None
+    ) -> torch.Tensor:
+        """Returns the stack's output, (tokens, d_model)."""
+        embedded = self.stack.embed_tokens(self.texts.ids)
+        stream = dropout(embedded, self._site(self.first_site), self.kernels)
+        bias = position_bias(self.stack.block[0].layer[0].SelfAttention, segments.longest)
+        update: torch.Tensor | None = None
+        for index, block in enumerate(self.stack.block):
+            first = self.first_site + _SITES_PER_BLOCK * (index + 1)
+            arguments = (block, first, segments, bias, stream, update, encoded, across)
+            if self.is_checkpointed:
+                stream, update = checkpoint(self._block, *arguments, use_reentrant=False, preserve_rng_state=True)
+            else:
+                stream, update = self._block(*arguments)
+        _, normed = add_and_norm(
+            stream, update, self.stack.final_layer_norm, self._site(self.first_site + 1), self.dtype, self.kernels
+        )
+        return dropout(normed, self._site(self.first_site + 2), self.kernels)
+
+    def _block(
+        self,
+        block: Any,
+        first_site: int,
+        segments: Segments,
+        bias: torch.Tensor,
+        stream: torch.Tensor,
+        update: torch.Tensor | None,
+        encoded: torch.Tensor | None,
+        across: Segments | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the residual stream without the block's last update, and that update before its dropout."""
+        layers = list(block.layer)
+        # The update of the block before comes in with that block's last dropout.
+        stream, normed = self._norm(stream, update, layers[0].layer_norm, first_site - _SITES_PER_BLOCK + 7)
+        update = self._attention(layers[0].SelfAttention, normed, normed, segments, bias, first_site)
+        stream, normed = self._norm(stream, update, layers[1].layer_norm, first_site + 1)
+        if encoded is not None and across is not None:
+            update = self._attention(layers[1].EncDecAttention, normed, encoded, across, None, first_site + 2)
+            stream, normed = self._norm(stream, update, layers[2].layer_norm, first_site + 3)
+        return stream, self._feed_forward(layers[-1].DenseReluDense, normed, first_site + 4)
+
+    def _norm(
+        self, stream: torch.Tensor, update: torch.Tensor | None, norm: nn.Module, site: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return add_and_norm(stream, update, norm, self._site(site), self.dtype, self.kernels)
+
+    def _attention(
+        self,
+        layer: Any,
+        asking: torch.Tensor,
+        attended: torch.Tensor,
+        segments: Segments,
+        bias: torch.Tensor | None,
+        site: int,
+    ) -> torch.Tensor:
+        arguments = (
+            layer.q(asking),
+            layer.k(attended),
+            layer.v(attended),
+            bias,
+            segments,
+            self._site(site),
+            self.num_heads,
+        )
+        if self.stack.config._attn_implementation == "sdpa":
+            found = attend_with_sdpa(*arguments)
+        else:
+            found = attend(*arguments, self.kernels)
+        output: torch.Tensor = layer.o(found)
+        return output
+
+    def _feed_forward(self, layer: Any, normed: torch.Tensor, site: int) -> torch.Tensor:
+        output: torch.Tensor
+        if not hasattr(layer, "wi_0"):
+            output = layer.wo(dropout(layer.act(layer.wi(normed)), self._site(site), self.kernels))
+        elif self.stack.config.dense_act_fn == "gelu_new":
+            output = layer.wo(gated_gelu(layer.wi_0(normed), layer.wi_1(normed), self._site(site), self.kernels))
+        else:
+            gated = layer.act(layer.wi_0(normed)) * layer.wi_1(normed)
+            output = layer.wo(dropout(gated, self._site(site), self.kernels))
+        return output
+
+    def _site(self, number: int) -> Site | None:
+        return None if self.dropout is None else self.dropout.at(number)
+
+
+def position_bias(attention: Any, longest: int) -> torch.Tensor:
+    """Returns T5's bias for each pair of places, (heads, longest, longest); it depends on their distance only.
+
+    Args:
+        attention: the first self-attention of a stack, which holds the table.
+        longest: tokens of the longest text.
+    """
+    weight = attention.relative_attention_bias.weight
+    distances = torch.arange(1 - longest, longest, device=weight.device)
+    buckets = attention._relative_position_bucket(
+        distances,
+        bidirectional=not attention.is_decoder,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    by_distance = functional.embedding(buckets, weight).T
+    # Row i of the windows holds the distances 1 - longest + i ... i, which are those of query longest - 1 - i.
+    return by_distance.unfold(1, longest, 1).flip(1)
+
+
+def _compute_dtype(stack: nn.Module, device: torch.device) -> torch.dtype:
+    if torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    dtype: torch.dtype = stack.final_layer_norm.weight.dtype  # type: ignore[union-attr, assignment]
+    return dtype
