@@ -65,8 +65,10 @@ class Kernels:
             try:
                 result = compiled(*arguments)
             except Exception as error:
+                # What fails uncompiled too, as for lack of memory, is no fault of the compiler.
+                result = function(*arguments)
                 self._give_up(error)
-                return function(*arguments)
+                return result
             is_first = False
             self.compile_seconds += time.perf_counter() - started
             return result

@@ -1,0 +1,101 @@
+"""Buckets hold every token once, and attention over them is attention over each text alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipe_exp.models.unpadded.attention import attend, attend_with_sdpa
+from recipe_exp.models.unpadded.compiling import UNCOMPILED
+from recipe_exp.models.unpadded.segments import Segments, cross_segments, self_segments
+
+CPU = torch.device("cpu")
+LENGTHS = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 60)), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(LENGTHS)
+def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) -> None:
+    queries, keys = np.array(pairs).T
+    segments = cross_segments(queries, keys, device=CPU)
+    buckets = segments.buckets
+    assert sorted(torch.cat([bucket.tokens for bucket in buckets]).tolist()) == list(range(queries.sum()))
+    assert sorted(torch.cat([bucket.key_tokens for bucket in buckets]).tolist()) == list(range(keys.sum()))
+    text_of_query, text_of_key = np.repeat(np.arange(len(pairs)), queries), np.repeat(np.arange(len(pairs)), keys)
+    for bucket in buckets:
+        assert torch.equal(bucket.query_slots.flatten()[bucket.places], bucket.tokens)
+        assert torch.equal(bucket.key_slots.flatten()[bucket.key_places], bucket.key_tokens)
+        for slots, key_slots, length in zip(
+            bucket.query_slots, bucket.key_slots, bucket.key_lengths.tolist(), strict=True
+        ):
+            asking, attended = slots[slots >= 0].numpy(), key_slots[key_slots >= 0].numpy()
+            assert len({*text_of_query[asking], *text_of_key[attended]}) == 1, "one text"
+            assert len(attended) == length
+            assert (key_slots[:length] >= 0).all(), "keys stand in front of what is padded"
+
+
+def test_texts_of_similar_lengths_share_a_bucket() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(4.75, 0.5, 64).astype(np.int64), 20, 512)
+    segments = self_segments(lengths, is_causal=True, device=CPU)
+    pairs = sum(bucket.query_slots.numel() * bucket.key_slots.shape[1] for bucket in segments.buckets)
+    assert len(segments.buckets) < len(lengths) / 2
+    assert pairs < 1.3 * (lengths**2).sum() < len(lengths) * lengths.max() ** 2 / 2
+
+
+def text_by_text(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    bias: torch.Tensor | None,
+    lengths: tuple[list[int], list[int]],
+    *,
+    is_causal: bool,
+) -> torch.Tensor:
+    """The definition, for one text after the other."""
+    outputs = []
+    parts = (queries.split(lengths[0]), keys.split(lengths[1]), values.split(lengths[1]))
+    for query, key, value in zip(*parts, strict=True):
+        q, k, v = (part.view(len(part), 2, 4).transpose(0, 1) for part in (query, key, value))
+        scores = q @ k.transpose(1, 2)
+        if bias is not None:
+            scores = scores + bias[:, : len(query), : len(key)]
+        if is_causal:
+            scores = scores.masked_fill(torch.ones(scores.shape[1:]).triu(1).bool(), -torch.inf)
+        outputs.append((scores.softmax(-1) @ v).transpose(0, 1).flatten(1))
+    return torch.cat(outputs)
+
+
+@settings(deadline=None, max_examples=25)
+@given(LENGTHS, st.sampled_from(["across", "causal", "both ways"]), st.sampled_from(["eager", "sdpa"]))
+def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind: str, backend: str) -> None:
+    queries, keys = np.array(pairs).T
+    segments: Segments
+    if kind == "across":
+        segments = cross_segments(queries, keys, device=CPU)
+    else:
+        keys = queries
+        segments = self_segments(queries, is_causal=kind == "causal", device=CPU)
+    torch.manual_seed(len(pairs))
+    tensors = [torch.randn(int(count.sum()), 8, requires_grad=True) for count in (queries, keys, keys)]
+    bias = None if kind == "across" else torch.randn(2, segments.longest, segments.longest, requires_grad=True)
+    wanted = text_by_text(*tensors, bias, (queries.tolist(), keys.tolist()), is_causal=kind == "causal")
+    if backend == "sdpa":
+        found = attend_with_sdpa(*tensors, bias, segments, None, 2)
+    else:
+        found = attend(*tensors, bias, segments, None, 2, UNCOMPILED)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    inputs = [*tensors, *([] if bias is None else [bias])]
+    back = torch.randn_like(wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, inputs, back), torch.autograd.grad(wanted, inputs, back), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_texts", [1, 3])
+def test_the_longest_text_is_known_without_a_device(num_texts: int) -> None:
+    assert self_segments(np.arange(1, num_texts + 1), is_causal=False, device=CPU).longest == num_texts
