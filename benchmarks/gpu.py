@@ -184,8 +184,8 @@ def take(step: RealStep, window: list[Batch]) -> None:
         for each in window
     )
     count = sum(len(part.indices) for part in parts)
-    sources = sum(part.input_ids.numel() for part in parts)
-    targets = sum(part.labels.numel() for part in parts)
+    sources = sum(len(part.source_ids) for part in parts)
+    targets = sum(len(part.target_ids) for part in parts)
     step.step(Window(0, 0, count, sources, targets, sources + targets, parts))
 
 
