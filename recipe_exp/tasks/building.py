@@ -18,13 +18,10 @@ from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
-<<<<<<< HEAD
+from recipe_exp.planning.flops import training_flops
 from recipe_exp.planning.generation import generation_tokens
 from recipe_exp.planning.inputs import Machine
 from recipe_exp.planning.remedies import Setup
-=======
-from recipe_exp.planning.flops import training_flops
->>>>>>> fb59b6f (No layer computes padding: T5 over concatenated texts, with dropout that depends on no cut)
 from recipe_exp.tasks.places import cache_dir_of
 from recipe_exp.tasks.running.resume_rules import planned_steps
 
@@ -109,7 +106,6 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     )
 
 
-<<<<<<< HEAD
 def generation_budget(config: ExperimentConfig, machinery: Machinery, *, is_training: bool) -> int:
     """Returns the tokens of prompts and recipes that are written at the same time on this machine."""
     return generation_tokens(
@@ -119,7 +115,8 @@ def generation_budget(config: ExperimentConfig, machinery: Machinery, *, is_trai
         Machine(machinery.device, machinery.attention, machinery.memory_bytes),
         is_training=is_training,
     )
-=======
+
+
 def _training_flops(config: ExperimentConfig, cache: TokenCache) -> float:
     """Returns the arithmetic of the whole run, or 0 where the task trains nothing."""
     split = cache.split("train")
@@ -133,7 +130,6 @@ def _training_flops(config: ExperimentConfig, cache: TokenCache) -> float:
         gradient_checkpointing=config.model.gradient_checkpointing,
     )
     return planned_steps(config.training, len(split)) * config.training.batch_size * of_example
->>>>>>> fb59b6f (No layer computes padding: T5 over concatenated texts, with dropout that depends on no cut)
 
 
 def longest_example_tokens(cache: TokenCache) -> int:

@@ -22,14 +22,9 @@ from recipe_exp.hardware.detect import Machinery
 from recipe_exp.models.base_weights import BASE_FOLDER
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss
-<<<<<<< HEAD
-from recipe_exp.tasks.building import generation_budget, plan_windows
-from recipe_exp.tasks.places import check_lengths
-=======
 from recipe_exp.models.unpadded.compiling import Kernels, use_compile_cache
-from recipe_exp.tasks.building import plan_windows
+from recipe_exp.tasks.building import generation_budget, plan_windows
 from recipe_exp.tasks.places import cache_dir_of, check_lengths
->>>>>>> fb59b6f (No layer computes padding: T5 over concatenated texts, with dropout that depends on no cut)
 from recipe_exp.tasks.running.resuming import Fingerprints, Start, base_of, refuse_foreign_checkpoint
 from recipe_exp.tasks.running.starting import load_start
 from recipe_exp.training import checkpoint

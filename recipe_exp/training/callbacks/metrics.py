@@ -115,12 +115,8 @@ class MetricsCallback(Callback):
             "train/epoch": trainer.epoch,
             "train/target_tokens_per_second": sums.num_all_target_tokens / seconds,
             "train/recipes_per_second": sums.num_examples / seconds,
-<<<<<<< HEAD
             "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_computed_tokens, 1),
             **{f"train/{activity}_share": share for activity, share in trainer.spent.shares().items()},
-=======
-            "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_computed_tokens, 1),
->>>>>>> fb59b6f (No layer computes padding: T5 over concatenated texts, with dropout that depends on no cut)
         }
         if self.arithmetic is not None:
             metrics["train/utilisation"] = sums.flops(self.arithmetic) / (
