@@ -71,6 +71,7 @@ def store(texts: Iterator[str], folder: Path) -> None:
             end += file.write(text.encode())
             ends.append(end)
     np.array(ends, dtype=np.int64).tofile(folder / "ends")
+    np.arange(len(ends), dtype=np.uint64).tofile(folder / "rows")
 
 
 def write_keys(folder: Path) -> None:
@@ -87,7 +88,7 @@ def cluster(folder: Path) -> Clusters:
         keys=KeyFile(folder / "keys"),
         texts=texts,
         is_held_out=held_out(len(texts)),
-        exact_keys=np.arange(len(texts), dtype=np.uint64),
+        exact_keys=KeyFile(folder / "rows", num_bands=1),
         progress=lambda _done, _total: None,
     )
 

@@ -69,7 +69,7 @@ class Contents:
                 yield row
             if state[0] and not has_rows:
                 yield Rejection(str(file), 1, NO_RECIPE if known else UNKNOWN_FORMAT)
-            if not file.exists() or _state(file) != state:
+            if not file.exists() or state_of(file) != state:
                 place = show_path(file)
                 raise DataError(f"{place}: was changed while it was read; start again when nothing writes to it")
 
@@ -91,7 +91,7 @@ def open_contents(config: DataConfig, cache_dir: Path) -> Contents:
         raise ConfigError(["data.path: is missing; give a file, a folder or a glob"])
     files, formats = _find(config.path, config.format)
     try:
-        states = tuple(_state(file) for file in files)
+        states = tuple(state_of(file) for file in files)
         hashes = _file_hashes(files, states, cache_dir / _HASHES_FILE, is_verified=config.verify)
     except OSError as error:
         raise DataError(f"data.path={show_path(config.path)}: cannot be read: {error.strerror or error}") from error
@@ -110,7 +110,7 @@ def first_contents(config: DataConfig, max_files: int) -> Contents | None:
         return None
     files, formats = _find(config.path, config.format, max_files)
     try:
-        states = tuple(_state(file) for file in files)
+        states = tuple(state_of(file) for file in files)
     except OSError as error:
         raise DataError(f"data.path={show_path(config.path)}: cannot be read: {error.strerror or error}") from error
     return Contents("", files, formats, states)
@@ -127,7 +127,7 @@ def remembered_hashes(files: Sequence[Path], cache_dir: Path, *, is_verified: bo
     Raises:
         OSError: a file cannot be read.
     """
-    states = tuple(_state(file) for file in files)
+    states = tuple(state_of(file) for file in files)
     return _file_hashes(tuple(files), states, cache_dir / _HASHES_FILE, is_verified=is_verified)
 
 
@@ -165,7 +165,8 @@ def _fingerprint(files: tuple[Path, ...], formats: tuple[Format | None, ...], ha
     return _digest(parts)
 
 
-def _state(file: Path) -> tuple[int, ...]:
+def state_of(file: Path) -> tuple[int, ...]:
+    """Returns size, dates and inode, by which it is told whether a file was changed."""
     status = file.stat()
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 

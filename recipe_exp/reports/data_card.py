@@ -214,7 +214,7 @@ def _clusters(report: CorpusReport, statistics: Statistics) -> Section:
         "Records with the same title and ingredients, or with nearly the same text (Jaccard similarity of runs of four "
         f"words of {THRESHOLD:g} or more), form a cluster. {count_text(report.num_in_clusters)} records are in "
         f"{count_text(report.num_clusters)} clusters of two or more; {count_text(report.num_duplicates)} were left out "
-        "because a better one stays."
+        "because a better one that they are near to stays."
     )
     rows = tuple(
         (_class_name(one), count_text(one.num_clusters), count_text(one.num_records))
@@ -249,7 +249,7 @@ def _split(report: CorpusReport) -> Section:
     rows = tuple(
         (in_one_line(one.held_out), in_one_line(one.training), f"{one.similarity:.2f}") for one in report.closest
     )
-    note = "Of pairs below a similarity of one half, chance decides which are found."
+    note = "Of pairs below a similarity of 0.7, chance decides which are found."
     table = Table(("held out", "in training", "similarity"), rows, 2, "The most similar pairs left across it", note)
     return Section("The split", about, (table,))
 

@@ -18,13 +18,13 @@ from recipe_exp.data.card_file import CARD_FILE
 from recipe_exp.data.preparation.prepared import PREPARED_FILES, PreparedData, split_file
 from recipe_exp.data.split import SPLITS
 from recipe_exp.errors import DataError
-from recipe_exp.files import flush_to_disk, reason_of
+from recipe_exp.files import flush_to_disk, reason_of, write_atomically
 from recipe_exp.models.download import fetch_model
 from recipe_exp.models.stored_files import check_model_folder
 from recipe_exp.reports.data_card import DATA_CARD_FILES
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import open_data
-from recipe_exp.tasks.data_card import DATA_CARD_HTML, publish_data_card, write_data_card
+from recipe_exp.tasks.data_card import DATA_CARD_HTML, publish_data_card
 from recipe_exp.tasks.references import resolve_references
 
 
@@ -44,11 +44,12 @@ def run(config: ExperimentConfig) -> int:
     cache = open_data(config, console)
     if output is not None:
         _copy(cache.prepared, output)
-    if output is not None:
-        with _write_errors_in_one_line("task.output", output):
-            write_data_card(cache, output)
     with _write_errors_in_one_line("output_dir", Path(config.output_dir)):
         published = publish_data_card(cache, config)
+    if output is not None:
+        with _write_errors_in_one_line("task.output", output):
+            for name in DATA_CARD_FILES:
+                write_atomically(output / name, (published / name).read_bytes())
     folder = output or published
     summary.print_data(console, cache, folder / DATA_CARD_HTML)
     console.print(f"made  {cache.prepared.folder}", highlight=False)

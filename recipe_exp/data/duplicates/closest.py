@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
-
-from recipe_exp.data.duplicates.forest import Forest
 
 MAX_KEPT = 1000
 
@@ -22,10 +21,13 @@ class ClosestPairs:
 
     Pairs whose clusters grow together later are passed over in the end. Of the others the best are right unless over a
     thousand better ones were passed over.
+
+    Args:
+        find: returns what stands for the cluster of a row at the time it is asked.
     """
 
-    def __init__(self, forest: Forest) -> None:
-        self._forest = forest
+    def __init__(self, find: Callable[[int], int]) -> None:
+        self._find = find
         self._similarities: dict[tuple[int, int], float] = {}
         self.floor = 0.0
         """A pair that is no more similar than this need not be shown."""
@@ -42,7 +44,7 @@ class ClosestPairs:
 
     def best(self) -> list[SimilarPair]:
         """Returns at most `MAX_KEPT` pairs of different clusters, the most similar first."""
-        find = self._forest.find
+        find = self._find
         apart = [
             SimilarPair(first, second, similarity)
             for (first, second), similarity in self._similarities.items()

@@ -7,25 +7,23 @@ pairs are too many to compare one by one: their rows form crowds, which `crowds`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 
 import numpy as np
 import numpy.typing as npt
 
 from recipe_exp.data.duplicates.closest import SimilarPair
-from recipe_exp.data.duplicates.comparison import Comparison, Progress
+from recipe_exp.data.duplicates.comparison import MAX_FETCHED_ROWS, Comparison, Progress
 from recipe_exp.data.duplicates.crowds import compare_crowds
-from recipe_exp.data.duplicates.forest import Forest, RowArray, runs_of_equal
+from recipe_exp.data.duplicates.forest import Forest, Groups, RowArray, groups_of_equal
 from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import HashArray
 from recipe_exp.data.duplicates.signatures import NO_WORDS, NUM_BANDS
 
 THRESHOLD = 0.8
 MAX_COMPARED_ROWS = 16
-
-# Every pass over the file yields these, so that memory stays small and the file is not read once a band.
-_BANDS_A_PASS = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def find_clusters(
     keys: KeyFile,
     texts: Sequence[str],
     is_held_out: npt.NDArray[np.bool_],
-    exact_keys: npt.NDArray[np.uint64],
+    exact_keys: KeyFile,
     progress: Progress,
     threshold: float = THRESHOLD,
 ) -> Clusters:
@@ -64,7 +62,7 @@ def find_clusters(
         keys: the rows' `signatures`.
         texts: the rows' texts, read at random.
         is_held_out: (num_rows,) whether a row belongs to validation or test.
-        exact_keys: (num_rows,) rows with equal ones are duplicates without looking.
+        exact_keys: one for each row; rows with equal ones are duplicates without looking.
         progress: called now and then with how many steps are done, of how many; the total grows when crowds are
             found. What it raises ends the search.
         threshold: the least Jaccard similarity of near-duplicates; how many are missed is stated for 0.8 and more.
@@ -76,13 +74,12 @@ def find_clusters(
         sizes = (len(keys), len(texts), len(is_held_out), len(exact_keys))
         raise ValueError(f"keys, texts, is_held_out and exact_keys hold {sizes} rows")
     comparison = Comparison(texts, is_held_out, threshold, progress)
-    comparison.clusters.unite_equal(exact_keys)
+    comparison.clusters.unite_equal(exact_keys.band(0))
     crowds = Forest(len(texts))
     comparison.expect(NUM_BANDS)
-    for first in range(0, NUM_BANDS, _BANDS_A_PASS):
-        for band_keys in keys.bands(first, first + _BANDS_A_PASS):
-            _compare_band(band_keys, comparison, crowds)
-            comparison.report(1)
+    for number in range(NUM_BANDS):
+        _compare_band(keys.band(number), comparison, crowds)
+        comparison.report(1)
     compare_crowds(crowds, comparison)
     return Clusters(
         labels=comparison.clusters.labels(),
@@ -93,56 +90,41 @@ def find_clusters(
 
 
 def _compare_band(band_keys: HashArray, comparison: Comparison, crowds: Forest) -> None:
-    order = np.argsort(band_keys).astype(np.int32)
-    ordered = band_keys[order]
-    starts, sizes = runs_of_equal(ordered)
-    has_words = ordered[starts] != NO_WORDS
-    buckets = _Buckets(order, starts[has_words], sizes[has_words])
-    del ordered
+    buckets = groups_of_equal(band_keys)
+    buckets = buckets.where(band_keys[buckets.rows[buckets.starts]] != NO_WORDS)
     # A crowd's rows are compared later, all at once, so the crowds of this band are known before its small buckets.
-    undecided = buckets.spread_over(comparison.clusters).spread_over(crowds)
-    for rows in undecided.larger_than(MAX_COMPARED_ROWS):
+    undecided = _spread_over(crowds, _spread_over(comparison.clusters, buckets))
+    for rows in undecided.where(undecided.sizes > MAX_COMPARED_ROWS):
         crowds.unite_all(rows)
-    for rows in undecided.up_to(MAX_COMPARED_ROWS).spread_over(crowds):
-        _compare_all(rows.tolist(), comparison, crowds)
+    pending: list[tuple[int, int]] = []
+    rows_of_pending: set[int] = set()
+    for rows in _spread_over(crowds, undecided.where(undecided.sizes <= MAX_COMPARED_ROWS)):
+        if len(rows_of_pending) + len(rows) > MAX_FETCHED_ROWS:
+            _compare_all(pending, rows_of_pending, comparison)
+            pending, rows_of_pending = [], set()
+        found = [
+            (first, second)
+            for first, second in combinations(rows.tolist(), 2)
+            if crowds.find(first) != crowds.find(second) and comparison.is_open(first, second)
+        ]
+        pending += found
+        rows_of_pending.update(chain.from_iterable(found))
+    _compare_all(pending, rows_of_pending, comparison)
 
 
-def _compare_all(rows: list[int], comparison: Comparison, crowds: Forest) -> None:
-    for position, second in enumerate(rows):
-        for first in rows[:position]:
-            if crowds.find(first) != crowds.find(second):
-                comparison.compare(first, second)
+def _spread_over(forest: Forest, buckets: Groups) -> Groups:
+    """Returns the buckets whose rows are not all in one set."""
+    if not len(buckets):
+        return buckets
+    roots = forest.roots_of(buckets.rows)
+    bounds = np.stack((buckets.starts, buckets.starts + buckets.sizes), axis=1).ravel()
+    # Every other stretch lies between two buckets; the last bound may be the end of the array.
+    bounds = bounds[:-1] if bounds[-1] == len(roots) else bounds
+    least, most = np.minimum.reduceat(roots, bounds)[::2], np.maximum.reduceat(roots, bounds)[::2]
+    return buckets.where(least != most)
 
 
-@dataclass(frozen=True)
-class _Buckets:
-    """The buckets of one band: `order[start : start + size]` are the rows of one."""
-
-    order: RowArray
-    starts: RowArray
-    sizes: RowArray
-
-    def __iter__(self) -> Iterator[RowArray]:
-        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
-            # Sorting by keys leaves the rows of one key in any order.
-            yield np.sort(self.order[start : start + size])
-
-    def spread_over(self, forest: Forest) -> _Buckets:
-        """Returns the buckets whose rows are not all in one set."""
-        if not len(self.starts):
-            return self
-        roots = forest.labels()[self.order]
-        bounds = np.stack((self.starts, self.starts + self.sizes), axis=1).ravel()
-        # Every other stretch lies between two buckets; the last bound may be the end of the array.
-        bounds = bounds[:-1] if bounds[-1] == len(roots) else bounds
-        least, most = np.minimum.reduceat(roots, bounds)[::2], np.maximum.reduceat(roots, bounds)[::2]
-        return self._where(least != most)
-
-    def larger_than(self, size: int) -> _Buckets:
-        return self._where(self.sizes > size)
-
-    def up_to(self, size: int) -> _Buckets:
-        return self._where(self.sizes <= size)
-
-    def _where(self, is_chosen: npt.NDArray[np.bool_]) -> _Buckets:
-        return _Buckets(self.order, self.starts[is_chosen], self.sizes[is_chosen])
+def _compare_all(pairs: list[tuple[int, int]], rows: set[int], comparison: Comparison) -> None:
+    comparison.fetch(rows)
+    for first, second in pairs:
+        comparison.compare(first, second)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -15,7 +15,8 @@ from recipe_exp.data.duplicates.shingles import HashArray, shingle_sets, similar
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-_MAX_CACHED_SETS = 2048
+MAX_FETCHED_ROWS = 1024
+_MAX_CACHED_SETS = 2 * MAX_FETCHED_ROWS
 _MEMORY_BITS = 20
 _SPREADING = 0x9E3779B97F4A7C15
 _COMPARISONS_BETWEEN_REPORTS = 1000
@@ -43,7 +44,7 @@ class Comparison:
         self.is_held_out = is_held_out
         self.threshold = threshold
         self.clusters = Forest(len(texts))
-        self.closest = ClosestPairs(self.clusters)
+        self.closest = ClosestPairs(self.clusters.find)
         self.num_near_pairs = self.num_compared_pairs = 0
         self._texts = texts
         self._progress = progress
@@ -66,20 +67,33 @@ class Comparison:
         return shingle_sets(self._texts[row] for row in rows)
 
     def compare(self, first: int, second: int) -> None:
-        """Unites two rows if their texts are near-duplicates, unless that is known already."""
-        if self.clusters.find(first) == self.clusters.find(second):
-            return
-        # A number of its own for the pair, never 0, and a place for it that a later pair may take.
-        pair = max(first, second) * len(self.is_held_out) + min(first, second)
-        place = (pair * _SPREADING >> (64 - _MEMORY_BITS)) & (2**_MEMORY_BITS - 1)
-        if int(self._dissimilar[place]) == pair:
+        """Unites two rows that were fetched if their texts are near-duplicates, unless that is known already."""
+        if not self.is_open(first, second):
             return
         self.num_compared_pairs += 1
         if self.num_compared_pairs % _COMPARISONS_BETWEEN_REPORTS == 0:
             self.report()
-        value = similarity(self._set_of(first), self._set_of(second))
+        value = similarity(self._sets[first], self._sets[second])
         if not self.record(first, second, value):
+            pair, place = self._memory_of(first, second)
             self._dissimilar[place] = pair
+
+    def is_open(self, first: int, second: int) -> bool:
+        """Returns whether it is not known yet, or was forgotten, if two rows are near-duplicates."""
+        if self.clusters.find(first) == self.clusters.find(second):
+            return False
+        pair, place = self._memory_of(first, second)
+        return int(self._dissimilar[place]) != pair
+
+    def fetch(self, rows: Collection[int]) -> None:
+        """Reads the shingles of rows that are compared next, at most `MAX_FETCHED_ROWS`, all at once to save time."""
+        missing = [row for row in rows if row not in self._sets]
+        for row in rows:
+            if row in self._sets:
+                self._sets.move_to_end(row)
+        self._sets.update(zip(missing, self.sets_of(missing), strict=True))
+        while len(self._sets) > _MAX_CACHED_SETS:
+            self._sets.popitem(last=False)
 
     def record(self, first: int, second: int, value: float) -> bool:
         """Takes note of the similarity of a pair, and returns whether it made them one cluster."""
@@ -91,12 +105,7 @@ class Comparison:
             self.closest.add(first, second, value)
         return False
 
-    def _set_of(self, row: int) -> HashArray:
-        """Returns the shingles of one row; those of the rows asked for last are kept."""
-        if row in self._sets:
-            self._sets.move_to_end(row)
-            return self._sets[row]
-        if len(self._sets) >= _MAX_CACHED_SETS:
-            self._sets.popitem(last=False)
-        self._sets[row] = found = self.sets_of([row])[0]
-        return found
+    def _memory_of(self, first: int, second: int) -> tuple[int, int]:
+        """Returns a number of its own for the pair, never 0, and a place for it that a later pair may take."""
+        pair = max(first, second) * len(self.is_held_out) + min(first, second)
+        return pair, (pair * _SPREADING >> (64 - _MEMORY_BITS)) & (2**_MEMORY_BITS - 1)

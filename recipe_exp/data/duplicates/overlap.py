@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from recipe_exp.data.duplicates.shingles import CountArray, HashArray
 
 FloatMatrix = npt.NDArray[np.float32]
 
+BITMAP_BITS = 512
 _COLUMNS_A_PRODUCT = 1024
 # A column of a product costs about as much as counting its shingle for one in so many pairs.
 _PAIRS_A_COLUMN = 256
@@ -49,6 +51,13 @@ class ShingleBlock:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def bitmaps(self) -> HashArray:
+        """(num_rows, BITMAP_BITS / 64): a bit for every hash, by its last digits, that one or more shingles have."""
+        bits = np.zeros((len(self), BITMAP_BITS), dtype=np.bool_)
+        bits[self.owners, (self.shingles % np.uint64(BITMAP_BITS))[self.entries].astype(np.int64)] = True
+        return np.packbits(bits, axis=1).view(np.uint64)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class CorpusReport:
         num_clusters: groups of two or more records that are the same or nearly so.
         num_in_clusters: records in such groups, those that stay included.
         closest: the most similar pairs left across the split, the most similar first; of those below a similarity of
-            one half, chance decides which are found.
+            0.7, chance decides which are found.
     """
 
     num_examples: Mapping[Split, int]

@@ -20,6 +20,7 @@ from recipe_exp.data.in_order import map_in_processes
 from recipe_exp.data.preparation import record_files
 from recipe_exp.data.preparation.corpus_report import CorpusReport
 from recipe_exp.data.preparation.intake import Accepted, Fate, Intake, LeftOut, Place
+from recipe_exp.data.preparation.sources import source_key
 from recipe_exp.data.readers.rows import Row
 from recipe_exp.data.split import SPLITS, Split
 
@@ -98,6 +99,7 @@ class _Chunk:
     keys: npt.NDArray[np.uint64]
     scores: npt.NDArray[np.float32]
     signatures: npt.NDArray[np.uint64]
+    source_keys: npt.NDArray[np.uint64]
     left_out: list[tuple[int, LeftOut]]
 
     def up_to(self, num_records: int) -> _Chunk:
@@ -112,6 +114,7 @@ class _Chunk:
             self.keys[:num_records],
             self.scores[:num_records],
             self.signatures[:num_records],
+            self.source_keys[:num_records],
             [(row, outcome) for row, outcome in self.left_out if row < num_rows],
         )
 
@@ -172,6 +175,7 @@ def _take(config: DataConfig, rows: list[Row]) -> _Chunk:
         keys=np.array([one.key for _, one in accepted], dtype=np.uint64),
         scores=np.array([one.record.quality_score for _, one in accepted], dtype=np.float32),
         signatures=signatures([one.record.text for _, one in accepted]),
+        source_keys=np.array([source_key(one.record.source) for _, one in accepted], dtype=np.uint64),
         left_out=[(row, outcome) for row, outcome in outcomes if isinstance(outcome, LeftOut)],
     )
 
@@ -195,6 +199,7 @@ def _append(log: AppendLog[IntakeCounts], chunk: _Chunk, max_records: int | None
     log.append(record_files.KEYS, chunk.keys.tobytes())
     log.append(record_files.SCORES, chunk.scores.tobytes())
     log.append(record_files.SIGNATURES, chunk.signatures.tobytes())
+    log.append(record_files.SOURCE_KEYS, chunk.source_keys.tobytes())
     counts.num_rows += chunk.num_rows
     counts.num_records += len(chunk.records)
     counts.is_complete = is_enough

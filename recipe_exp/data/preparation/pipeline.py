@@ -18,21 +18,22 @@ import numpy.typing as npt
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.card_file import Identity, fingerprint_of, hashes_of, publish, sizes_of
 from recipe_exp.data.contents import Contents
+from recipe_exp.data.duplicates.choice import Ranking, choose
+from recipe_exp.data.duplicates.closest import SimilarPair
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
-from recipe_exp.data.duplicates.forest import RowArray
-from recipe_exp.data.duplicates.key_file import KeyFile
+from recipe_exp.data.duplicates.forest import RowArray, groups_of_labels
 from recipe_exp.data.preparation.corpus_report import REJECTS_FILE, ClosePair, CorpusReport
 from recipe_exp.data.preparation.intake import Place
 from recipe_exp.data.preparation.intake_stage import IntakeCounts, reject_line, take_all
 from recipe_exp.data.preparation.prepared import DUPLICATES_FILE, PreparedCard, fingerprint_of_splits, split_file
-from recipe_exp.data.preparation.record_files import REJECTS, SIGNATURES, RecordFiles
+from recipe_exp.data.preparation.record_files import REJECTS, RecordFiles
 from recipe_exp.data.preparation.statistics import NEAR_BETTER, NEAR_HELD_OUT, Statistics, StatisticsCounter
 from recipe_exp.data.preparation.stored_record import decode_line, title_of
 from recipe_exp.data.split import SPLITS
 from recipe_exp.errors import DataError
 
 # Part of the address of prepared data: raise it when the same rows would become other splits.
-CORPUS_VERSION = 3
+CORPUS_VERSION = 4
 
 Progress: TypeAlias = Callable[[str, int], None]
 
@@ -82,13 +83,13 @@ def prepare(request: PreparationRequest, folder: Path) -> PreparedCard:
     _refuse_bad_corpus(counts, config, work)
     records = RecordFiles(work)
     clusters = find_clusters(
-        KeyFile(work / SIGNATURES),
+        records.signatures,
         records.texts,
         records.is_held_out,
         records.keys,
         lambda done, _: request.progress("looking for duplicates", done),
     )
-    kept = _kept(records, clusters.labels, config.duplicates)
+    kept = _kept(records, clusters, request)
     statistics = _write_splits(request, records, clusters.labels, kept, building)
     names = [*map(split_file, SPLITS), REJECTS_FILE]
     if config.duplicates == "report":
@@ -132,30 +133,32 @@ class _Kept:
     Attributes:
         is_kept: (num_records,) bool.
         is_leak: (num_records,) bool, those of the training split that are near one that is held out.
-        stays_for: (num_records,) the record of its cluster that stays, or would if only one did.
+        stays_for: (num_records,) the record that stays and is near this one; its own number if it stays itself.
+        closest: the most similar pairs across the split of which both stay, the most similar first.
     """
 
     is_kept: npt.NDArray[np.bool_]
     is_leak: npt.NDArray[np.bool_]
     stays_for: RowArray
+    closest: tuple[SimilarPair, ...]
 
 
-def _kept(records: RecordFiles, labels: RowArray, duplicates: str) -> _Kept:
-    """Decides by cluster: training never keeps what is near a held-out recipe, and `drop` keeps the best of each.
-
-    The best of a cluster is one that is held out, if there is one, then the one with the highest score, then the first.
-    """
+def _kept(records: RecordFiles, clusters: Clusters, request: PreparationRequest) -> _Kept:
+    """Decides what stays: training keeps nothing near a held-out recipe, and `drop` one of several near ones."""
     is_held_out = records.is_held_out
-    numbers = np.arange(len(records), dtype=np.int32)
-    order = np.lexsort((numbers, -records.scores, ~is_held_out, labels))
-    is_first = np.ones(len(records), dtype=bool)
-    is_first[1:] = labels[order[1:]] != labels[order[:-1]]
-    best_of_label = np.zeros(len(records), dtype=np.int32)
-    best_of_label[labels[order[is_first]]] = order[is_first]
-    stays_for = best_of_label[labels]
-    is_leak = is_held_out[stays_for] & ~is_held_out
-    is_kept = stays_for == numbers if duplicates == "drop" else ~is_leak
-    return _Kept(is_kept, is_leak, stays_for)
+    choice = choose(
+        clusters.labels,
+        Ranking(is_held_out, records.scores),
+        records.texts,
+        records.keys.band(0),
+        lambda done: request.progress("choosing among duplicates", done),
+        is_one_kept=request.config.duplicates == "drop",
+    )
+    is_kept = choice.stays_for == np.arange(len(records), dtype=np.int32)
+    is_leak = is_held_out[choice.stays_for] & ~is_held_out
+    pairs = sorted((*clusters.closest_across_split, *choice.closest_across_split), key=lambda one: -one.similarity)
+    closest = tuple(pair for pair in pairs if is_kept[pair.first] and is_kept[pair.second])
+    return _Kept(is_kept, is_leak, choice.stays_for, closest[:_NUM_CLOSEST])
 
 
 def _write_splits(
@@ -170,15 +173,14 @@ def _write_splits(
         files = [stack.enter_context((building / split_file(split)).open("wb")) for split in SPLITS]
         rejects = stack.enter_context((building / REJECTS_FILE).open("ab"))
         for number, (line, place) in enumerate(zip(records.lines(), records.places(), strict=True)):
-            record = decode_line(line)
             if kept.is_kept[number]:
                 files[records.splits[number]].write(b'%s,"cluster":%d}\n' % (line[:-2], labels[number]))
-                statistics.keep(records.split(number), record, place)
+                statistics.keep(records.split(number), decode_line(line), place)
             else:
                 other = places.of(int(kept.stays_for[number]))
                 near = NEAR_HELD_OUT if kept.is_leak[number] else NEAR_BETTER
                 rejects.write(reject_line(place, f"{near} of {other.file}:{other.line_number}"))
-                statistics.leave_out(record, place, near, other)
+                statistics.leave_out(place, near, other)
             if number % _PROGRESS_RECORDS == 0:
                 request.progress("writing", number)
     return statistics.result(records, labels, kept.is_kept)
@@ -186,20 +188,21 @@ def _write_splits(
 
 def _report(counts: IntakeCounts, records: RecordFiles, clusters: Clusters, kept: _Kept) -> CorpusReport:
     num_examples = np.bincount(records.splits[kept.is_kept], minlength=len(SPLITS)).tolist()
-    sizes = np.bincount(clusters.labels, minlength=1)
+    groups = groups_of_labels(clusters.labels)
     return replace(
         counts.report(dict(zip(SPLITS, num_examples, strict=True))),
         num_duplicates=int((~kept.is_kept & ~kept.is_leak).sum()),
         num_leaks=int((~kept.is_kept & kept.is_leak).sum()),
-        num_clusters=int((sizes > 1).sum()),
-        num_in_clusters=int(sizes[sizes > 1].sum()),
-        closest=_closest(records, clusters, kept),
+        num_clusters=len(groups),
+        num_in_clusters=len(groups.rows),
+        closest=_closest(records, kept),
     )
 
 
 def _write_clusters(records: RecordFiles, labels: RowArray, kept: _Kept, path: Path) -> None:
     """Lists the records that are the same as another one or nearly so, with the number of their cluster."""
-    is_one_of_several = np.bincount(labels, minlength=1)[labels] > 1
+    is_one_of_several = np.zeros(len(labels), dtype=np.bool_)
+    is_one_of_several[groups_of_labels(labels).rows] = True
     with path.open("wb") as file:
         for number, place in enumerate(records.places()):
             if is_one_of_several[number]:
@@ -239,12 +242,11 @@ class _Places:
         return Place(self._names[self._file_numbers[position]], self._lines[position])
 
 
-def _closest(records: RecordFiles, clusters: Clusters, kept: _Kept) -> tuple[ClosePair, ...]:
+def _closest(records: RecordFiles, kept: _Kept) -> tuple[ClosePair, ...]:
     texts, is_held_out = records.texts, records.is_held_out
     found = []
-    for first, second, similarity in clusters.closest_across_split:
-        if kept.is_kept[first] and kept.is_kept[second]:
-            held_out, training = (first, second) if is_held_out[first] else (second, first)
-            titles = (title_of(texts.record(number).content) for number in (held_out, training))
-            found.append(ClosePair(round(similarity, 4), *titles))
-    return tuple(found[:_NUM_CLOSEST])
+    for first, second, similarity in kept.closest:
+        held_out, training = (first, second) if is_held_out[first] else (second, first)
+        titles = (title_of(texts.record(number).content) for number in (held_out, training))
+        found.append(ClosePair(round(similarity, 4), *titles))
+    return tuple(found)

@@ -12,7 +12,7 @@ import msgspec
 
 from recipe_exp.config.messages import show_path
 from recipe_exp.data.card_file import CARD_FILE, Identity, read_card
-from recipe_exp.data.contents import remembered_hashes
+from recipe_exp.data.contents import remembered_hashes, state_of
 from recipe_exp.data.preparation.corpus_report import REJECTS_FILE, CorpusReport
 from recipe_exp.data.preparation.statistics import Statistics
 from recipe_exp.data.preparation.stored_record import StoredRecord, decode_line
@@ -57,11 +57,13 @@ class PreparedData:
         folder: holds `train.jsonl`, `validation.jsonl` and `test.jsonl`; nothing in it may be changed.
         data_fingerprint: hash of the splits, the same on every machine.
         card: what else is known of them; None where they were edited, or come without one.
+        states: what the file system said of the file of each split before it was hashed; empty where nobody edits them.
     """
 
     folder: Path
     data_fingerprint: str
     card: PreparedCard | None = None
+    states: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def report(self) -> CorpusReport:
@@ -75,6 +77,19 @@ class PreparedData:
     def path(self, split: Split) -> Path:
         """Returns the file of a split."""
         return self.folder / split_file(split)
+
+    def refuse_changed(self) -> None:
+        """Refuses splits that were edited since they were opened: what was read of them is neither of both.
+
+        Raises:
+            DataError: they were.
+        """
+        for split, state in zip(SPLITS, self.states, strict=False):
+            file = self.path(split)
+            if not file.exists() or state_of(file) != state:
+                raise DataError(
+                    f"{show_path(file)}: was changed while it was read; start again when nothing writes to it"
+                )
 
     def records(self, split: Split) -> Iterator[StoredRecord]:
         """Yields the records of a split in order.
@@ -138,11 +153,12 @@ def open_folder(path: str, cache_dir: Path, *, is_verified: bool) -> PreparedDat
             "task.output=FOLDER, or read other files with data=files"
         )
     try:
+        states = tuple(map(state_of, files))
         hashes = dict(zip(SPLITS, remembered_hashes(files, cache_dir, is_verified=is_verified), strict=True))
         card = _card_of(folder, hashes)
     except OSError as error:
         raise DataError(f"data.path={show_path(path)}: cannot be read: {error.strerror or error}") from error
-    return PreparedData(folder.absolute(), fingerprint_of_splits(hashes), card)
+    return PreparedData(folder.absolute(), fingerprint_of_splits(hashes), card, states)
 
 
 def _card_of(folder: Path, hashes: Mapping[Split, str]) -> PreparedCard | None:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.preparation.intake import Place
 from recipe_exp.data.preparation.stored_record import StoredRecord, decode_line
 from recipe_exp.data.split import SPLITS, Split
@@ -24,34 +25,51 @@ SPLIT_NUMBERS = "splits.u8"
 KEYS = "keys.u64"
 SCORES = "scores.f4"
 SIGNATURES = "signatures.u64"
+SOURCE_KEYS = "source_keys.u64"
 REJECTS = "rejects.jsonl"
 
-RECORD_FILES = (RECORDS, ENDS, PLACES, SPLIT_NUMBERS, KEYS, SCORES, SIGNATURES, REJECTS)
+RECORD_FILES = (RECORDS, ENDS, PLACES, SPLIT_NUMBERS, KEYS, SCORES, SIGNATURES, SOURCE_KEYS, REJECTS)
 
 _PLACE = msgspec.json.Decoder(tuple[str, int])
+_END_BYTES = np.dtype(np.int64).itemsize
+_KEYS_A_PIECE = 2**16
 
 
 class RecordFiles:
-    """What the records are, by their number: memory does not grow with them beyond some bytes for each.
+    """What the records are, by their number: of each one byte is in memory, the rest is read when it is asked for.
 
     Attributes:
         splits: (num_records,) uint8, the number of each one's split in `SPLITS`.
-        scores: (num_records,) float32, the quality of each.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.splits: npt.NDArray[np.uint8] = np.fromfile(folder / SPLIT_NUMBERS, dtype=np.uint8)
-        self.scores: npt.NDArray[np.float32] = np.fromfile(folder / SCORES, dtype=np.float32)
 
     def __len__(self) -> int:
         return len(self.splits)
 
     @property
-    def keys(self) -> npt.NDArray[np.uint64]:
-        """(num_records,) equal for two that are the same; read when they are asked for."""
-        found: npt.NDArray[np.uint64] = np.fromfile(self._folder / KEYS, dtype=np.uint64)
+    def scores(self) -> npt.NDArray[np.float32]:
+        """(num_records,) the quality of each."""
+        found: npt.NDArray[np.float32] = np.fromfile(self._folder / SCORES, dtype=np.float32)
         return found
+
+    @property
+    def keys(self) -> KeyFile:
+        """One for each record, equal for two that are the same."""
+        return KeyFile(self._folder / KEYS, num_bands=1)
+
+    @property
+    def signatures(self) -> KeyFile:
+        """Those of `signatures` for each record's text."""
+        return KeyFile(self._folder / SIGNATURES)
+
+    def source_keys(self) -> Iterator[npt.NDArray[np.uint64]]:
+        """Yields in pieces a number for each record that stands for its source, 0 where it names none."""
+        with (self._folder / SOURCE_KEYS).open("rb") as file:
+            while content := file.read(_KEYS_A_PIECE * np.dtype(np.uint64).itemsize):
+                yield np.frombuffer(content, dtype=np.uint64)
 
     @property
     def is_held_out(self) -> npt.NDArray[np.bool_]:
@@ -83,23 +101,25 @@ class RecordFiles:
 class RecordTexts(Sequence[str]):
     """The text of each record, read when it is asked for.
 
-    The file is read and not mapped, so that its pages do not count as memory of this process.
+    The files are read and not mapped, so that their pages do not count as memory of this process.
     """
 
     folder: Path
 
     def __post_init__(self) -> None:
-        self._ends = np.fromfile(self.folder / ENDS, dtype=np.int64)
+        self._ends = (self.folder / ENDS).open("rb", buffering=0)
         self._file = (self.folder / RECORDS).open("rb", buffering=0)
+        self._length = os.fstat(self._ends.fileno()).st_size // _END_BYTES
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return self._length
 
     def record(self, number: int) -> StoredRecord:
         """Returns a record."""
-        start = int(self._ends[number - 1]) if number else 0
-        line = os.pread(self._file.fileno(), int(self._ends[number]) - start, start)
-        return decode_line(line)
+        first = max(number - 1, 0)
+        bounds = os.pread(self._ends.fileno(), (number + 1 - first) * _END_BYTES, first * _END_BYTES)
+        start, end = np.frombuffer(bounds, dtype=np.int64).tolist() if number else (0, int.from_bytes(bounds, "little"))
+        return decode_line(os.pread(self._file.fileno(), end - start, start))
 
     @overload
     def __getitem__(self, number: int) -> str: ...

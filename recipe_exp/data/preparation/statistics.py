@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import heappush, heapreplace
@@ -15,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recipe_exp.config.messages import in_one_line
-from recipe_exp.data.duplicates.forest import RowArray
+from recipe_exp.data.duplicates.forest import Groups, RowArray, groups_of_labels
 from recipe_exp.data.preparation.intake import Place
 from recipe_exp.data.preparation.record_files import RecordFiles
+from recipe_exp.data.preparation.sources import Origin, Origins, count_sources, source_name
 from recipe_exp.data.preparation.stored_record import StoredRecord, title_of
 from recipe_exp.data.split import SPLITS, Split
 from recipe_exp.secrets import redact
@@ -61,38 +61,6 @@ class Histogram:
     counts: tuple[int, ...]
     mean: float
     largest: float
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Records that came from one place.
-
-    Attributes:
-        name: of a file, or what the records call their source.
-        num_records: those that were read.
-        num_kept: those of them that are in one of the splits.
-    """
-
-    name: str
-    num_records: int
-    num_kept: int
-
-
-@dataclass(frozen=True)
-class Origins:
-    """Where records came from.
-
-    Attributes:
-        largest: the places with the most records, the largest first.
-        num_others: other places.
-        num_other_records: records that were read from those.
-        num_other_kept: those of them that stayed.
-    """
-
-    largest: tuple[Origin, ...]
-    num_others: int
-    num_other_records: int
-    num_other_kept: int
 
 
 @dataclass(frozen=True)
@@ -171,12 +139,11 @@ class Statistics:
 
 
 class StatisticsCounter:
-    """Counts what becomes of each record; memory grows by eight bytes for each, and with the number of files."""
+    """Counts what becomes of each record; memory grows with the number of files alone."""
 
     def __init__(self) -> None:
         self._files: dict[str, list[int]] = {}
         self._left_out: dict[str, LeftOutRecords] = {}
-        self._source_keys = array("Q")
         self._words = {
             split: {part: _Values(width, number) for part, (width, number) in WORD_BINS.items()} for split in SPLITS
         }
@@ -193,7 +160,6 @@ class StatisticsCounter:
 
     def keep(self, split: Split, record: StoredRecord, place: Place) -> None:
         """Counts the next record, which is in a split."""
-        self._source_keys.append(_source_key(record))
         self._count_file(place.file, is_kept=True)
         words, num_words = self._words[split], 0
         if record.output is None:
@@ -211,9 +177,8 @@ class StatisticsCounter:
         if split == "train":
             self._examples.offer(record)
 
-    def leave_out(self, record: StoredRecord, place: Place, reason: str, beside: Place) -> None:
+    def leave_out(self, place: Place, reason: str, beside: Place) -> None:
         """Counts the next record, which is left out for the sake of another one."""
-        self._source_keys.append(_source_key(record))
         self._count_file(place.file, is_kept=False)
         self._count_left_out(reason, place, beside)
 
@@ -225,16 +190,17 @@ class StatisticsCounter:
             labels: (num_records,) the cluster of each.
             is_kept: (num_records,) whether each is in a split.
         """
+        groups = groups_of_labels(labels)
         return Statistics(
             files=self._origins_of_files(),
-            sources=_origins_of_sources(np.array(self._source_keys, dtype=np.uint64), is_kept, records),
+            sources=_origins_of_sources(is_kept, records),
             left_out=tuple(sorted(self._left_out.values(), key=lambda one: (-one.num_records, one.reason))),
             words={
                 split: {part: one.histogram() for part, one in parts.items()} for split, parts in self._words.items()
             },
             quality={split: values.histogram() for split, values in self._quality.items()},
-            cluster_classes=_cluster_classes(labels),
-            largest_clusters=_largest_clusters(labels, is_kept, records),
+            cluster_classes=_cluster_classes(groups, len(labels)),
+            largest_clusters=_largest_clusters(groups, is_kept, records),
             examples=self._examples.chosen(),
         )
 
@@ -319,18 +285,6 @@ def bin_of(value: float, bin_width: float) -> int:
     return int(value * (1 / bin_width)) if bin_width < 1 else int(value // bin_width)
 
 
-def source_name(source: str) -> str:
-    """Returns what stands for a source: of an address on the web its host, else the source itself."""
-    if source.startswith(("https://", "http://")):
-        return source.split("/", 3)[2].rpartition("@")[2].casefold() or source
-    return source
-
-
-def _source_key(record: StoredRecord) -> int:
-    """A number that is not 0 and stands for the source; 0 without one."""
-    return _hash(source_name(record.source).encode()) | 1 if record.source else 0
-
-
 def _hash(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
 
@@ -339,47 +293,39 @@ def _shown(place: Place) -> str:
     return f"{place.file}:{place.line_number}"
 
 
-def _origins_of_sources(keys: npt.NDArray[np.uint64], is_kept: npt.NDArray[np.bool_], records: RecordFiles) -> Origins:
-    """Counts equal keys, and reads only the names of the largest sources again."""
-    numbers = np.flatnonzero(keys)
-    _, first, inverse, counts = np.unique(keys[numbers], return_index=True, return_inverse=True, return_counts=True)
-    num_kept = np.bincount(inverse[is_kept[numbers]], minlength=len(counts))
-    order = np.lexsort((first, -counts))
-    largest, others = order[:NUM_SOURCES], order[NUM_SOURCES:]
+def _origins_of_sources(is_kept: npt.NDArray[np.bool_], records: RecordFiles) -> Origins:
+    """Counts the sources by their keys, and reads only the names of the largest again."""
+    counted = count_sources(records.source_keys, is_kept, NUM_SOURCES)
     texts = records.texts
-    names = [source_name(texts.record(int(numbers[first[one]])).source or "") for one in largest]
+    names = [source_name(texts.record(one.first).source or "") for one in counted.largest]
     return Origins(
         tuple(
-            Origin(in_one_line(redact(name)), int(counts[one]), int(num_kept[one]))
-            for name, one in zip(names, largest, strict=True)
+            Origin(in_one_line(redact(name)), one.num_records, one.num_kept)
+            for name, one in zip(names, counted.largest, strict=True)
         ),
-        len(others),
-        int(counts[others].sum()),
-        int(num_kept[others].sum()),
+        counted.num_sources - len(names),
+        counted.num_records - sum(one.num_records for one in counted.largest),
+        counted.num_kept - sum(one.num_kept for one in counted.largest),
     )
 
 
-def _cluster_classes(labels: RowArray) -> tuple[ClusterClass, ...]:
-    sizes = np.bincount(labels) if len(labels) else np.zeros(0, dtype=np.int64)
-    sizes = sizes[sizes > 0]
-    classes = np.searchsorted(CLUSTER_SIZES, sizes, side="right") - 1
-    found = []
+def _cluster_classes(groups: Groups, num_records: int) -> tuple[ClusterClass, ...]:
+    num_alone = num_records - len(groups.rows)
+    classes = np.searchsorted(CLUSTER_SIZES, groups.sizes, side="right") - 1
+    found = [ClusterClass(1, 1, num_alone, num_alone)] if num_alone else []
     for number, smallest in enumerate(CLUSTER_SIZES):
-        of_class = sizes[classes == number]
+        of_class = groups.sizes[classes == number]
         largest = CLUSTER_SIZES[number + 1] - 1 if number + 1 < len(CLUSTER_SIZES) else None
         if len(of_class):
             found.append(ClusterClass(smallest, largest, len(of_class), int(of_class.sum())))
     return tuple(found)
 
 
-def _largest_clusters(
-    labels: RowArray, is_kept: npt.NDArray[np.bool_], records: RecordFiles
-) -> tuple[LargeCluster, ...]:
-    sizes = np.bincount(labels) if len(labels) else np.zeros(0, dtype=np.int64)
-    crowded = np.flatnonzero(sizes > 1)
+def _largest_clusters(groups: Groups, is_kept: npt.NDArray[np.bool_], records: RecordFiles) -> tuple[LargeCluster, ...]:
     texts, found = records.texts, []
-    for label in crowded[np.argsort(-sizes[crowded], kind="stable")][:NUM_LARGEST_CLUSTERS]:
-        members = np.flatnonzero(labels == label)
+    for number in np.argsort(-groups.sizes, kind="stable")[:NUM_LARGEST_CLUSTERS].tolist():
+        start = int(groups.starts[number])
+        members = groups.rows[start : start + int(groups.sizes[number])]
         members = members[np.argsort(~is_kept[members], kind="stable")]
         looked_at = members[:_MEMBERS_LOOKED_AT].tolist()
         titles = dict.fromkeys(in_one_line(title_of(texts.record(number).content)) for number in looked_at)

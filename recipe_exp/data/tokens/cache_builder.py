@@ -19,6 +19,7 @@ import numpy as np
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.append_log import AppendLog
 from recipe_exp.data.card_file import CARD_FILE, Identity, files_below, fingerprint_of, hashes_of, publish, sizes_of
+from recipe_exp.data.contents import state_of
 from recipe_exp.data.in_order import map_in_threads
 from recipe_exp.data.preparation.pipeline import Progress
 from recipe_exp.data.preparation.prepared import PreparedData, decode_record
@@ -88,6 +89,11 @@ def build_cache(request: CacheRequest, prepared: PreparedData, identity: Identit
     (building / CARD_FILE).unlink(missing_ok=True)
     tokenizer = request.tokenizer or _trained_tokenizer(request, prepared, building)
     splits = {split: _write_tokens(request, tokenizer, prepared, building / split, split) for split in SPLITS}
+    try:
+        prepared.refuse_changed()
+    except DataError:
+        shutil.rmtree(building)
+        raise
     for split in SPLITS:
         (building / split / _LOG).unlink()
     names = files_below(building)
@@ -188,9 +194,12 @@ def _write_tokens(
 ) -> SplitCard:
     templates = request.prompts.templates if split == "train" else (request.prompts.held_out,)
     round_trips = RoundTrips(tokenizer)
-    encode = partial(_encode, request.config, tokenizer, round_trips, templates, prepared.path(split))
+    path = prepared.path(split)
+    encode = partial(_encode, request.config, tokenizer, round_trips, templates, path)
     tokens = tokens_file(tokenizer.vocab_size)
-    with AppendLog(folder, _LOG, token_files(tokens), _Tally()) as log, prepared.path(split).open("rb") as file:
+    # What a killed build read of a file that was touched since may be of another one.
+    origin = repr(state_of(path))
+    with AppendLog(folder, _LOG, token_files(tokens), _Tally(), origin) as log, path.open("rb") as file:
         file.seek(log.state.num_text_bytes)
         numbered = enumerate(file, start=log.state.num_examples + 1)
         chunks = iter(lambda: list(islice(numbered, _CHUNK_EXAMPLES)), [])

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.data.duplicates import clusters as module
-from recipe_exp.data.duplicates import crowds, key_file
+from recipe_exp.data.duplicates import crowds, forest, key_file
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
 from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import jaccard, words_of
@@ -22,17 +21,21 @@ VOCABULARY = [f"word{number}" for number in range(3000)]
 
 
 def search(
-    texts: Sequence[str], folder: Path, held_out: Sequence[bool] = (), chunk: int = 1000, **arguments: Any
+    texts: Sequence[str],
+    folder: Path,
+    held_out: Sequence[bool] = (),
+    exact_keys: Sequence[int] = (),
+    chunk: int = 1000,
+    **arguments: Any,
 ) -> Clusters:
     with (folder / "keys").open("wb") as file:
         for start in range(0, len(texts), chunk):
             file.write(signatures(texts[start : start + chunk]).tobytes())
-    defaults: dict[str, Any] = {
-        "exact_keys": np.arange(len(texts), dtype=np.uint64),
-        "progress": lambda _done, _total: None,
-    }
+    np.array(exact_keys or range(len(texts)), dtype=np.uint64).tofile(folder / "exact_keys")
+    defaults: dict[str, Any] = {"progress": lambda _done, _total: None}
     is_held_out = np.array(held_out or [row % 7 == 0 for row in range(len(texts))], dtype=np.bool_)
-    return find_clusters(KeyFile(folder / "keys"), texts, is_held_out, **{**defaults, **arguments})
+    exact = KeyFile(folder / "exact_keys", num_bands=1)
+    return find_clusters(KeyFile(folder / "keys"), texts, is_held_out, exact, **{**defaults, **arguments})
 
 
 def edited(text: str, num_words: int, dice: random.Random) -> str:
@@ -103,7 +106,7 @@ class TestDefinition:
 
     def test_exact_keys_are_duplicates_without_looking(self, tmp_path: Path) -> None:
         texts = ["one text of some words", "another text entirely here now", "a third text about nothing"]
-        result = search(texts, tmp_path, exact_keys=np.array([5, 9, 5], dtype=np.uint64))
+        result = search(texts, tmp_path, exact_keys=[5, 9, 5])
         assert result.labels.tolist() == [0, 1, 0]
         assert result.num_compared_pairs == 0
 
@@ -183,7 +186,7 @@ class TestIndependence:
     def test_of_the_sizes_of_chunks(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         texts = recipes_with_copies(100, seed=4) if kind == "copies" else templated(150, num_choices=30)
         expected = search(texts, tmp_path)
-        monkeypatch.setattr(module, "_BANDS_A_PASS", 1)
+        monkeypatch.setattr(forest, "_SORTED_KEYS", 11)
         monkeypatch.setattr(key_file, "_CHUNK_ROWS", 17)
         result = search(texts, tmp_path, chunk=13)
         assert result.labels.tolist() == expected.labels.tolist()

@@ -285,14 +285,14 @@ def test_equal_rows_become_the_splits_of_this_corpus_version(tmp_path: Path) -> 
             ),
             source="a book",
         ),
-        line_of(Recipe("TEA", ("1 bag",), ("Don\u2019t boil\u00a0it.",)), quality_score=0.5),
+        line_of(Recipe("TEA", ("1 bag", "&#¼ lemon"), ("Don\u2019t boil\u00a0it.",)), quality_score=0.5),
         json.dumps({"input": "Toast?", "output": "**Toast**\n\n- ½ bread\n\n1. Toast\tit."}),
         line_of(Copy(0, 1, None).recipe),
         line_of(Copy(0, 2, None).recipe),
     ]
     prepared = prepare_lines(tmp_path, lines)
     digest = hashlib.sha256(b"".join(prepared.path(split).read_bytes() for split in SPLITS)).hexdigest()
-    assert (CORPUS_VERSION, digest[:16]) == (3, "9946d19c5ad96b88")
+    assert (CORPUS_VERSION, digest[:16]) == (4, "c852290803bb5a00")
 
 
 def test_report_lists_the_clusters_and_keeps_them(tmp_path: Path) -> None:

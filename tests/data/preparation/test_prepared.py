@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data import contents
+from recipe_exp.data.preparation.pipeline import Progress
 from recipe_exp.data.preparation.prepared import PREPARED_FILES, PreparedData, decode_record, open_folder
 from recipe_exp.data.readers.rows import Pair
 from recipe_exp.data.sample import sample_recipes
@@ -111,6 +112,29 @@ def test_an_edited_line_is_other_data_with_a_report_that_only_counts(
         DataConfig(format="prepared", path=str(folder)), cache_dir=folder.parent / "cache", tokenizer=tokenizer
     )
     titles = [example.title for name in SPLITS for example in cache.examples(name)]
+    assert sum(title.startswith("Grandmother's ") for title in titles) == 1
+
+
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_an_edit_while_it_is_tokenized_is_refused_and_leaves_nothing_behind(
+    folder: Path, tokenizer: RecipeTokenizer, is_trained: bool
+) -> None:
+    config = DataConfig(format="prepared", path=str(folder))
+    with_tokenizer: dict[str, Any] = {"tokenizer": None, "vocab_size": 500} if is_trained else {"tokenizer": tokenizer}
+
+    def cache(progress: Progress) -> TokenCache:
+        return build_or_open_cache(
+            config, cache_dir=folder.parent / "cache", num_workers=1, progress=progress, **with_tokenizer
+        )
+
+    def edit_meanwhile(stage: str, _: int) -> None:
+        if stage == ("training the tokenizer" if is_trained else "tokenizing train"):
+            edit(folder / "validation.jsonl", b'"title":"', b'"title":"Grandmother\'s ')
+
+    with pytest.raises(DataError, match=r"validation\.jsonl: was changed while it was read; start again"):
+        cache(edit_meanwhile)
+    assert not list((folder.parent / "cache").glob("*.building"))
+    titles = [example.title for example in cache(lambda _stage, _count: None).examples("validation")]
     assert sum(title.startswith("Grandmother's ") for title in titles) == 1
 
 

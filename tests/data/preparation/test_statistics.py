@@ -17,7 +17,8 @@ from recipe_exp.data import in_order
 from recipe_exp.data.card_file import read_card
 from recipe_exp.data.preparation import intake_stage, statistics
 from recipe_exp.data.preparation.prepared import PreparedCard, PreparedData
-from recipe_exp.data.preparation.statistics import Origin, Statistics, source_name
+from recipe_exp.data.preparation.sources import Origin, source_name
+from recipe_exp.data.preparation.statistics import Statistics
 from recipe_exp.data.preparation.stored_record import StoredRecord
 from recipe_exp.data.sample import sample_recipes
 from recipe_exp.data.split import SPLITS
