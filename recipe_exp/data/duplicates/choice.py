@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -101,6 +102,10 @@ class _Block:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def shingles(self) -> ShingleBlock:
+        return ShingleBlock(self.rows, self.sets)
 
     def part(self, is_chosen: npt.NDArray[np.bool_]) -> _Block:
         sets = [one for one, is_one in zip(self.sets, is_chosen.tolist(), strict=True) if is_one]
@@ -196,7 +201,7 @@ def _similarities(block: _Block, other: _Block) -> Similarities:
     if max(len(block), len(other)) <= _MAX_SINGLE_ROWS:
         table = np.array([[similarity(one, another) for another in other.sets] for one in block.sets])
     else:
-        left, right = (ShingleBlock(one.rows, one.sets) for one in (block, other))
+        left, right = block.shingles, other.shingles
         _, _, shared = count_shared(left, right, least_share=0.0)
         num_either = left.sizes[:, None] + right.sizes[None, :] - shared
         table = shared / np.maximum(num_either, 1)

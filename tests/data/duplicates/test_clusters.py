@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.data.duplicates import crowds, forest, key_file
+from recipe_exp.data.duplicates import clusters, crowds, forest, key_file
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
 from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import jaccard, words_of
@@ -245,3 +246,33 @@ class TestWorkOnDegenerateData:
                 return [" ".join(words + dice.choices(VOCABULARY, k=45)) for _ in range(self.NUM_ROWS)]
             case _:
                 return templated(self.NUM_ROWS, num_choices=1000)
+
+
+class TestMemory:
+    """What is held of each row while clusters are looked for; of the texts and keys nothing stays."""
+
+    def test_grows_by_few_bytes_a_row(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(clusters, "NUM_BANDS", 2)
+        monkeypatch.setattr(forest, "_SORTED_KEYS", 2**14)
+        fewer, more = (self._peak_bytes(num_rows, tmp_path) for num_rows in (100_000, 400_000))
+        assert (more - fewer) / 300_000 < 26
+
+    def _peak_bytes(self, num_rows: int, folder: Path) -> int:
+        dice = np.random.default_rng(0)
+        for name, num_bands in (("keys", 2), ("exact_keys", 1)):
+            dice.integers(1, 2**64, (num_rows, num_bands), dtype=np.uint64).tofile(folder / name)
+        texts = CountedTexts(range(num_rows))  # type: ignore[arg-type]
+        tracemalloc.start()
+        try:
+            found = find_clusters(
+                KeyFile(folder / "keys", num_bands=2),
+                texts,
+                np.zeros(num_rows, dtype=np.bool_),
+                KeyFile(folder / "exact_keys", num_bands=1),
+                lambda _done, _total: None,
+            )
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert len(np.unique(found.labels)) == num_rows
+        return peak
