@@ -25,9 +25,11 @@ import numpy as np
 from made_up_recipes import recipe
 
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
+from recipe_exp.data.duplicates.comparison import Rows
 from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import jaccard, shingle_sets
 from recipe_exp.data.duplicates.signatures import signatures
+from recipe_exp.data.duplicates.sketches import SKETCH_WORDS, sketches
 
 BOUNDS = (0.7, 0.75, 0.8, 0.85, 0.9, 1.01)
 SHARE_HELD_OUT = 0.1
@@ -76,21 +78,24 @@ def store(texts: Iterator[str], folder: Path) -> None:
 
 def write_keys(folder: Path) -> None:
     texts = StoredTexts(folder)
-    with (folder / "keys").open("wb") as file:
+    with (folder / "keys").open("wb") as keys, (folder / "sketches").open("wb") as sketched:
         for start in range(0, len(texts), CHUNK_ROWS):
-            file.write(signatures(texts[start : start + CHUNK_ROWS]).tobytes())
+            sets = shingle_sets(texts[start : start + CHUNK_ROWS])
+            keys.write(signatures(sets).tobytes())
+            sketched.write(sketches(sets).tobytes())
 
 
 def cluster(folder: Path) -> Clusters:
     texts = StoredTexts(folder)
     # Rows are their own exact keys, so that every duplicate has to be found.
-    return find_clusters(
-        keys=KeyFile(folder / "keys"),
+    rows = Rows(
         texts=texts,
-        is_held_out=held_out(len(texts)),
+        keys=KeyFile(folder / "keys"),
+        sketches=KeyFile(folder / "sketches", num_bands=SKETCH_WORDS),
         exact_keys=KeyFile(folder / "rows", num_bands=1),
-        progress=lambda _done, _total: None,
+        is_held_out=held_out(len(texts)),
     )
+    return find_clusters(rows, progress=lambda _done, _total: None)
 
 
 def nothing(folder: Path) -> None:

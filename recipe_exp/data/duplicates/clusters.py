@@ -7,23 +7,20 @@ pairs are too many to compare one by one: their rows form crowds, which `crowds`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from recipe_exp.data.duplicates.closest import SimilarPair
-from recipe_exp.data.duplicates.comparison import MAX_FETCHED_ROWS, Comparison, Progress
+from recipe_exp.data.duplicates.comparison import Comparison, Progress, Rows
 from recipe_exp.data.duplicates.crowds import compare_crowds
 from recipe_exp.data.duplicates.forest import Forest, Groups, RowArray, groups_of_equal
-from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import HashArray
 from recipe_exp.data.duplicates.signatures import NO_WORDS, NUM_BANDS
 
 THRESHOLD = 0.8
 MAX_COMPARED_ROWS = 16
+_PAIRS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,7 @@ class Clusters:
     closest_across_split: tuple[SimilarPair, ...]
 
 
-def find_clusters(
-    keys: KeyFile,
-    texts: Sequence[str],
-    is_held_out: npt.NDArray[np.bool_],
-    exact_keys: KeyFile,
-    progress: Progress,
-    threshold: float = THRESHOLD,
-) -> Clusters:
+def find_clusters(rows: Rows, progress: Progress, threshold: float = THRESHOLD) -> Clusters:
     """Returns the clusters: rows with one exact key are together, and so are near-duplicates that were found.
 
     A row that is a near-duplicate of a held-out row is in its cluster, but for the share of 3e-6 of such pairs at the
@@ -59,26 +49,17 @@ def find_clusters(
     decides the result: neither threads nor the sizes of chunks.
 
     Args:
-        keys: the rows' `signatures`.
-        texts: the rows' texts, read at random.
-        is_held_out: (num_rows,) whether a row belongs to validation or test.
-        exact_keys: one for each row; rows with equal ones are duplicates without looking.
+        rows: all of them.
         progress: called now and then with how many steps are done, of how many; the total grows when crowds are
             found. What it raises ends the search.
         threshold: the least Jaccard similarity of near-duplicates; how many are missed is stated for 0.8 and more.
-
-    Raises:
-        ValueError: the arguments speak of different numbers of rows.
     """
-    if not len(keys) == len(texts) == len(is_held_out) == len(exact_keys):
-        sizes = (len(keys), len(texts), len(is_held_out), len(exact_keys))
-        raise ValueError(f"keys, texts, is_held_out and exact_keys hold {sizes} rows")
-    comparison = Comparison(texts, is_held_out, threshold, progress)
-    comparison.clusters.unite_equal(exact_keys.band(0))
-    crowds = Forest(len(texts))
+    comparison = Comparison(rows, threshold, progress)
+    comparison.clusters.unite_equal(rows.exact_keys.band(0))
+    crowds = Forest(len(rows))
     comparison.expect(NUM_BANDS)
     for number in range(NUM_BANDS):
-        _compare_band(keys.band(number), comparison, crowds)
+        _compare_band(rows.keys.band(number), comparison, crowds)
         comparison.report(1)
     compare_crowds(crowds, comparison)
     return Clusters(
@@ -96,20 +77,16 @@ def _compare_band(band_keys: HashArray, comparison: Comparison, crowds: Forest) 
     undecided = _spread_over(crowds, _spread_over(comparison.clusters, buckets))
     for rows in undecided.where(undecided.sizes > MAX_COMPARED_ROWS):
         crowds.unite_all(rows)
-    pending: list[tuple[int, int]] = []
-    rows_of_pending: set[int] = set()
-    for rows in _spread_over(crowds, undecided.where(undecided.sizes <= MAX_COMPARED_ROWS)):
-        if len(rows_of_pending) + len(rows) > MAX_FETCHED_ROWS:
-            _compare_all(pending, rows_of_pending, comparison)
-            pending, rows_of_pending = [], set()
-        found = [
-            (first, second)
-            for first, second in combinations(rows.tolist(), 2)
-            if crowds.find(first) != crowds.find(second) and comparison.is_open(first, second)
-        ]
-        pending += found
-        rows_of_pending.update(chain.from_iterable(found))
-    _compare_all(pending, rows_of_pending, comparison)
+    small = _spread_over(crowds, undecided.where(undecided.sizes <= MAX_COMPARED_ROWS))
+    for size in range(2, MAX_COMPARED_ROWS + 1):
+        starts = small.starts[small.sizes == size]
+        one, other = np.triu_indices(size, k=1)
+        num_buckets = max(_PAIRS_AT_ONCE // len(one), 1)
+        for stretch in range(0, len(starts), num_buckets):
+            rows = small.rows[starts[stretch : stretch + num_buckets, None] + np.arange(size)]
+            first, second = rows[:, one].ravel(), rows[:, other].ravel()
+            is_apart = crowds.roots_of(first) != crowds.roots_of(second)
+            comparison.compare(first[is_apart], second[is_apart])
 
 
 def _spread_over(forest: Forest, buckets: Groups) -> Groups:
@@ -122,9 +99,3 @@ def _spread_over(forest: Forest, buckets: Groups) -> Groups:
     bounds = bounds[:-1] if bounds[-1] == len(roots) else bounds
     least, most = np.minimum.reduceat(roots, bounds)[::2], np.maximum.reduceat(roots, bounds)[::2]
     return buckets.where(least != most)
-
-
-def _compare_all(pairs: list[tuple[int, int]], rows: set[int], comparison: Comparison) -> None:
-    comparison.fetch(rows)
-    for first, second in pairs:
-        comparison.compare(first, second)

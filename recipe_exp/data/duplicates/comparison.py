@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from recipe_exp.data.duplicates.closest import ClosestPairs
-from recipe_exp.data.duplicates.forest import Forest
+from recipe_exp.data.duplicates.forest import Forest, RowArray
+from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import HashArray, shingle_sets, similarity
+from recipe_exp.data.duplicates.sketches import most_similar
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-MAX_FETCHED_ROWS = 1024
-_MAX_CACHED_SETS = 2 * MAX_FETCHED_ROWS
+_MAX_FETCHED_ROWS = 1024
 _MEMORY_BITS = 20
-_SPREADING = 0x9E3779B97F4A7C15
-_COMPARISONS_BETWEEN_REPORTS = 1000
+_SPREADING = np.uint64(0x9E3779B97F4A7C15)
+# Bounds and similarities are quotients of small numbers: they differ by more, or are equal.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the rows that are compared.
+
+    Attributes:
+        texts: the text of each, read at random.
+        keys: their `signatures`.
+        sketches: their `sketches`.
+        exact_keys: one for each row; rows with equal ones are duplicates without looking.
+        is_held_out: (num_rows,) whether a row belongs to validation or test.
+
+    Raises:
+        ValueError: they speak of different numbers of rows.
+    """
+
+    texts: Sequence[str]
+    keys: KeyFile
+    sketches: KeyFile
+    exact_keys: KeyFile
+    is_held_out: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        sizes = [*map(len, (self.texts, self.keys, self.sketches, self.exact_keys, self.is_held_out))]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"texts, keys, sketches, exact_keys and is_held_out hold {sizes} rows")
+
+    def __len__(self) -> int:
+        return len(self.texts)
 
 
 class Comparison:
     """Compares rows by the exact similarity of their texts, and unites those that are similar enough.
 
     Args:
-        texts: one text a row, read at random.
-        is_held_out: (num_rows,) whether a row belongs to validation or test.
+        rows: all of them.
         threshold: the least Jaccard similarity of near-duplicates.
         progress: called now and then with how much is done, of how much.
 
@@ -38,19 +69,17 @@ class Comparison:
         num_compared_pairs: pairs whose similarity was computed.
     """
 
-    def __init__(
-        self, texts: Sequence[str], is_held_out: npt.NDArray[np.bool_], threshold: float, progress: Progress
-    ) -> None:
-        self.is_held_out = is_held_out
+    def __init__(self, rows: Rows, threshold: float, progress: Progress) -> None:
+        self.is_held_out = rows.is_held_out
         self.threshold = threshold
-        self.clusters = Forest(len(texts))
+        self.clusters = Forest(len(rows))
         self.closest = ClosestPairs(self.clusters.find)
         self.num_near_pairs = self.num_compared_pairs = 0
-        self._texts = texts
+        self._texts = rows.texts
+        self._sketches = rows.sketches
         self._progress = progress
         self._done = self._total = 0
-        self._sets: OrderedDict[int, HashArray] = OrderedDict()
-        self._dissimilar = np.zeros(2**_MEMORY_BITS, dtype=np.uint64)
+        self._looked_at = np.zeros(2**_MEMORY_BITS, dtype=np.uint64)
 
     def expect(self, num_steps: int) -> None:
         """Adds to the steps that progress is reported of."""
@@ -66,34 +95,43 @@ class Comparison:
         """Returns the shingles of many rows, which are read and not kept."""
         return shingle_sets(self._texts[row] for row in rows)
 
-    def compare(self, first: int, second: int) -> None:
-        """Unites two rows that were fetched if their texts are near-duplicates, unless that is known already."""
-        if not self.is_open(first, second):
+    def compare(self, first: RowArray, second: RowArray) -> None:
+        """Unites rows that are near-duplicates; of what is known already nothing is read.
+
+        Args:
+            first: (num_pairs,) rows.
+            second: (num_pairs,) the other row of each pair.
+        """
+        is_open = self.clusters.roots_of(first) != self.clusters.roots_of(second)
+        pairs, places = self._memory_of(first, second)
+        is_open &= self._looked_at[places] != pairs
+        first, second, pairs, places = first[is_open], second[is_open], pairs[is_open], places[is_open]
+        if not len(first):
             return
-        self.num_compared_pairs += 1
-        if self.num_compared_pairs % _COMPARISONS_BETWEEN_REPORTS == 0:
+        rows, position = np.unique(np.stack((first, second)), return_inverse=True)
+        known = self._sketches.rows(rows.tolist())
+        left, right = position.reshape(2, -1)
+        bound = most_similar(known[left], known[right])
+        is_across = self.is_held_out[first] != self.is_held_out[second]
+        is_wanted = (bound >= self.threshold - _ROUNDING) | (is_across & (bound > self.closest.floor))
+        self._looked_at[places] = pairs
+        self._compare_texts(first[is_wanted].tolist(), second[is_wanted].tolist())
+
+    def _compare_texts(self, first: list[int], second: list[int]) -> None:
+        start = 0
+        while start < len(first):
+            rows: set[int] = set()
+            stop = start
+            while stop < len(first) and len(rows) < _MAX_FETCHED_ROWS:
+                rows.update((first[stop], second[stop]))
+                stop += 1
+            sets = dict(zip(rows, self.sets_of(rows), strict=True))
+            for one, other in zip(first[start:stop], second[start:stop], strict=True):
+                if self.clusters.find(one) != self.clusters.find(other):
+                    self.num_compared_pairs += 1
+                    self.record(one, other, similarity(sets[one], sets[other]))
             self.report()
-        value = similarity(self._sets[first], self._sets[second])
-        if not self.record(first, second, value):
-            pair, place = self._memory_of(first, second)
-            self._dissimilar[place] = pair
-
-    def is_open(self, first: int, second: int) -> bool:
-        """Returns whether it is not known yet, or was forgotten, if two rows are near-duplicates."""
-        if self.clusters.find(first) == self.clusters.find(second):
-            return False
-        pair, place = self._memory_of(first, second)
-        return int(self._dissimilar[place]) != pair
-
-    def fetch(self, rows: Collection[int]) -> None:
-        """Reads the shingles of rows that are compared next, at most `MAX_FETCHED_ROWS`, all at once to save time."""
-        missing = [row for row in rows if row not in self._sets]
-        for row in rows:
-            if row in self._sets:
-                self._sets.move_to_end(row)
-        self._sets.update(zip(missing, self.sets_of(missing), strict=True))
-        while len(self._sets) > _MAX_CACHED_SETS:
-            self._sets.popitem(last=False)
+            start = stop
 
     def record(self, first: int, second: int, value: float) -> bool:
         """Takes note of the similarity of a pair, and returns whether it made them one cluster."""
@@ -105,7 +143,8 @@ class Comparison:
             self.closest.add(first, second, value)
         return False
 
-    def _memory_of(self, first: int, second: int) -> tuple[int, int]:
-        """Returns a number of its own for the pair, never 0, and a place for it that a later pair may take."""
-        pair = max(first, second) * len(self.is_held_out) + min(first, second)
-        return pair, (pair * _SPREADING >> (64 - _MEMORY_BITS)) & (2**_MEMORY_BITS - 1)
+    def _memory_of(self, first: RowArray, second: RowArray) -> tuple[HashArray, HashArray]:
+        """Returns a number of its own for each pair, never 0, and a place for it that a later pair may take."""
+        pairs = np.maximum(first, second).astype(np.uint64) * np.uint64(len(self.is_held_out))
+        pairs += np.minimum(first, second).astype(np.uint64)
+        return pairs, pairs * _SPREADING >> np.uint64(64 - _MEMORY_BITS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,13 @@ class KeyFile:
 
     def __len__(self) -> int:
         return self._num_rows
+
+    def rows(self, numbers: Sequence[int]) -> HashArray:
+        """Returns the keys of some rows, (len(numbers), num_bands)."""
+        size = self._num_bands * _KEY_BYTES
+        with self._path.open("rb", buffering=0) as file:
+            content = b"".join([os.pread(file.fileno(), size, number * size) for number in numbers])
+        return np.frombuffer(content, dtype="<u8").reshape(-1, self._num_bands)
 
     def band(self, number: int) -> HashArray:
         """Returns the keys of all rows in one band, (num_rows,)."""

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from recipe_exp.data.duplicates.forest import RowArray
 from recipe_exp.data.duplicates.shingles import CountArray, HashArray
+from recipe_exp.data.duplicates.sketches import sketches
 
 FloatMatrix = npt.NDArray[np.float32]
 
-BITMAP_BITS = 512
 _COLUMNS_A_PRODUCT = 1024
 # A column of a product costs about as much as counting its shingle for one in so many pairs.
 _PAIRS_A_COLUMN = 256
@@ -53,11 +53,9 @@ class ShingleBlock:
         return len(self.rows)
 
     @cached_property
-    def bitmaps(self) -> HashArray:
-        """(num_rows, BITMAP_BITS / 64): a bit for every hash, by its last digits, that one or more shingles have."""
-        bits = np.zeros((len(self), BITMAP_BITS), dtype=np.bool_)
-        bits[self.owners, (self.shingles % np.uint64(BITMAP_BITS))[self.entries].astype(np.int64)] = True
-        return np.packbits(bits, axis=1).view(np.uint64)
+    def sketches(self) -> HashArray:
+        """(num_rows, SKETCH_WORDS), by which rows are told apart."""
+        return sketches(self.sets)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 Two sets with a Jaccard similarity of t or more share at least ceil(t * n) of the n elements of either. So whatever
 order the elements are in, the first n - ceil(t * n) + 1 of each, its prefix, have one in common (Chaudhuri, Ganti and
 Kaushik, "A primitive operator for similarity joins in data cleaning", 2006). Ordered from rare to frequent, what a
-template puts into all its texts is in no prefix. Of the pairs that are left, most are told apart by bitmaps (Sandes,
-Teodoro and Melo, "Bitmap filter: speeding up exact set similarity joins", 2020); the similarity of the rest is exact.
+template puts into all its texts is in no prefix. Most of the pairs that are left are told apart by their sketches.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from recipe_exp.data.duplicates.forest import RowArray
 from recipe_exp.data.duplicates.overlap import ShingleBlock
 from recipe_exp.data.duplicates.shingles import CountArray
+from recipe_exp.data.duplicates.sketches import most_similar
 
 SimilarityArray = npt.NDArray[np.float64]
 
@@ -65,10 +65,7 @@ class PrefixIndex:
         found = self._owners[np.repeat(self._starts[ranks], lengths) + within]
         pairs = np.unique(np.repeat(owners, lengths) * len(self.block) + found)
         left, right = np.divmod(pairs, len(self.block))
-        # Each bit that differs tells of a shingle that one has alone, and sets this similar differ in few.
-        num_different = np.bitwise_count(other.bitmaps[left] ^ self.block.bitmaps[right]).sum(axis=1)
-        most_different = (1 - self.least) / (1 + self.least) * (self.block.sizes[right] + other.sizes[left])
-        fits = num_different <= most_different + _ROUNDING
+        fits = most_similar(other.sketches[left], self.block.sketches[right]) >= self.least - _ROUNDING
         return left[fits], right[fits]
 
     def _prefix(self, block: ShingleBlock, ranks: RowArray) -> tuple[RowArray, RowArray]:

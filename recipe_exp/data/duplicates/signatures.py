@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recipe_exp.data.duplicates.shingles import CountArray, HashArray, mix, shingle_runs
+from recipe_exp.data.duplicates.shingles import CountArray, HashArray, mix
 
 NUM_BANDS = 32
 BAND_ROWS = 5
@@ -28,15 +28,16 @@ _MULTIPLIERS = (_STREAM[:_NUM_PERMUTATIONS] >> np.uint64(32)).astype(np.uint32) 
 _ADDENDS = (_STREAM[_NUM_PERMUTATIONS:] >> np.uint64(32)).astype(np.uint32)
 
 
-def signatures(texts: Sequence[str]) -> HashArray:
-    """Returns one key per band for every text, (len(texts), NUM_BANDS), or `NO_WORDS`.
+def signatures(sets: Sequence[HashArray]) -> HashArray:
+    """Returns one key per band for the shingles of every text, (len(sets), NUM_BANDS), or `NO_WORDS`.
 
     A text's keys depend on nothing but the text.
     """
-    keys = np.empty((len(texts), NUM_BANDS), dtype=np.uint64)
-    for start in range(0, len(texts), _CHUNK_TEXTS):
-        chunk = texts[start : start + _CHUNK_TEXTS]
-        keys[start : start + len(chunk)] = _keys(*shingle_runs(chunk))
+    keys = np.empty((len(sets), NUM_BANDS), dtype=np.uint64)
+    for start in range(0, len(sets), _CHUNK_TEXTS):
+        chunk = sets[start : start + _CHUNK_TEXTS]
+        counts = np.array([len(one) for one in chunk], dtype=np.int64)
+        keys[start : start + len(chunk)] = _keys(np.concatenate(chunk), counts)
     return keys
 
 

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from recipe_exp.config.data import DataConfig
 from recipe_exp.data.append_log import AppendLog
 from recipe_exp.data.contents import Contents
+from recipe_exp.data.duplicates.shingles import shingle_sets
 from recipe_exp.data.duplicates.signatures import signatures
+from recipe_exp.data.duplicates.sketches import sketches
 from recipe_exp.data.in_order import map_in_processes
 from recipe_exp.data.preparation import record_files
 from recipe_exp.data.preparation.corpus_report import CorpusReport
@@ -99,6 +101,7 @@ class _Chunk:
     keys: npt.NDArray[np.uint64]
     scores: npt.NDArray[np.float32]
     signatures: npt.NDArray[np.uint64]
+    sketches: npt.NDArray[np.uint64]
     source_keys: npt.NDArray[np.uint64]
     left_out: list[tuple[int, LeftOut]]
 
@@ -114,6 +117,7 @@ class _Chunk:
             self.keys[:num_records],
             self.scores[:num_records],
             self.signatures[:num_records],
+            self.sketches[:num_records],
             self.source_keys[:num_records],
             [(row, outcome) for row, outcome in self.left_out if row < num_rows],
         )
@@ -166,6 +170,7 @@ def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _take(config: DataConfig, rows: list[Row]) -> _Chunk:
     outcomes = list(enumerate(Intake(config).take(rows)))
     accepted = [(row, outcome) for row, outcome in outcomes if isinstance(outcome, Accepted)]
+    sets = shingle_sets(one.record.text for _, one in accepted)
     return _Chunk(
         num_rows=len(rows),
         accepted_rows=[row for row, _ in accepted],
@@ -174,7 +179,8 @@ def _take(config: DataConfig, rows: list[Row]) -> _Chunk:
         splits=np.array([SPLITS.index(one.split) for _, one in accepted], dtype=np.uint8),
         keys=np.array([one.key for _, one in accepted], dtype=np.uint64),
         scores=np.array([one.record.quality_score for _, one in accepted], dtype=np.float32),
-        signatures=signatures([one.record.text for _, one in accepted]),
+        signatures=signatures(sets),
+        sketches=sketches(sets),
         source_keys=np.array([source_key(one.record.source) for _, one in accepted], dtype=np.uint64),
         left_out=[(row, outcome) for row, outcome in outcomes if isinstance(outcome, LeftOut)],
     )
@@ -199,6 +205,7 @@ def _append(log: AppendLog[IntakeCounts], chunk: _Chunk, max_records: int | None
     log.append(record_files.KEYS, chunk.keys.tobytes())
     log.append(record_files.SCORES, chunk.scores.tobytes())
     log.append(record_files.SIGNATURES, chunk.signatures.tobytes())
+    log.append(record_files.SKETCHES, chunk.sketches.tobytes())
     log.append(record_files.SOURCE_KEYS, chunk.source_keys.tobytes())
     counts.num_rows += chunk.num_rows
     counts.num_records += len(chunk.records)

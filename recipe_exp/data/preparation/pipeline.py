@@ -82,13 +82,7 @@ def prepare(request: PreparationRequest, folder: Path) -> PreparedCard:
     )
     _refuse_bad_corpus(counts, config, work)
     records = RecordFiles(work)
-    clusters = find_clusters(
-        records.signatures,
-        records.texts,
-        records.is_held_out,
-        records.keys,
-        lambda done, _: request.progress("looking for duplicates", done),
-    )
+    clusters = find_clusters(records.rows, lambda done, _: request.progress("looking for duplicates", done))
     kept = _kept(records, clusters, request)
     statistics = _write_splits(request, records, clusters.labels, kept, building)
     names = [*map(split_file, SPLITS), REJECTS_FILE]

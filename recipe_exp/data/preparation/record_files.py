@@ -13,7 +13,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from recipe_exp.data.duplicates.comparison import Rows
 from recipe_exp.data.duplicates.key_file import KeyFile
+from recipe_exp.data.duplicates.sketches import SKETCH_WORDS
 from recipe_exp.data.preparation.intake import Place
 from recipe_exp.data.preparation.stored_record import StoredRecord, decode_line
 from recipe_exp.data.split import SPLITS, Split
@@ -25,10 +27,11 @@ SPLIT_NUMBERS = "splits.u8"
 KEYS = "keys.u64"
 SCORES = "scores.f4"
 SIGNATURES = "signatures.u64"
+SKETCHES = "sketches.u64"
 SOURCE_KEYS = "source_keys.u64"
 REJECTS = "rejects.jsonl"
 
-RECORD_FILES = (RECORDS, ENDS, PLACES, SPLIT_NUMBERS, KEYS, SCORES, SIGNATURES, SOURCE_KEYS, REJECTS)
+RECORD_FILES = (RECORDS, ENDS, PLACES, SPLIT_NUMBERS, KEYS, SCORES, SIGNATURES, SKETCHES, SOURCE_KEYS, REJECTS)
 
 _PLACE = msgspec.json.Decoder(tuple[str, int])
 _END_BYTES = np.dtype(np.int64).itemsize
@@ -61,9 +64,11 @@ class RecordFiles:
         return KeyFile(self._folder / KEYS, num_bands=1)
 
     @property
-    def signatures(self) -> KeyFile:
-        """Those of `signatures` for each record's text."""
-        return KeyFile(self._folder / SIGNATURES)
+    def rows(self) -> Rows:
+        """What is known of them for comparing them."""
+        signatures = KeyFile(self._folder / SIGNATURES)
+        sketches = KeyFile(self._folder / SKETCHES, num_bands=SKETCH_WORDS)
+        return Rows(self.texts, signatures, sketches, self.keys, self.is_held_out)
 
     def source_keys(self) -> Iterator[npt.NDArray[np.uint64]]:
         """Yields in pieces a number for each record that stands for its source, 0 where it names none."""

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from recipe_exp.data.duplicates import clusters, crowds, forest, key_file
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
+from recipe_exp.data.duplicates.comparison import Rows
 from recipe_exp.data.duplicates.key_file import KeyFile
-from recipe_exp.data.duplicates.shingles import jaccard, words_of
+from recipe_exp.data.duplicates.shingles import jaccard, shingle_sets, words_of
 from recipe_exp.data.duplicates.signatures import signatures
+from recipe_exp.data.duplicates.sketches import SKETCH_WORDS, sketches
 
 VOCABULARY = [f"word{number}" for number in range(3000)]
 
@@ -29,14 +31,22 @@ def search(
     chunk: int = 1000,
     **arguments: Any,
 ) -> Clusters:
-    with (folder / "keys").open("wb") as file:
+    with (folder / "keys").open("wb") as keys, (folder / "sketches").open("wb") as sketched:
         for start in range(0, len(texts), chunk):
-            file.write(signatures(texts[start : start + chunk]).tobytes())
+            sets = shingle_sets(texts[start : start + chunk])
+            keys.write(signatures(sets).tobytes())
+            sketched.write(sketches(sets).tobytes())
     np.array(exact_keys or range(len(texts)), dtype=np.uint64).tofile(folder / "exact_keys")
     defaults: dict[str, Any] = {"progress": lambda _done, _total: None}
     is_held_out = np.array(held_out or [row % 7 == 0 for row in range(len(texts))], dtype=np.bool_)
-    exact = KeyFile(folder / "exact_keys", num_bands=1)
-    return find_clusters(KeyFile(folder / "keys"), texts, is_held_out, exact, **{**defaults, **arguments})
+    rows = Rows(
+        texts,
+        KeyFile(folder / "keys"),
+        KeyFile(folder / "sketches", num_bands=SKETCH_WORDS),
+        KeyFile(folder / "exact_keys", num_bands=1),
+        is_held_out,
+    )
+    return find_clusters(rows, **{**defaults, **arguments})
 
 
 def edited(text: str, num_words: int, dice: random.Random) -> str:
@@ -90,7 +100,7 @@ def components(num: int, edges: Sequence[tuple[int, int]]) -> list[int]:
 
 class TestDefinition:
     @given(data=st.data())
-    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_clusters_are_the_connected_near_pairs(self, data: st.DataObject, tmp_path: Path) -> None:
         phrases = ["a b c d e f g h", "i j k l m n", "o p", "q", "", "A b c D e f g", "r s t u v w x y z"]
         texts = data.draw(st.lists(st.lists(st.sampled_from(phrases), max_size=5).map(" ".join), max_size=12))
@@ -115,7 +125,7 @@ class TestDefinition:
         assert search([""] * 40 + [" - "] * 40, tmp_path).labels.tolist() == list(range(80))
 
     def test_refuses_arrays_of_other_lengths(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"hold \(2, 2, 3, 2\) rows"):
+        with pytest.raises(ValueError, match=r"hold \[2, 2, 2, 2, 3\] rows"):
             search(["a", "b"], tmp_path, held_out=[True, False, False])
 
 
@@ -264,13 +274,9 @@ class TestMemory:
         texts = CountedTexts(range(num_rows))  # type: ignore[arg-type]
         tracemalloc.start()
         try:
-            found = find_clusters(
-                KeyFile(folder / "keys", num_bands=2),
-                texts,
-                np.zeros(num_rows, dtype=np.bool_),
-                KeyFile(folder / "exact_keys", num_bands=1),
-                lambda _done, _total: None,
-            )
+            keys, exact_keys = KeyFile(folder / "keys", num_bands=2), KeyFile(folder / "exact_keys", num_bands=1)
+            rows = Rows(texts, keys, keys, exact_keys, np.zeros(num_rows, dtype=np.bool_))
+            found = find_clusters(rows, lambda _done, _total: None)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe_exp.data.duplicates import signatures as module
-from recipe_exp.data.duplicates.shingles import jaccard
+from recipe_exp.data.duplicates.shingles import jaccard, shingle_sets
 from recipe_exp.data.duplicates.signatures import NO_WORDS, NUM_BANDS, signatures
 
 TEXTS = st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=12).map(" ".join), max_size=9)
@@ -24,13 +24,13 @@ def pair_of_similarity(dice: random.Random, num_common: int, num_different: int)
 class TestSignatures:
     @given(texts=TEXTS, chunk=st.integers(1, 5))
     def test_depend_on_the_text_alone(self, texts: list[str], chunk: int) -> None:
-        expected = [signatures([text])[0].tolist() for text in texts]
+        expected = [signatures(shingle_sets([text]))[0].tolist() for text in texts]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "_CHUNK_TEXTS", chunk)
-            assert signatures(texts).tolist() == expected
+            assert signatures(shingle_sets(texts)).tolist() == expected
 
     def test_texts_without_words_have_the_reserved_key_and_no_others(self) -> None:
-        keys = signatures(["", "an egg", " - ", "four eggs and no more"])
+        keys = signatures(shingle_sets(["", "an egg", " - ", "four eggs and no more"]))
         assert keys.shape == (4, NUM_BANDS)
         assert keys.dtype == np.uint64
         assert (keys == NO_WORDS).all(axis=1).tolist() == [True, False, True, False]
@@ -42,7 +42,7 @@ class TestSignatures:
         pairs = [pair_of_similarity(dice, num_common, num_different) for _ in range(400)]
         similarity = num_common / (num_common + 2 * num_different)
         assert jaccard(*pairs[0]) == similarity
-        first, second = (signatures(texts) for texts in zip(*pairs, strict=True))
+        first, second = (signatures(shingle_sets(texts)) for texts in zip(*pairs, strict=True))
         agreement = (first == second).mean(axis=0)
         expected = similarity**5
         # 12,800 bands: five standard deviations.
