@@ -12,7 +12,8 @@ from recipe_exp.config.messages import in_one_line, show_path
 from recipe_exp.data.duplicates.clusters import THRESHOLD
 from recipe_exp.data.preparation.corpus_report import REJECTS_FILE, CorpusReport
 from recipe_exp.data.preparation.prepared import PreparedData
-from recipe_exp.data.preparation.statistics import ClusterClass, Histogram, Origins, Part, Statistics
+from recipe_exp.data.preparation.sources import Origins
+from recipe_exp.data.preparation.statistics import ClusterClass, Histogram, Part, Statistics
 from recipe_exp.data.preparation.stored_record import StoredRecord, title_of
 from recipe_exp.data.split import SPLITS, Split
 from recipe_exp.data.tokens.cache_card import CacheCard, InexactCause, SplitCard

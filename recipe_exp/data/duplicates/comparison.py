@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,7 +46,8 @@ class Rows:
     is_held_out: npt.NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        sizes = [*map(len, (self.texts, self.keys, self.sketches, self.exact_keys, self.is_held_out))]
+        sized: Sequence[Sized] = (self.texts, self.keys, self.sketches, self.exact_keys, self.is_held_out)
+        sizes = [len(one) for one in sized]
         if len(set(sizes)) > 1:
             raise ValueError(f"texts, keys, sketches, exact_keys and is_held_out hold {sizes} rows")
 
