@@ -178,12 +178,10 @@ def _data_contradictions(data: DataConfig) -> Iterator[str]:
 
 
 def _model_contradictions(config: ExperimentConfig) -> Iterator[str]:
-    model, hardware = config.model, config.hardware
+    model = config.model
     if not model.pretrained and model.revision is not None:
         revision = show_value(model.revision)
         yield f"model.revision={revision}: random weights have none; remove it or set model.pretrained=true"
-    if hardware.compile and model.gradient_checkpointing:
-        yield "hardware.compile=true: not together with model.gradient_checkpointing=true; switch one of them off"
 
 
 def _low_memory_contradictions(config: ExperimentConfig) -> Iterator[str]:

@@ -195,7 +195,6 @@ COMPANIONS = {
     "evaluation.best_metric": ["evaluation.best_mode=max"],
     "evaluation.best_mode": ["evaluation.best_metric=eval/bleu"],
     "model.revision": ["model=flan_t5_base"],
-    "hardware.compile": ["model.gradient_checkpointing=false"],
     "training.adapter.quantization": ["training.adapter.init=lora"],
     "training.weights_dtype": ["training.precision=bf16"],
     "training.update_in_backward": ["training.max_grad_norm=null"],

@@ -89,7 +89,6 @@ def test_config_is_frozen_at_every_depth() -> None:
         (["data.validation_fraction=0.6", "data.test_fraction=0.4"], "data.validation_fraction=0.6", "lower one"),
         (["model.revision=main"], "model.revision=main", "model.pretrained=true"),
         (["training/adapter=lora", "training.adapter.rank=65"], "training.adapter.rank=65", "lower it"),
-        (["hardware.compile=true", "model.gradient_checkpointing=true"], "hardware.compile=true", "switch one"),
         (["evaluation.best_metric=eval/bleu"], "evaluation.best_mode=min", "evaluation.best_mode=max"),
         (["evaluation.best_mode=max"], "evaluation.best_mode=max", "evaluation.best_mode=min"),
         (
