@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -64,9 +65,9 @@ def score_part(references: list[str], predictions: list[str], prompts: list[str]
     return accumulate(references, predictions, prompts=prompts, knowledge=Knowledge.load(knowledge))
 
 
-def measure(texts: Sequence[list[str]], knowledge: str, num_processes: int) -> tuple[float, MetricAccumulator]:
-    """Return the seconds of scoring, start of processes and loading of knowledge included, and the merged parts."""
-    start = time.perf_counter()
+def measure(texts: Sequence[list[str]], knowledge: str, num_processes: int) -> tuple[float, float, MetricAccumulator]:
+    """Return seconds by the clock and of the processors, start of processes and loading included, and merged parts."""
+    start, used = time.perf_counter(), sum(os.times()[:4])
     with ProcessPoolExecutor(num_processes) as pool:
         parts = [
             pool.submit(score_part, *(column[i::num_processes] for column in texts), knowledge)
@@ -74,7 +75,7 @@ def measure(texts: Sequence[list[str]], knowledge: str, num_processes: int) -> t
         ]
         merged = reduce(add, (part.result() for part in parts))
     merged.compute(loss=1.0)
-    return time.perf_counter() - start, merged
+    return time.perf_counter() - start, sum(os.times()[:4]) - used, merged
 
 
 def check(references: list[str], predictions: list[str]) -> None:
@@ -113,10 +114,11 @@ def main() -> None:
         Knowledge.fit(training).save(path)
         print(f"learnt from {len(training):,} recipes in {time.perf_counter() - start:.1f} s")
         for num_processes in (1, 2):
-            seconds, merged = measure((references, predictions, prompts), path, num_processes)
+            seconds, used, merged = measure((references, predictions, prompts), path, num_processes)
             num_metrics = len(merged.compute(loss=1.0).to_dict())
             print(
-                f"{num_metrics} metrics of {len(references):,} predictions, {num_processes} processes: {seconds:.1f} s"
+                f"{num_metrics} metrics of {len(references):,} predictions, {num_processes} processes: "
+                f"{seconds:.1f} s, {used:.1f} s of processors"
             )
 
 

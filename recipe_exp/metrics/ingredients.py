@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from functools import lru_cache
 
 from recipe_exp.metrics.metric import Fault, recipe_metric
 from recipe_exp.metrics.reading import Reading, words_of
@@ -63,12 +64,14 @@ def ingredient_coherence(reading: Reading) -> float:
     return 2 * coverage * precision / (coverage + precision) if coverage and precision else 0.0
 
 
+@lru_cache(maxsize=65536)
 def content_words(name: str) -> tuple[str, ...]:
     """Return the words of an ingredient's name that tell it from other foods, else all its words."""
     words = words_of(name)
     return tuple(word for word in words if word not in DESCRIPTIONS) or words
 
 
+@lru_cache(maxsize=65536)
 def food_words(name: str) -> tuple[str, ...]:
     """Return the content words without the nouns for parts (`chicken breast` is `chicken`), head word last."""
     words = content_words(name)
@@ -78,8 +81,9 @@ def food_words(name: str) -> tuple[str, ...]:
 def is_used(food: tuple[str, ...], words: Collection[str], times_listed: Counter[str]) -> bool:
     """Return whether words of steps use a food, given how many listed foods have each word."""
     own = {word for word in food if times_listed[word] == 1} or {food[-1]}
-    general = {kind for kind, members in KINDS.items() if not members.isdisjoint(food)}
-    return any(word in words for word in own | general)
+    if not own.isdisjoint(words):
+        return True
+    return any(kind in words for kind, members in KINDS.items() if not members.isdisjoint(food))
 
 
 def _is_listed(word: str, listed: set[str]) -> bool:

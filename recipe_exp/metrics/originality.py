@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -40,7 +40,7 @@ class Phrases:
         found: set[int] = set()
         stride = 1
         for words in steps:
-            found.update(print_ for print_ in fingerprints(words) if print_ % stride == 0)
+            found.update(print_ for print_ in fingerprints(tuple(words)) if print_ % stride == 0)
             while len(found) > max_phrases:
                 stride *= 2
                 found = {print_ for print_ in found if print_ % stride == 0}
@@ -57,7 +57,9 @@ class Phrases:
         """Return the share of the steps' different phrases that training has, None where there is none to look up."""
         import numpy as np
 
-        wanted = sorted({print_ for words in steps for print_ in fingerprints(words) if print_ % self.stride == 0})
+        wanted = sorted(
+            {print_ for words in steps for print_ in fingerprints(tuple(words)) if print_ % self.stride == 0}
+        )
         if not wanted:
             return None
         known = self._sorted
@@ -96,10 +98,11 @@ def originality(reading: Reading) -> float | None:
     return 1.0 if share is None else 1 - share
 
 
-def fingerprints(words: Sequence[str]) -> Iterator[int]:
-    """Yield a 32-bit fingerprint of each run of eight words."""
-    for start in range(len(words) - PHRASE_WORDS + 1):
-        yield crc32(" ".join(words[start : start + PHRASE_WORDS]).encode())
+@lru_cache(maxsize=16384)
+def fingerprints(words: tuple[str, ...]) -> tuple[int, ...]:
+    """Return a 32-bit fingerprint of each run of eight words."""
+    starts = range(len(words) - PHRASE_WORDS + 1)
+    return tuple(crc32(" ".join(words[start : start + PHRASE_WORDS]).encode()) for start in starts)
 
 
 def steps_of(instructions: Iterable[Sequence[str]]) -> Iterator[tuple[str, ...]]:

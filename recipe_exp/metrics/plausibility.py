@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from recipe_exp.metrics.ingredients import content_words
 from recipe_exp.metrics.metric import Fault, recipe_metric
@@ -56,20 +57,27 @@ class Amounts:
         foods = {food: of_food[food] for food in kept if of_food[food].total() >= _MIN_LINES}
         return cls(dict(overall), {food: dict(counts.most_common(MAX_AMOUNTS)) for food, counts in foods.items()})
 
+    @cached_property
+    def _num_lines(self) -> int:
+        return sum(self.overall.values())
+
+    @cached_property
+    def _num_lines_of(self) -> dict[str, int]:
+        return {food: sum(counts.values()) for food, counts in self.of_food.items()}
+
     def plausibility(self, ingredient: Ingredient, amount: str) -> float:
         """Return the odds, as a probability, that the amount was written for this food rather than for any food.
 
         0.5 where the food is unknown, or takes the amount as often as foods do on the whole. Few lines of a food lean
         on those with its last word, and these on all lines.
         """
-        num_lines = sum(self.overall.values())
-        base = (self.overall.get(amount, 0) + 1) / (num_lines + len(self.overall) + 1)
+        base = (self.overall.get(amount, 0) + 1) / (self._num_lines + len(self.overall) + 1)
         probability = base
         for food in reversed(_names_of(ingredient)):
             counts = self.of_food.get(food)
             if counts:
-                total = sum(counts.values())
-                probability = (counts.get(amount, 0) + _PRIOR_LINES * probability) / (total + _PRIOR_LINES)
+                num_lines = self._num_lines_of[food] + _PRIOR_LINES
+                probability = (counts.get(amount, 0) + _PRIOR_LINES * probability) / num_lines
         return probability / (probability + base)
 
 
