@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import DataError
 from recipe_exp.evaluation.generation import generate
 from recipe_exp.metrics import compute_metrics
+from recipe_exp.metrics.example_scores import ExampleScores, example_scores
 
 NUM_SAMPLES = 3
 
@@ -39,10 +41,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Metrics by the names of MLflow (`eval/...`) and every generated recipe."""
+    """Metrics by the names of MLflow (`eval/...`), every generated recipe, and the scores of each example."""
 
     metrics: dict[str, float]
     predictions: list[Sample]
+    scores: ExampleScores
 
 
 class Evaluator:
@@ -101,7 +104,7 @@ class Evaluator:
         Args:
             model: a `SequenceLoss`, not wrapped for data parallelism.
         """
-        loss = self.loss(model)
+        losses = self.losses(model)
         self.between_parts()
         examples = [self.examples[index] for index in range(self._count(self.evaluation.max_generated_examples))]
         generated = self._generate(model.network, [example.source_text for example in examples])
@@ -109,31 +112,38 @@ class Evaluator:
             references=[example.target_text for example in examples],
             predictions=generated,
             prompt_ingredients=[example.prompt_ingredients for example in examples],
-            loss=loss,
+            loss=_mean_loss(losses),
         )
         predictions = [
             Sample(example.source_text, text, example.target_text)
             for example, text in zip(examples, generated, strict=True)
         ]
-        return EvaluationResult({f"eval/{name}": value for name, value in computed.to_dict().items()}, predictions)
+        metrics = {f"eval/{name}": value for name, value in computed.to_dict().items()}
+        references = [self.examples[index].target_text for index in range(len(losses))]
+        scores = example_scores(references, losses, generated, computed.per_recipe)
+        return EvaluationResult(metrics, predictions, scores)
 
     def loss(self, model: Any) -> float:
         """Returns the cross-entropy a target token, over all target tokens of the examples, without smoothing."""
+        return _mean_loss(self.losses(model))
+
+    def losses(self, model: Any) -> list[tuple[float, int]]:
+        """Returns the summed cross-entropy of each example and the number of its target tokens."""
         indices = list(range(self._count(self.evaluation.max_examples)))
         share = indices[self.accelerator.process_index :: self.accelerator.num_processes]
-        loss_sum, num_tokens = 0.0, 0
+        found: dict[int, tuple[float, int]] = {}
         was_training = model.training
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             for batch in evaluation_batches(self.tokens, share, self.batch_tokens, is_padded=model.is_padded):
-                loss_sum += float(model(batch.to(self.accelerator.device)))
-                num_tokens += batch.num_target_tokens
+                sums = model(batch.to(self.accelerator.device), by_example=True).tolist()
+                losses = zip(sums, batch.target_lengths.tolist(), strict=True)
+                found |= zip(batch.indices.tolist(), losses, strict=True)
                 self.between_batches()
         model.train(was_training)
-        parts = (
-            gather_object([(loss_sum, num_tokens)]) if self.accelerator.num_processes > 1 else [(loss_sum, num_tokens)]
-        )
-        return sum(part[0] for part in parts) / max(sum(part[1] for part in parts), 1)
+        if self.accelerator.num_processes > 1:
+            found = {index: pair for part in gather_object([found]) for index, pair in part.items()}
+        return [found[index] for index in indices]
 
     def samples(self, model: Any, result: EvaluationResult | None = None) -> list[Sample]:
         """Returns the first held-out recipes beside what the model writes, and answers to one's own prompts."""
@@ -169,6 +179,10 @@ class Evaluator:
 
     def _count(self, wanted: int) -> int:
         return min(wanted, len(self.tokens))
+
+
+def _mean_loss(losses: Sequence[tuple[float, int]]) -> float:
+    return math.fsum(loss for loss, _ in losses) / max(sum(count for _, count in losses), 1)
 
 
 def _nothing() -> None:

@@ -40,13 +40,14 @@ class SequenceLoss(nn.Module):
         """Whether the network computes padding."""
         return not FAMILIES[plain_network(self.network).config.model_type].is_unpadded
 
-    def forward(self, batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
-        """Returns the summed cross-entropy, a scalar.
+    def forward(self, batch: MicroBatch, label_smoothing: float = 0.0, *, by_example: bool = False) -> torch.Tensor:
+        """Returns the summed cross-entropy, a scalar; of each example alone (batch,) if `by_example`.
 
         Args:
             batch: on the network's device.
             label_smoothing: share of the target distribution spread evenly over the vocabulary, as in
                 https://arxiv.org/abs/1512.00567.
+            by_example: whether every example has a sum of its own.
         """
         network = plain_network(self.network)
         if self.is_padded:
@@ -62,9 +63,12 @@ class SequenceLoss(nn.Module):
         # Only T5 scales, and only its configuration speaks of it.
         if getattr(network.config, "scale_decoder_outputs", False):
             hidden = hidden * network.config.d_model**-0.5
-        return summed_cross_entropy(
-            hidden, network.lm_head, batch.target_ids, label_smoothing=label_smoothing, kernels=self.kernels
-        )
+        lengths = batch.target_lengths.tolist() if by_example else [len(hidden)]
+        sums = [
+            summed_cross_entropy(states, network.lm_head, ids, label_smoothing=label_smoothing, kernels=self.kernels)
+            for states, ids in zip(hidden.split(lengths), batch.target_ids.split(lengths), strict=True)
+        ]
+        return torch.stack(sums) if by_example else sums[0]
 
 
 def _padded_states(network: Any, batch: MicroBatch) -> torch.Tensor:

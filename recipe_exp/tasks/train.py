@@ -42,8 +42,8 @@ from recipe_exp.tasks.running.resuming import (
     resumed_start,
 )
 from recipe_exp.tasks.running.run_choice import RunChoice, choose_run
-from recipe_exp.tasks.running.samples import rewind_samples
 from recipe_exp.tasks.running.session import RunSession, open_session, resume_command
+from recipe_exp.tasks.running.step_lines import rewind_lines
 from recipe_exp.tasks.running.workbench import Workbench
 from recipe_exp.tracking import RunFolder, list_runs, mark_interrupted, remove_unbegun
 from recipe_exp.training import checkpoint
@@ -256,7 +256,8 @@ def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -
     else:
         changes = session.accept(bench.config, bench.start.differences, **fields)
         session.journal.rewind(step)
-        rewind_samples(session.folder.samples_path, step)
+        for path in (session.folder.samples_path, session.folder.scores_path):
+            rewind_lines(path, step)
         summary.print_notes(console, bench.start.notes, changes)
     machinery = {key: value for key, value in bench.machinery.to_dict().items() if key != "memory_bytes"}
     session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})
@@ -270,8 +271,9 @@ def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -
 def _record_end(session: RunSession, config: ExperimentConfig, trainer: Trainer, reason: StopReason) -> None:
     session.stop_reason = reason.name.lower()
     session.record(step=trainer.state.step, stop_reason=session.stop_reason)
-    if session.folder.samples_path.exists():
-        session.journal.artifact(session.folder.samples_path)
+    for path in (session.folder.samples_path, session.folder.scores_path):
+        if path.exists():
+            session.journal.artifact(path)
     is_whole = reason.status == "finished"
     if is_whole and config.tracking.upload_checkpoints == "best" and session.folder.model_path.is_dir():
         max_upload_bytes = round(config.tracking.max_upload_gb * 1e9)

@@ -161,6 +161,11 @@ class RunFolder:
         """Generated samples, one JSON line each."""
         return self.path / "samples.jsonl"
 
+    @property
+    def scores_path(self) -> Path:
+        """The scores of each example of every evaluation, one JSON line each."""
+        return self.path / "scores.jsonl"
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Be the one process that trains in this folder; the kernel releases the lock when it dies.

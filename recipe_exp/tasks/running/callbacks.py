@@ -69,7 +69,7 @@ def build_trainer(
         restore: puts back a saved position before the first step.
     """
     lifecycle = Lifecycle(_agreement(bench))
-    samples = SamplesFile(session.folder.samples_path if session else None, console)
+    samples = SamplesFile(session.folder if session else None, console)
     watchdog = _watchdog(bench, session, console)
     callbacks: list[Callback] = [
         MetricsCallback(
