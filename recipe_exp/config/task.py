@@ -34,7 +34,7 @@ class EvaluateTask(Section):
     kind: Literal["evaluate"] = "evaluate"
     """Selects this task."""
     run: Text = "latest"
-    """A run folder, a run id or its start, a run name, or `latest`."""
+    """A run folder, a run id or its start, a run name, `latest`, or `best:SWEEP`."""
     split: Literal["validation", "test"] = "validation"
     """Which held-out split is scored."""
     output: Text | None = None
@@ -58,7 +58,8 @@ class GenerateTask(Section):
     kind: Literal["generate"] = "generate"
     """Selects this task."""
     run: Text = "latest"
-    """A run folder, a run id or its start, a run name, `latest`, or the folder of a plain T5 or an adapter."""
+    """A run folder, a run id or its start, a run name, `latest`, `best:SWEEP`, or the folder of a plain T5 or of an
+    adapter."""
     prompts: Strings = ()
     """Prompts: raw text, or `title=...; ingredients=..., ...`. Empty reads `prompts_file`; without one, a terminal is
     asked for prompts until it says `exit`."""
@@ -74,7 +75,7 @@ class MergeTask(Section):
     kind: Literal["merge"] = "merge"
     """Selects this task."""
     run: Text = "latest"
-    """A run folder, a run id or its start, a run name, or `latest`."""
+    """A run folder, a run id or its start, a run name, `latest`, or `best:SWEEP`."""
     output: Text | None = None
     """Folder of the merged model; null writes `merged/` into the run folder."""
     dtype: Literal["fp32", "bf16"] = "fp32"
@@ -89,7 +90,7 @@ class ExportTask(Section):
     kind: Literal["export"] = "export"
     """Selects this task."""
     run: Text = "latest"
-    """A run folder, a run id or its start, a run name, or `latest`."""
+    """A run folder, a run id or its start, a run name, `latest`, or `best:SWEEP`."""
     output: Text | None = None
     """Folder of the model; null writes `export/` into the run folder."""
     dtype: Literal["fp32", "bf16"] = "fp32"
@@ -131,9 +132,10 @@ class CompareTask(Section):
     kind: Literal["compare"] = "compare"
     """Selects this task."""
     runs: Strings = ()
-    """Run folders, ids or names; a sweep stands for its trials; empty takes every run under `output_dir`."""
+    """Run folders, ids, names or `best:SWEEP`; a sweep stands for its trials; empty takes every run under
+    `output_dir`."""
     output: Text | None = None
-    """JSON file for everything that is shown; null only prints it."""
+    """File for everything that is shown: a page with plots if its name ends in `.html`, else JSON; null only prints."""
 
 
 class RerunTask(Section):

@@ -10,8 +10,10 @@ from recipe_exp.reports.page import (
     Cards,
     Chart,
     Charts,
+    Code,
     Figures,
     Page,
+    Plots,
     Points,
     Section,
     Shares,
@@ -19,6 +21,7 @@ from recipe_exp.reports.page import (
     count_text,
     share_text,
 )
+from recipe_exp.reports.plots import plots_as_html
 
 _WIDTH, _HEIGHT, _BASE, _TOP = 320, 150, 128, 18
 _NUM_TICKS = 4
@@ -65,6 +68,13 @@ figcaption b{display:block}
 figcaption span{display:block}
 figure svg{display:block;width:100%;height:auto;margin-top:.35rem}
 figure text{font-size:11px;fill:var(--soft)}
+.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem;
+margin:0 0 1.25rem}
+.wide-figure{grid-column:1/-1;overflow-x:auto}
+.wide-figure svg{min-width:34rem}
+pre{margin:1rem 0 0;white-space:pre-wrap;overflow-wrap:anywhere;padding:.8rem 1rem;background:var(--shade);
+border:1px solid var(--line);border-radius:8px;
+font:.875rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .cards{columns:20rem;column-gap:1.25rem}
 .card{break-inside:avoid;border:1px solid var(--line);border-radius:8px;padding:.9rem 1rem;margin:0 0 1.25rem;
 background:var(--shade);font-size:.9375rem}
@@ -116,6 +126,10 @@ def _block(block: Block) -> str:
             return _table(block)
         case Charts():
             return _charts(block)
+        case Plots():
+            return plots_as_html(block)
+        case Code():
+            return f'<pre class="scroll">{escape(block.text)}</pre>'
         case Cards():
             return f'<div class="cards">{"".join(map(_card, block.cards))}</div>'
 

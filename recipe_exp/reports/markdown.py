@@ -8,8 +8,12 @@ from recipe_exp.reports.page import (
     Block,
     Cards,
     Charts,
+    Code,
     Figures,
     Page,
+    Parallel,
+    Plot,
+    Plots,
     Points,
     Section,
     Shares,
@@ -55,6 +59,10 @@ def _block(block: Block) -> str:
             return _table(block)
         case Charts():
             return "\n\n".join(_chart(block, number) for number in range(len(block.charts)))
+        case Plots():
+            return "\n\n".join(_plot(plot) for plot in block.plots)
+        case Code():
+            return f"```\n{block.text}\n```"
         case Cards():
             return "\n\n".join(_card(block, number) for number in range(len(block.cards)))
 
@@ -75,6 +83,18 @@ def _chart(charts: Charts, number: int) -> str:
     rows = zip(chart.labels, values, strict=True)
     shown = tuple((label, *map(share_text, shares)) for label, shares in rows if any(shares))
     return _table(Table(columns, shown, note=chart.note))
+
+
+def _plot(plot: Plot | Parallel) -> str:
+    """A plot as the numbers that it is drawn from; parallel coordinates say nothing that a table would not."""
+    if isinstance(plot, Parallel):
+        return f"**{escape(plot.title)}**\n\n{escape(plot.note)}"
+    rows = tuple(
+        (line.name, plot.x_labels[round(x)] if plot.x_labels else f"{x:g}", f"{y:g}")
+        for line in plot.lines
+        for x, y in line.points
+    )
+    return _table(Table(("", plot.x_name, plot.y_name), rows, title=plot.title, note=plot.note))
 
 
 def _card(cards: Cards, number: int) -> str:

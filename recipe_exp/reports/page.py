@@ -100,6 +100,98 @@ class Charts:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Values that belong together.
+
+    Attributes:
+        name: what they are of.
+        points: (x, y), in the order in which a line would join them.
+        intervals: (low, high) of each y; empty without them.
+        is_joined: whether a line joins the points.
+        is_main: whether they stand out.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    intervals: tuple[tuple[float, float], ...] = ()
+    is_joined: bool = True
+    is_main: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Values of one quantity over another.
+
+    Attributes:
+        title: what is shown.
+        note: how it is to be read, in half a sentence.
+        x_name: of the quantity along the bottom.
+        y_name: of the quantity upwards.
+        lines: the values.
+        x_is_log: whether ratios of x count.
+        x_labels: what stands at x = 0, 1, ...; empty where x is a number.
+        band: (low, high) of y that is shaded; None for none.
+    """
+
+    title: str
+    note: str
+    x_name: str
+    y_name: str
+    lines: tuple[Line, ...]
+    x_is_log: bool = False
+    x_labels: tuple[str, ...] = ()
+    band: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One upright of parallel coordinates: where each line crosses it, from 0 (bottom) to 1 (top), and its marks."""
+
+    name: str
+    positions: tuple[float, ...]
+    marks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """Parallel coordinates: one line for each thing through all its values.
+
+    Attributes:
+        title: what is shown.
+        note: how it is to be read.
+        names: of the lines.
+        columns: the uprights, from left to right.
+        merits: how good each line is, from 0 to 1; it decides the shade.
+    """
+
+    title: str
+    note: str
+    names: tuple[str, ...]
+    columns: tuple[Column, ...]
+    merits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Plots beside each other.
+
+    Attributes:
+        plots: the plots.
+        has_legend: whether the names of the lines are listed once, above them.
+    """
+
+    plots: tuple[Plot | Parallel, ...]
+    has_legend: bool = False
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command to copy."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Card:
     """One record in full: paragraphs of a text under a heading."""
 
@@ -115,7 +207,7 @@ class Cards:
     cards: tuple[Card, ...]
 
 
-Block: TypeAlias = Figures | Points | Shares | Table | Charts | Cards
+Block: TypeAlias = Figures | Points | Shares | Table | Charts | Plots | Code | Cards
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from recipe_exp.config.relevance import is_free
 from recipe_exp.config.stored import stored_settings
+from recipe_exp.metrics.example_scores import ExampleScores
 from recipe_exp.tracking import RunFolder, is_abandoned
 from recipe_exp.tracking.events import StatusChange, decode_event
 
@@ -44,7 +46,9 @@ class RunSummary:
         settings: every key of its configuration, by dotted name.
         series: every metric of its trajectory.
         best: of its evaluated steps; None without one.
+        scores: of each example, of the evaluation of its best step; None without them.
         seconds: wall time of all its executions; None if that is not known.
+        varying: what a sweep gave it, as it was typed; empty for any other run.
         record: its `run.json`.
     """
 
@@ -57,7 +61,9 @@ class RunSummary:
     settings: Mapping[str, Any] = field(default_factory=dict)
     series: Mapping[str, Series] = field(default_factory=dict)
     best: Best | None = None
+    scores: ExampleScores | None = field(default=None, repr=False)
     seconds: float | None = None
+    varying: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -80,6 +86,7 @@ def read_summary(folder: RunFolder) -> RunSummary:
         ConfigError: if its configuration cannot be read.
     """
     record = folder.read_record()
+    best = read_best(record.get("best"))
     status = str(record.get("status"))
     was_killed = status == "running" and is_abandoned(folder, record)
     return RunSummary(
@@ -91,7 +98,8 @@ def read_summary(folder: RunFolder) -> RunSummary:
         total_steps=record.get("total_steps"),
         settings=stored_settings(folder.config_path),
         series=read_series(folder.metrics_path),
-        best=read_best(record.get("best")),
+        best=best,
+        scores=read_scores(folder.scores_path, best.step if best else None),
         seconds=_seconds_of(folder.journal_path),
         record=record,
     )
@@ -117,6 +125,19 @@ def read_best(stored: Any) -> Best | None:
         return Best(str(stored["metric"]), float(stored["value"]), stored.get("step"))
     except (TypeError, KeyError, ValueError):
         return None
+
+
+def read_scores(path: Path, step: int | None) -> ExampleScores | None:
+    """Returns the scores of each example at a step, from a `scores.jsonl`; None if there are none."""
+    if step is None or not path.is_file():
+        return None
+    mark = f'{{"step":{step},'.encode()
+    with path.open("rb") as stream:
+        for line in stream:
+            if line.startswith(mark):
+                with suppress(ValueError):  # half a line that a kill left
+                    return ExampleScores.from_data(json.loads(line))
+    return None
 
 
 def _seconds_of(journal: Path) -> float | None:

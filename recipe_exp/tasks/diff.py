@@ -13,10 +13,10 @@ from rich.text import Text
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.task import DiffTask
 from recipe_exp.errors import ConfigError
+from recipe_exp.reports.numbers import show_number
 from recipe_exp.reports.run_diff import Effect, RunDiff, diff_runs
 from recipe_exp.reports.run_summary import RunSummary, read_summary
 from recipe_exp.tasks.json_file import save_json
-from recipe_exp.tasks.numbers import show_number
 from recipe_exp.tracking import RunFolder, find_run, list_runs
 
 _STYLES: dict[Effect, str] = {"numbers": "bold yellow", "perhaps": "yellow", "last digits": "", "nothing": "dim"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from recipe_exp.tracking import notices
 from recipe_exp.tracking.events import MetricPoint, Status, metric_points, read_events
+from recipe_exp.tracking.finding import find_run
 from recipe_exp.tracking.journal import Journal, mark_interrupted
 from recipe_exp.tracking.launch import UploaderHandle, start_uploader
 from recipe_exp.tracking.leftovers import is_tracked, send_leftovers
@@ -21,7 +22,6 @@ from recipe_exp.tracking.run_folder import (
     TRIAL_VARIABLE,
     RunFolder,
     RunKind,
-    find_run,
     is_abandoned,
     is_alive,
     list_runs,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import getpass
-import glob
 import json
 import os
 import re
@@ -19,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from recipe_exp.config.messages import show_path, show_value
 from recipe_exp.config.migrations import SCHEMA_VERSION
 from recipe_exp.errors import CheckpointError
 from recipe_exp.files import (
@@ -42,20 +39,20 @@ TRIAL_VARIABLE = "RECIPE_EXP_TRIAL"
 """Tells a trial's process which trial of the sweep it is."""
 TERMINAL_STATUSES = frozenset({"finished", "interrupted", "failed"})
 
-_FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps", "data": "data_cards"}
+FOLDERS: dict[RunKind, str] = {"run": "runs", "sweep": "sweeps", "data": "data_cards"}
+"""Where in `output_dir` the runs of each kind are."""
 _LOCK_NAME = "run.lock"
 _LOCK_TIMEOUT_SECONDS = 2.0
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _MAX_SLUG_LENGTH = 64
 _MAX_NAME_LENGTH = 250
-_MAX_LISTED = 5
 _MAX_ATTEMPTS = 100
 _SILENT_SECONDS = 6 * 3600.0
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run's folder. Made by `create`, found by `open` or `find_run`."""
+    """One run's folder. Made by `create`, found by `open` or `finding.find_run`."""
 
     path: Path
     run_id: str
@@ -86,7 +83,7 @@ class RunFolder:
         """
         folder: RunFolder | None = None
         try:
-            folder = _make_folder(output_dir.absolute() / _FOLDERS[kind], run_name)
+            folder = _make_folder(output_dir.absolute() / FOLDERS[kind], run_name)
             record = _initial_record(folder.run_id, run_name, kind, command)
             folder.update_record(**record, parent_run_id=parent_run_id, trial=trial)
         except OSError as error:
@@ -240,72 +237,12 @@ def list_runs(output_dir: Path, kind: RunKind | None = None) -> list[RunFolder]:
     kinds: list[RunKind] = ["run", "sweep", "data"] if kind is None else [kind]
     found = []
     for one_kind in kinds:
-        for path in (output_dir.absolute() / _FOLDERS[one_kind]).glob("*/"):
+        for path in (output_dir.absolute() / FOLDERS[one_kind]).glob("*/"):
             with contextlib.suppress(CheckpointError, OSError):
                 folder = RunFolder.open(path)
                 created = float(folder.read_record().get("created", 0.0))
                 found.append((created, folder.run_id, folder))
     return [folder for *_, folder in sorted(found, key=lambda entry: entry[:2], reverse=True)]
-
-
-def find_run(output_dir: Path, reference: str) -> RunFolder:
-    """The one run that `reference` names.
-
-    Args:
-        output_dir: where the runs are.
-        reference: `latest`, a folder, a run id or its unique start, or a run name.
-
-    Raises:
-        CheckpointError: no run or more than one answers to it; the message lists the nearest ones.
-    """
-    # `os.path` answers where pathlib raises: for a name that is too long.
-    if reference and os.path.isfile(Path(reference) / RECORD_NAME):  # noqa: PTH113
-        return RunFolder.open(Path(reference))
-    runs = list_runs(output_dir)
-    if reference == "latest":
-        newest = next((folder for folder in runs if folder.path.parent.name == _FOLDERS["run"]), None)
-        if newest is not None:
-            return newest
-    matches = _matches(runs, reference)
-    if len(matches) == 1:
-        return matches[0]
-    _refuse_unreadable(output_dir, reference)
-    raise CheckpointError(_explain_reference(output_dir, reference, runs, matches))
-
-
-def _refuse_unreadable(output_dir: Path, reference: str) -> None:
-    """A run that cannot be read is in no list; asked for by its id, it says why."""
-    for name in _FOLDERS.values() if reference and "/" not in reference else ():
-        for path in (output_dir.absolute() / name).glob(f"{glob.escape(reference)}*/"):
-            RunFolder.open(path)
-
-
-def _matches(runs: list[RunFolder], reference: str) -> list[RunFolder]:
-    if not reference:
-        return []
-    exact = [folder for folder in runs if reference in (folder.run_id, folder.path.name)]
-    if exact:
-        return exact
-    named = [folder for folder in runs if folder.read_record().get("run_name") == reference]
-    return named or [folder for folder in runs if folder.run_id.startswith(reference)]
-
-
-def _explain_reference(output_dir: Path, reference: str, runs: list[RunFolder], matches: list[RunFolder]) -> str:
-    shown, place = show_value(reference), show_path(output_dir)
-    if matches:
-        listed = ", ".join(folder.run_id for folder in matches[:_MAX_LISTED])
-        return f"run {shown}: {len(matches)} runs answer to it ({listed}); give one run id"
-    if not runs:
-        return f"run {shown}: there are no runs under {place}; train one, or set output_dir"
-    names = {str(name): folder for folder in runs for name in _names(folder)}
-    near = difflib.get_close_matches(reference[:_MAX_NAME_LENGTH], names, n=_MAX_LISTED, cutoff=0.5)
-    listed = ", ".join(near or [folder.path.name for folder in runs[:_MAX_LISTED]])
-    kind = "nearest" if near else "newest"
-    return f"run {shown}: no such run under {place}; {kind}: {listed}"
-
-
-def _names(folder: RunFolder) -> list[str]:
-    return [str(folder.read_record().get("run_name", "")), folder.run_id]
 
 
 def remove_unbegun(folder: RunFolder) -> bool:

@@ -207,3 +207,20 @@ def test_a_split_smaller_than_asked_for_is_evaluated_whole(
     assert num_examples < 20
     result = build(small, accelerator, max_generated_examples=20).evaluate(SequenceLoss(network))
     assert len(result.predictions) == num_examples
+
+
+def test_every_example_has_its_scores(
+    network: T5ForConditionalGeneration, cache: TokenCache, accelerator: Accelerator
+) -> None:
+    evaluator = build(cache, accelerator, batch_tokens=300)
+    result = evaluator.evaluate(SequenceLoss(network))
+    scores = result.scores
+    assert len(scores.ids) == len(cache.split("validation"))
+    assert [len(scores.recipes), len(scores.bleu)] == [4, 4]
+    for index in (0, 3, len(scores.ids) - 1):
+        assert scores.target_tokens[index] == len(cache.split("validation").target(index))
+    for name, value in result.metrics.items():
+        metric = name.removeprefix("eval/")
+        found = scores.summed(metric, range(len(scores.examples_of(metric))))
+        assert found is not None
+        assert found.value() == pytest.approx(value, rel=1e-6), name

@@ -115,3 +115,11 @@ def test_logits_in_bf16_are_summed_in_fp32() -> None:
 def test_the_bare_network_is_its_own_t5() -> None:
     network = build()
     assert plain_network(network) is network
+
+
+def test_the_sums_of_examples_are_those_of_each_alone() -> None:
+    loss = SequenceLoss(build())
+    found = loss(*batch(EXAMPLES, more=2), by_example=True)
+    alone = torch.stack([loss(*batch([example])) for example in EXAMPLES])
+    torch.testing.assert_close(found, alone, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.sum(), loss(*batch(EXAMPLES)), rtol=1e-6, atol=0)

@@ -10,7 +10,6 @@ import pytest
 
 from recipe_exp.__main__ import main
 from recipe_exp.config.compose import compose
-from recipe_exp.tasks.compare import differing_keys, read_run
 from recipe_exp.tracking import RunFolder
 
 
@@ -32,43 +31,6 @@ def log(folder: RunFolder, step: int, **metrics: float | None) -> None:
         stream.write(json.dumps(entry) + "\n")
 
 
-def test_a_run_is_read_with_its_last_evaluation(output_dir: Path) -> None:
-    best = {"metric": "eval/loss", "step": 4, "value": 1.5}
-    folder = make_run(output_dir, "first", "seed=3", step=8, total_steps=8, best=best)
-    log(folder, 4, eval_loss=1.5, eval_bleu=0.1)
-    log(folder, 6, train_loss=1.2)
-    log(folder, 8, eval_loss=1.75, eval_bleu=None)
-    with folder.metrics_path.open("a") as stream:
-        stream.write('{"step": 9, "metr')
-    found = read_run(folder)
-    assert (found.name, found.status, found.step, found.total_steps, found.best) == ("first", "finished", 8, 8, best)
-    assert found.keys["seed"] == 3
-    assert found.metrics["eval/loss"] == 1.75
-    assert list(found.metrics) == ["eval/bleu", "eval/loss"]
-    assert found.metrics["eval/bleu"] != found.metrics["eval/bleu"], "what is not finite is not the value before it"
-
-
-def test_a_run_whose_process_is_gone_is_interrupted(output_dir: Path) -> None:
-    folder = make_run(output_dir, "killed", status="running")
-    assert read_run(folder).status == "interrupted"
-    with folder.lock():
-        assert read_run(folder).status == "running"
-    folder.update_record(host="elsewhere", boot="another boot")
-    assert read_run(folder).status == "running"
-
-
-def test_only_keys_that_change_numbers_and_differ_are_shown(output_dir: Path) -> None:
-    runs = [
-        read_run(make_run(output_dir, "a", "training.learning_rate=1e-3", "tracking.experiment=x")),
-        read_run(make_run(output_dir, "b", "training.learning_rate=1e-4", "training/optimizer=adafactor")),
-        read_run(make_run(output_dir, "c", "training.learning_rate=1e-4", "training/optimizer=adafactor")),
-    ]
-    adafactor = {"training.optimizer.beta2_decay", "training.optimizer.clip_threshold"}
-    adamw = {"training.optimizer.beta1", "training.optimizer.beta2", "training.optimizer.epsilon"}
-    assert set(differing_keys(runs)) == {"training.learning_rate", "training.optimizer.kind"} | adafactor | adamw
-    assert differing_keys(runs[1:]) == []
-
-
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     assert main(["task=compare", *words]) == 0
@@ -83,18 +45,22 @@ def test_the_table_has_a_row_for_each_run(output_dir: Path, capsys: pytest.Captu
     log(older, 8, eval_loss=1.75)
     lines = shown(capsys, place).splitlines()
     header, first, second = (line.split() for line in lines[:3])
-    assert header == ["run", "name", "status", "steps", "learning_rate", "best", "eval/loss"]
-    assert first == ["1", older.run_id, "fast", "finished", "8", "0.01", "1.5000", "at", "4"]
-    assert second[:5] == ["2", newer.run_id, "slow", "interrupted", "3/8"]
-    assert [line.split() for line in lines[4:6]] == [["last", "evaluation", "1", "2"], ["eval/loss", "1.7500"]]
-    (only, *_) = shown(capsys, place, "task.runs=[slow]").splitlines()[1:]
-    assert only.split()[:3] == ["1", newer.run_id, "slow"]
+    assert header == ["learning_rate", "state", "steps", "eval/loss", "time", "run"]
+    assert first == ["1", "0.01", "finished", "8", "1.5000", older.run_id]
+    assert second[1:] == ["interrupted", "3/8", newer.run_id]
+    assert "not ranked: slow: interrupted at step 3" in lines
+    assert any(line.split() == ["last", "evaluation", "1", "2"] for line in lines)
+    assert any(line.split() == ["eval/loss", "1.7500"] for line in lines)
+    only = shown(capsys, place, "task.runs=[slow]").splitlines()[1]
+    assert only.split() == ["slow", "interrupted", "3/8", newer.run_id]
 
 
 def test_many_keys_and_many_runs_stay_readable(output_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(8):
         changed = [f"seed={number}", f"training.batch_size={number + 1}", f"training.num_epochs={number + 1}"]
-        folder = make_run(output_dir, f"run {number}", *changed, f"data.max_examples={number + 99}", created=number)
+        best = {"metric": "eval/loss", "step": 1, "value": float(number)}
+        more = [*changed, f"data.max_examples={number + 99}"]
+        folder = make_run(output_dir, f"run {number}", *more, created=number, best=best)
         log(folder, 1, eval_loss=float(number))
     text = shown(capsys, f"output_dir={output_dir}")
     assert "…" not in text
@@ -125,7 +91,29 @@ def test_the_file_holds_everything_as_plain_json(output_dir: Path, capsys: pytes
     shown(capsys, f"output_dir={output_dir}", f"task.output={output}")
     (run,) = json.loads(output.read_text(), parse_constant=pytest.fail)["runs"]
     assert run["metrics"] == {"eval/bleu": 0.5, "eval/loss": None}
+    assert run["best"] is None
     assert run["keys"]["training.batch_size"] == compose([]).training.batch_size
+
+
+def test_a_page_has_the_plots(output_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for rate, value in (("1e-3", 2.0), ("1e-2", 1.5)):
+        best = {"metric": "eval/loss", "step": 4, "value": value}
+        log(make_run(output_dir, rate, f"training.learning_rate={rate}", best=best), 4, eval_loss=value)
+    page = output_dir / "comparison.html"
+    shown(capsys, f"output_dir={output_dir}", f"task.output={page}")
+    text = page.read_text()
+    assert "best: learning_rate=0.01" in text.lower()
+    assert "eval/loss by learning_rate" in text
+
+
+def test_the_best_trial_of_a_sweep_can_be_named(output_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = RunFolder.create(output_dir, run_name="rates", kind="sweep", command=["recipe_exp"])
+    for name, value in (("worse", 2.0), ("better", 1.5)):
+        best = {"metric": "eval/loss", "step": 4, "value": value}
+        make_run(output_dir, name, parent_run_id=sweep.run_id, best=best)
+    text = shown(capsys, f"output_dir={output_dir}", "task.runs=[best:rates]")
+    assert "better" in text
+    assert "worse" not in text
 
 
 def test_what_cannot_be_compared_is_one_line(output_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
