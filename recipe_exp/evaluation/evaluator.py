@@ -120,7 +120,8 @@ class Evaluator:
         ]
         metrics = {f"eval/{name}": value for name, value in computed.to_dict().items()}
         references = [self.examples[index].target_text for index in range(len(losses))]
-        scores = example_scores(references, losses, generated, computed.per_recipe)
+        statistics = {name: computed.statistics(name) for name in computed.resampled_names}
+        scores = example_scores(references, losses, statistics)
         return EvaluationResult(metrics, predictions, scores)
 
     def loss(self, model: Any) -> float:
@@ -143,7 +144,7 @@ class Evaluator:
         model.train(was_training)
         if self.accelerator.num_processes > 1:
             found = {index: pair for part in gather_object([found]) for index, pair in part.items()}
-        return [found[index] for index in indices]
+        return [found[index] for index in sorted(found)]
 
     def samples(self, model: Any, result: EvaluationResult | None = None) -> list[Sample]:
         """Returns the first held-out recipes beside what the model writes, and answers to one's own prompts."""

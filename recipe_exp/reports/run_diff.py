@@ -22,6 +22,7 @@ EFFECTS: tuple[Effect, ...] = ("numbers", "perhaps", "last digits", "nothing")
 _ROUNDING_KEYS = ("hardware.", "model.attention", "model.gradient_checkpointing")
 _NUMBERS_OF_MACHINERY = ("precision", "num_processes", "device")
 _ROUNDING_OF_MACHINERY = ("num_threads", "attention", "micro_batch_tokens", "device_name")
+_MACHINE = ("machinery/", "system/")
 _SHORT = 12
 _FINGERPRINTS = {"data": "tokens", "tokenizer": "tokenizer", "base": "base weights"}
 
@@ -60,7 +61,7 @@ class RunDiff:
         parts: by title, what differs; parts without a difference are empty.
         unknown: titles of parts that neither run knows anything of.
         metrics: the best value and those of the last evaluation, equal ones too.
-        num_equal_points: logged values that both runs have and that are equal to the last bit, speed left out.
+        num_equal_points: logged values of both runs that are equal to the last bit, without what the machine took.
         num_common_points: logged values that both runs have.
         first_unequal: metric and step of the first value that differs; None if none does.
         patches: lines in which the uncommitted changes of the code differ, as a unified diff.
@@ -217,10 +218,10 @@ def _metrics(first: RunSummary, second: RunSummary) -> list[MetricRow]:
 def _common_points(
     first: Mapping[str, Series], second: Mapping[str, Series]
 ) -> Iterator[tuple[str, int, float, float]]:
-    """Yields what both runs logged; how fast they were is nothing that they computed."""
+    """Yields what both runs logged; what the machine took is nothing that they computed."""
     for name, points in first.items():
         others = dict(second.get(name, ()))
-        if name not in MACHINE_METRICS:
+        if name not in MACHINE_METRICS and not name.startswith(_MACHINE):
             yield from ((name, step, value, others[step]) for step, value in points if step in others)
 
 

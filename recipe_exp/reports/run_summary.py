@@ -38,7 +38,7 @@ class RunSummary:
 
     Attributes:
         name: that people gave it, or that says what differs.
-        status: `running`, `finished`, `interrupted` or `failed`, or what a sweep says of a trial.
+        status: `running`, `finished`, `pruned`, `interrupted` or `failed`, or what a sweep says of a trial.
         run_id: of the run; None for a trial that made none.
         reason: why it did not finish, in one line.
         step: steps done when it ended; None if it never said.
@@ -88,10 +88,13 @@ def read_summary(folder: RunFolder) -> RunSummary:
     record = folder.read_record()
     best = read_best(record.get("best"))
     status = str(record.get("status"))
-    was_killed = status == "running" and is_abandoned(folder, record)
+    if status == "running" and is_abandoned(folder, record):
+        status = "interrupted"
+    elif record.get("stop_reason") == "pruned":
+        status = "pruned"
     return RunSummary(
         name=str(record.get("run_name", folder.path.name)),
-        status="interrupted" if was_killed else status,
+        status=status,
         run_id=folder.run_id,
         reason=record.get("error"),
         step=record.get("step"),

@@ -16,7 +16,7 @@ from recipe_exp.metrics.bootstrap import Difference, Interval, bootstrap, paired
 from recipe_exp.reports.axes import Axis, axis_of, next_value
 from recipe_exp.reports.run_summary import EVALUATION, RunSummary
 
-FINISHED = frozenset({"finished", "done", "pruned"})
+FINISHED = frozenset({"finished", "done"})
 _SEED = "seed"
 _NOISE_FACTOR = 1.96 * math.sqrt(2)
 _MIN_PAIRED = 5

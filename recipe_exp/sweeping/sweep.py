@@ -8,9 +8,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Console
+
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.errors import CheckpointError, SweepError, TrackingError
 from recipe_exp.planning.device import visible_gpus as reported_gpus
+from recipe_exp.reports.verdict_table import print_verdict
 from recipe_exp.signals import ENDING_SIGNALS
 from recipe_exp.sweeping.decisions import is_settled
 from recipe_exp.sweeping.grid import Trial, plan_trials, swept_values
@@ -20,9 +23,10 @@ from recipe_exp.sweeping.opening import Meaning, ledger_of, open_sweep
 from recipe_exp.sweeping.outcomes import Outcome
 from recipe_exp.sweeping.presence import Presence
 from recipe_exp.sweeping.queue import Board, LedgerQueue, Search
-from recipe_exp.sweeping.report import print_verdict, write_summary
+from recipe_exp.sweeping.report import write_summary
 from recipe_exp.sweeping.slots import Machine, cores_per_slot, visible_gpus
 from recipe_exp.sweeping.trials import Queue, StopSignals, TrialPool
+from recipe_exp.sweeping.verdict import REPORT_NAME, judge_trials, keep_verdict
 from recipe_exp.tracking import (
     PARENT_RUN_ID_VARIABLE,
     PRUNING_VARIABLE,
@@ -85,7 +89,10 @@ def run_trials(sweep: Sweep) -> list[Outcome]:
             fault = _run(sweep, board, stop)
         outcomes = board.outcomes()
     if outcomes:
-        print_verdict(outcomes)
+        print()
+        print_verdict(Console(highlight=False), judge_trials(outcomes, folder.output_dir))
+        if (folder.path / REPORT_NAME).exists():
+            print(f"report {folder.path / REPORT_NAME}")
     _send_rest(sweep, folder, board)
     _raise_unless_finished(sweep, board, outcomes, stop)
     if fault is not None:
@@ -243,6 +250,9 @@ def _end_record(sweep: Sweep, keeper: _Keeper) -> None:
     for name in (SUMMARY_NAME, keeper.board.ledger.path.name):
         if (folder.path / name).exists():
             keeper.journal.artifact(folder.path / name)
+    outcomes = keeper.board.outcomes()
+    if outcomes:
+        keep_verdict(judge_trials(outcomes, folder.output_dir), folder, keeper.journal)
 
 
 def _tags(sweep: Sweep) -> dict[str, str]:

@@ -2,50 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from recipe_exp.config.relevance import flatten
 from recipe_exp.errors import CheckpointError, ConfigError
 from recipe_exp.files import write_atomically
 from recipe_exp.reports.html import as_html
 from recipe_exp.reports.plots import plot_as_svg
-from recipe_exp.reports.run_summary import RunSummary, read_summary
+from recipe_exp.reports.run_summary import Best, RunSummary, read_summary
 from recipe_exp.reports.verdict import Verdict, judge
 from recipe_exp.reports.verdict_page import figures, verdict_page
 from recipe_exp.reports.verdict_text import findings, headline
+from recipe_exp.sweeping.outcomes import Outcome
 from recipe_exp.tracking import Journal, RunFolder
 
 REPORT_NAME = "report.html"
 _FIGURES = "figures"
 
 
-@dataclass(frozen=True)
-class TrialResult:
-    """What a sweep knows of one trial.
+def judge_trials(outcomes: Sequence[Outcome], output_dir: Path) -> Verdict:
+    """Returns the verdict on trials, from what their run folders say and what the sweep saw of them.
 
-    Attributes:
-        name: what differs.
-        state: how it stands.
-        varying: its values of what was swept, as they were typed.
-        run_folder: its run folder; None if it made none.
-        seconds: of its processes; None if none ended.
-        error: why it has no result, in one line.
+    Args:
+        outcomes: of all trials.
+        output_dir: where their run folders are.
     """
-
-    name: str
-    state: str
-    varying: Mapping[str, str]
-    run_folder: Path | None
-    seconds: float | None
-    error: str | None
-
-
-def judge_trials(results: Sequence[TrialResult]) -> Verdict:
-    """Returns the verdict on trials, from what their run folders say and what the sweep saw of them."""
-    swept = list(dict.fromkeys(key for result in results for key in result.varying))
-    return judge([_summary(result) for result in results], swept)
+    swept = list(dict.fromkeys(key for outcome in outcomes for key in outcome.trial.varying))
+    return judge([_summary(outcome, output_dir) for outcome in outcomes], swept)
 
 
 def keep_verdict(verdict: Verdict, sweep: RunFolder, journal: Journal) -> None:
@@ -70,18 +56,23 @@ def keep_verdict(verdict: Verdict, sweep: RunFolder, journal: Journal) -> None:
         journal.metrics(0, {f"best/{verdict.metric}": verdict.best.value})
 
 
-def _summary(result: TrialResult) -> RunSummary:
-    found = RunSummary(name=result.name, status=result.state)
-    if result.run_folder is not None:
+def _summary(outcome: Outcome, output_dir: Path) -> RunSummary:
+    """What the sweep saw of a trial goes before what its folder says: a killed run has not said how it ended."""
+    trial, best = outcome.trial, outcome.best
+    settings = dict(flatten(trial.config.model_dump(mode="json")))
+    found = RunSummary(name=trial.name, status=outcome.state, settings=settings, run_id=outcome.run_id)
+    if outcome.run_folder is not None:
         with suppress(CheckpointError, ConfigError, OSError):
-            found = read_summary(RunFolder.open(result.run_folder))
+            found = read_summary(RunFolder.open(output_dir / "runs" / outcome.run_folder))
     return replace(
         found,
-        name=result.name or found.name,
-        status=result.state,
-        reason=result.error or found.reason,
-        varying=result.varying,
-        seconds=result.seconds if result.seconds is not None else found.seconds,
+        name=trial.name or f"trial {trial.number}",
+        status=outcome.state,
+        reason=outcome.error or found.reason,
+        step=outcome.step,
+        best=found.best or (Best(best.metric, best.value, best.step) if best is not None else None),
+        varying=trial.varying,
+        seconds=outcome.seconds if outcome.exit_code is not None else found.seconds,
     )
 
 

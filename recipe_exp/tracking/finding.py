@@ -61,8 +61,9 @@ def _best_trial(output_dir: Path, reference: str) -> RunFolder:
         record = folder.read_record()
         best = record.get("best") or {}
         value = best.get("value")
-        is_result = record.get("parent_run_id") == sweep.run_id and record.get("status") == "finished"
-        if is_result and isinstance(value, int | float) and math.isfinite(value):
+        is_trial = record.get("parent_run_id") == sweep.run_id
+        is_whole = record.get("status") == "finished" and record.get("stop_reason") != "pruned"
+        if is_trial and is_whole and isinstance(value, int | float) and math.isfinite(value):
             metric = str(best.get("metric"))
             ranked.append((metric, value if metric in LOWER_IS_BETTER else -value, folder.run_id, folder))
     if not ranked:

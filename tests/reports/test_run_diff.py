@@ -89,9 +89,13 @@ def test_the_cause_is_what_can_change_numbers_before_what_only_rounds() -> None:
     assert diff_runs(runs[0], same_seed).conclusion.endswith("only how sums round differs: hardware.num_threads")
 
 
-def test_speed_is_no_number_of_a_run() -> None:
-    first = summary("a", series={"train/recipes_per_second": ((1, 10.0),), "train/loss": ((1, 1.0),)})
-    second = summary("b", series={"train/recipes_per_second": ((1, 20.0),), "train/loss": ((1, 1.0),)})
+def test_what_the_machine_took_is_no_number_of_a_run() -> None:
+    first = summary(
+        "a", series={"train/recipes_per_second": ((1, 10.0),), "machinery/x": ((1, 1.0),), "train/loss": ((1, 1.0),)}
+    )
+    second = summary(
+        "b", series={"train/recipes_per_second": ((1, 20.0),), "machinery/x": ((1, 2.0),), "train/loss": ((1, 1.0),)}
+    )
     found = diff_runs(first, second)
     assert (found.num_equal_points, found.num_common_points, found.first_unequal) == (1, 1, None)
 

@@ -21,7 +21,7 @@ RATE = "training.learning_rate"
 
 
 def scores_of(level: float, *, seed: int = 0, first: int = 0) -> ExampleScores:
-    """Losses a token around a level: how hard an example is stays the same, and half of them are easier to odd seeds."""
+    """Losses a token around a level: how hard an example is stays the same, but half are easier to odd seeds."""
     ids = range(first, first + NUM_EXAMPLES)
     own = {number: level + 0.3 * (number % 7) - 0.9 + 0.05 * (-1) ** (number + seed) for number in ids}
     sums = tuple(10 * own[number] for number in ids)

@@ -52,12 +52,13 @@ def test_failing_trials_leave_the_others_alone(mixed: Mixed) -> None:
 def test_table_names_what_varies_and_why_a_trial_failed(mixed: Mixed) -> None:
     bench, done = mixed
     lines = done.stdout.splitlines()
-    header = next(line.split() for line in lines if line.lstrip().startswith("trial  "))
-    assert header == ["trial", "seed", "training", "state", "steps", "eval/loss", "time", "run", "folder"]
-    row = next(line.split() for line in lines if line.split()[:1] == ["3"])
-    assert row[1:6] == ["0", "from_scratch", "done", "60", "0.001"]
-    assert row[-1] == bench.summary()["trials"][2]["run_folder"]
-    assert "trial 2 failed: recipes.jsonl: empty; give another file" in lines
+    header = next(line.split() for line in lines if line.lstrip().startswith("training  "))
+    assert header == ["training", "seed", "state", "steps", "eval/loss", "time", "run"]
+    row = next(line.split() for line in lines if line.split()[1:4] == ["from_scratch", "0", "done"])
+    assert row[4:6] == ["60", "0.0010"]
+    assert row[-1] == bench.summary()["trials"][2]["run_id"]
+    reason = "failed: recipes.jsonl: empty; give another file"
+    assert f"not ranked: seed=13,training=full: {reason}" in lines
     assert any(line.startswith("trial 1/4 (seed=13,training=from_scratch) started") for line in lines)
 
 

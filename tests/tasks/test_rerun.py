@@ -48,6 +48,8 @@ def test_a_run_trained_anew_gives_the_same_numbers(finished: RunFolder, capsys: 
     assert (again.path / "model" / "model.safetensors").read_bytes() == (
         finished.path / "model" / "model.safetensors"
     ).read_bytes()
+    assert again.scores_path.read_bytes() == finished.scores_path.read_bytes()
+    assert len(again.scores_path.read_bytes().splitlines()) == 1
     record = again.read_record()
     assert (record["rerun_of"], record["run_name"]) == (finished.run_id, "first rerun")
     assert record["machinery"] == finished.read_record()["machinery"] | {
