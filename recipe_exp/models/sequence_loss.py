@@ -66,7 +66,7 @@ class SequenceLoss(nn.Module):
         lengths = batch.target_lengths.tolist() if by_example else [len(hidden)]
         sums = [
             summed_cross_entropy(states, network.lm_head, ids, label_smoothing=label_smoothing, kernels=self.kernels)
-            for states, ids in zip(hidden.split(lengths), batch.target_ids.split(lengths), strict=True)
+            for states, ids in zip(torch.split(hidden, lengths), torch.split(batch.target_ids, lengths), strict=True)
         ]
         return torch.stack(sums) if by_example else sums[0]
 

@@ -119,7 +119,7 @@ def test_the_bare_network_is_its_own_t5() -> None:
 
 def test_the_sums_of_examples_are_those_of_each_alone() -> None:
     loss = SequenceLoss(build())
-    found = loss(*batch(EXAMPLES, more=2), by_example=True)
-    alone = torch.stack([loss(*batch([example])) for example in EXAMPLES])
+    found = loss(batch(EXAMPLES), by_example=True)
+    alone = torch.stack([loss(batch([example])) for example in EXAMPLES])
     torch.testing.assert_close(found, alone, rtol=1e-6, atol=0)
-    torch.testing.assert_close(found.sum(), loss(*batch(EXAMPLES)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.sum(), loss(batch(EXAMPLES)), rtol=1e-6, atol=0)
