@@ -102,7 +102,7 @@ def main() -> None:
 
 def opened(job: Job, folder: str) -> tuple[ExperimentConfig, TokenCache]:
     """Returns the configuration of a round and its recipes as tokens."""
-    everything = ("data.validation_fraction=0", "data.test_fraction=0", "data.duplicates=keep")
+    everything = ("data.validation_fraction=0", "data.test_fraction=0", "data.duplicates=keep", "evaluation.every_n_steps=null")
     data = ("data=jsonl", f"data.path={job.examples_file}", *everything, f"output_dir={folder}")
     config = compose([*job.overrides, *data])
     tokenizer = RecipeTokenizer.from_pretrained(str(Path(job.folder) / TOKENIZER))
