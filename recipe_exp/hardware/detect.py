@@ -36,6 +36,7 @@ class Machinery:
         attention: the attention kernel, `eager` or `sdpa`.
         micro_batch_tokens: tokens of one forward and backward pass.
         is_compiled: whether elementwise arithmetic is compiled.
+        attention_reason: why this kernel, in a few words.
     """
 
     device: str
@@ -47,6 +48,7 @@ class Machinery:
     attention: str
     micro_batch_tokens: int
     is_compiled: bool = False
+    attention_reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data."""
@@ -94,14 +96,17 @@ def resolve_num_threads(hardware: HardwareConfig, num_processes: int) -> int:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """Returns `fp32`, `tf32` or `bf16`; `auto` is bf16 on GPUs with tensor cores for it (Ampere and later), else fp32.
+    """Returns `fp32`, `tf32` or `bf16`; `auto` is bf16 where there are units for its products, else fp32.
+
+    GPUs have them since Ampere, CPUs with AVX512-BF16 or AMX. What a device can do is asked, not how fast it is: a
+    busy machine would answer otherwise.
 
     Raises:
         HardwareError: if the GPU lacks the precision asked for.
     """
     has_bf16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
     if precision == "auto":
-        return "bf16" if has_bf16 else "fp32"
+        return "bf16" if has_bf16 or (device == "cpu" and _cpu_has_bf16()) else "fp32"
     if device == "cuda" and precision in ("bf16", "tf32") and not has_bf16:
         raise HardwareError(
             f"training.precision={precision}: {torch.cuda.get_device_name()} lacks it (it came with Ampere); use fp32"
@@ -111,11 +116,8 @@ def resolve_precision(precision: str, device: str) -> str:
     return precision
 
 
-def resolve_attention(attention: str, device: str) -> str:
-    """Returns the attention kernel: both add T5's position bias exactly; SDPA is faster on a GPU, not on a CPU."""
-    if attention != "auto":
-        return attention
-    return "sdpa" if device == "cuda" else "eager"
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def resolve_compile(compile: bool | Literal["auto"], device: str, training_flops: float) -> bool:

@@ -17,6 +17,7 @@ from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.detect import Machinery
+from recipe_exp.models.attention_choice import choose_attention
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.flops import training_flops
 from recipe_exp.planning.generation import generation_tokens
@@ -77,7 +78,8 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     device = detect.resolve_device(hardware.device)
     num_processes = detect.resolve_num_processes(hardware, device)
     precision = detect.resolve_precision(config.training.precision, device)
-    attention = detect.resolve_attention(config.model.attention, device)
+    chosen = choose_attention(config.model.attention, device, precision)
+    attention = chosen.kernel
     memory_bytes = detect.device_memory_bytes(hardware, device)
     micro_batch_tokens = hardware.micro_batch_tokens
     if micro_batch_tokens == "auto" and auto_tokens is not None:
@@ -103,6 +105,7 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
         attention=attention,
         micro_batch_tokens=micro_batch_tokens,
         is_compiled=detect.resolve_compile(hardware.compile, device, _training_flops(config, cache)),
+        attention_reason=chosen.reason,
     )
 
 

@@ -78,6 +78,9 @@ def print_machinery(console: Console, total_steps: int, machinery: Machinery) ->
         f"micro-batches of {machinery.micro_batch_tokens:,} tokens, {total_steps:,} steps",
         highlight=False,
     )
+    reason = f" ({machinery.attention_reason})" if machinery.attention_reason else ""
+    compiled = ", compiled" if machinery.is_compiled else ""
+    console.print(f"      {machinery.attention} attention{reason}{compiled}", highlight=False)
 
 
 def print_notes(console: Console, notes: Sequence[str], changes: Sequence[str]) -> None:

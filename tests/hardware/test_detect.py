@@ -67,7 +67,6 @@ def test_precision_is_what_the_device_is_fast_at(gpus: Any) -> None:
     gpus(1, (8, 0))
     assert detect.resolve_precision("auto", "cuda") == "bf16"
     assert detect.resolve_precision("tf32", "cuda") == "tf32"
-    assert detect.resolve_precision("auto", "cpu") == "fp32"
     assert detect.resolve_precision("bf16", "cpu") == "bf16"
     with pytest.raises(HardwareError, match=r"training\.precision=tf32"):
         detect.resolve_precision("tf32", "cpu")
@@ -78,10 +77,22 @@ def test_precision_is_what_the_device_is_fast_at(gpus: Any) -> None:
             detect.resolve_precision(precision, "cuda")
 
 
-def test_the_attention_kernel_follows_the_device() -> None:
-    assert detect.resolve_attention("auto", "cuda") == "sdpa"
-    assert detect.resolve_attention("auto", "cpu") == "eager"
-    assert detect.resolve_attention("sdpa", "cpu") == "sdpa"
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_a_cpu_with_units_for_bf16_takes_it(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert detect.resolve_precision("auto", "cpu") == ("bf16" if has_bf16 else "fp32")
+    assert detect.resolve_precision("fp32", "cpu") == "fp32"
+
+
+@pytest.mark.parametrize(("flops", "has_compiler"), [(1e15, True), (1e15, False), (1e9, True)])
+def test_a_long_run_is_compiled_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, flops: float, has_compiler: bool
+) -> None:
+    monkeypatch.setattr(detect.shutil, "which", lambda _: "/usr/bin/g++" if has_compiler else None)
+    assert detect.resolve_compile("auto", "cpu", flops) == (flops > 1e14 and has_compiler)
+    assert detect.resolve_compile(True, "cpu", 0.0)
+    assert not detect.resolve_compile(False, "cpu", 1e30)
 
 
 def test_memory_is_as_configured_or_as_found() -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, get_args
 
 from recipe_exp.config.hardware import HardwareConfig
-from recipe_exp.config.model import ModelConfig, ModelShape
+from recipe_exp.config.model import ModelConfig
 from recipe_exp.files import size_text
 from recipe_exp.hardware.limits import Limits
 from recipe_exp.planning.device import Gpu
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
 _CARD_TOLERANCE = 0.9
 # What PyTorch and the libraries take before a model is there.
 _PROCESS_BYTES = 1.5 * 1024**3
-_TINY = ModelShape(
-    vocab_size=64,
-    d_model=32,
-    d_kv=8,
-    d_ff=48,
-    num_layers=2,
-    num_decoder_layers=2,
-    num_heads=4,
-    tie_word_embeddings=True,
-)
-# Relative; kernels add in another order, and bf16 has 8 bits.
-_TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2}
 
 
 def check_gpu(hardware: HardwareConfig, precision: str, gpus: list[Gpu]) -> Iterator[Finding]:
@@ -113,15 +101,16 @@ def check_attention(model: ModelConfig, hardware: HardwareConfig, precision: str
         hardware: which device.
         precision: resolved, `fp32`, `tf32` or `bf16`.
     """
-    from recipe_exp.hardware.detect import resolve_attention, resolve_device
+    from recipe_exp.hardware.detect import resolve_device
+    from recipe_exp.models.attention_choice import choose_attention, loss_and_gradients
 
     device = resolve_device(hardware.device)
-    wanted = resolve_attention(model.attention, device)
+    wanted = choose_attention(model.attention, device, precision).kernel
     kind = "bf16" if precision == "bf16" else "fp32"
-    reference = _loss_and_gradients("eager", "cpu", "fp32")
+    reference = loss_and_gradients("eager", "cpu", "fp32")
     for kernel in get_args(ModelConfig.model_fields["attention"].annotation):
         if kernel != "auto":
-            compute = partial(_loss_and_gradients, kernel, device, kind)
+            compute = partial(loss_and_gradients, kernel, device, kind)
             yield judge_attention(kernel, wanted, kind, compute, reference)
 
 
@@ -144,37 +133,17 @@ def judge_attention(
     subject, used = f"attention {kernel}", "this run takes it" if kernel == wanted else "this run does not take it"
     fix = "" if kernel != wanted else f"add model.attention={'eager' if kernel != 'eager' else 'sdpa'}"
     status: Status = "fail" if kernel == wanted else "warn"
+    from recipe_exp.models.attention_choice import TOLERANCES
+
     try:
         found = compute()
     except Exception as error:  # whatever a kernel raises that was not built for this device
         reason = " ".join(str(error).split())[:120]
         return Finding(subject, status, f"does not run ({type(error).__name__}: {reason}); {used}", fix)
     difference = float((found - reference).norm() / reference.norm())
-    if not difference <= _TOLERANCES[precision]:
+    if not difference <= TOLERANCES[precision]:
         return Finding(subject, status, f"gives other numbers, by {difference:.1e} in {precision}; {used}", fix)
     return Finding(subject, "ok", f"right to {max(difference, 1e-7):.0e} in {precision}; {used}")
-
-
-def _loss_and_gradients(kernel: str, device: str, precision: str) -> torch.Tensor:
-    """Returns the loss and every gradient of a tiny network as one vector on the CPU."""
-    import torch
-
-    from recipe_exp.models.load import from_shape
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = from_shape(_TINY, dtype=torch.float32, attention=kernel)
-        source, target = torch.randint(2, _TINY.vocab_size, (3, 12)), torch.randint(2, _TINY.vocab_size, (3, 9))
-    lengths = torch.tensor([12, 7, 3])
-    mask = (torch.arange(12) < lengths[:, None]).long()
-    target[1, 5:] = -100
-    network.eval()  # which leaves the gradients and takes dropout away
-    network.to(device)
-    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        loss = network(input_ids=source.to(device), attention_mask=mask.to(device), labels=target.to(device)).loss
-    loss.backward()
-    gradients = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
-    return torch.cat([loss.detach().flatten(), *gradients]).float().cpu()
 
 
 def check_memory(plan: Plan) -> Finding:

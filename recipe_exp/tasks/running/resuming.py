@@ -164,6 +164,7 @@ def _machinery(config: ExperimentConfig, cache: TokenCache, then: Machinery) -> 
         precision=then.precision if keeps_precision else now.precision,
         num_threads=then.num_threads if hardware.num_threads == "auto" else now.num_threads,
         attention=then.attention if model.attention == "auto" else now.attention,
+        attention_reason=then.attention_reason if model.attention == "auto" else now.attention_reason,
         is_compiled=then.is_compiled if hardware.compile == "auto" else now.is_compiled,
     )
 

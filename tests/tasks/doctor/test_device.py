@@ -8,6 +8,7 @@ import torch
 from recipe_exp.config.compose import compose
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.hardware.limits import Limits
+from recipe_exp.models.attention_choice import loss_and_gradients
 from recipe_exp.planning.device import Gpu, planned_device
 from recipe_exp.planning.plan import Plan
 from recipe_exp.tasks.doctor import device
@@ -80,12 +81,12 @@ def test_kernels_that_compute_t5_right_are_found_right(precision: str) -> None:
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
 def test_a_kernel_that_forgets_the_bias_is_found(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
-    from transformers.models.t5 import modeling_t5
+    from recipe_exp.models.unpadded import t5
 
-    right = device._loss_and_gradients("eager", "cpu", "fp32")
-    compute = modeling_t5.T5Attention.compute_bias
-    monkeypatch.setattr(modeling_t5.T5Attention, "compute_bias", lambda *a, **k: 0.9 * compute(*a, **k))
-    wrong = lambda: device._loss_and_gradients(kernel, "cpu", "fp32")  # noqa: E731
+    right = loss_and_gradients("eager", "cpu", "fp32")
+    compute = t5.position_bias
+    monkeypatch.setattr(t5, "position_bias", lambda *arguments: 0.9 * compute(*arguments))
+    wrong = lambda: loss_and_gradients(kernel, "cpu", "fp32")  # noqa: E731
     used = device.judge_attention(kernel, kernel, "fp32", wrong, right)
     assert used.status == "fail"
     assert used.fix == f"add model.attention={'sdpa' if kernel == 'eager' else 'eager'}"
