@@ -102,19 +102,8 @@ def main() -> None:
 
 def opened(job: Job, folder: str) -> tuple[ExperimentConfig, TokenCache]:
     """Returns the configuration of a round and its recipes as tokens."""
-    everything = (
-        "data.validation_fraction=0",
-        "data.test_fraction=0",
-        "data.duplicates=keep",
-        "evaluation.every_n_steps=null",
-    )
-    data = (
-        "data=jsonl",
-        f"data.path={job.examples_file}",
-        *everything,
-        "evaluation.every_n_steps=null",
-        f"output_dir={folder}",
-    )
+    everything = ("data.validation_fraction=0", "data.test_fraction=0", "data.duplicates=keep")
+    data = ("data=jsonl", f"data.path={job.examples_file}", *everything, f"output_dir={folder}")
     config = compose([*job.overrides, *data])
     tokenizer = RecipeTokenizer.from_pretrained(str(Path(job.folder) / TOKENIZER))
     return config, build_or_open_cache(config.data, cache_dir=Path(job.folder) / "cache", tokenizer=tokenizer)

@@ -81,7 +81,7 @@ def loss_and_gradients(kernel: str, device: str, precision: str) -> torch.Tensor
         network = from_shape(_SHAPE, dtype=torch.float32, attention=kernel)
         texts = [[torch.randint(2, _SHAPE.vocab_size, (length,)).numpy() for length in pair] for pair in _LENGTHS]
     network.eval()  # which leaves the gradients and takes dropout away
-    network.to(torch.device(device))  # type: ignore[arg-type]
+    network.to(torch.device(device))
     batch = join_texts([source for source, _ in texts], [target for _, target in texts]).to(device)
     with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
         loss = SequenceLoss(network)(batch)
