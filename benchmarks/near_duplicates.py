@@ -17,15 +17,17 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from made_up_recipes import recipe
 
+from recipe_exp.data.duplicates.choice import Choice, Ranking, choose
 from recipe_exp.data.duplicates.clusters import Clusters, find_clusters
 from recipe_exp.data.duplicates.comparison import Rows
+from recipe_exp.data.duplicates.forest import RowArray
 from recipe_exp.data.duplicates.key_file import KeyFile
 from recipe_exp.data.duplicates.shingles import jaccard, shingle_sets
 from recipe_exp.data.duplicates.signatures import signatures
@@ -98,6 +100,14 @@ def cluster(folder: Path) -> Clusters:
     return find_clusters(rows, progress=lambda _done, _total: None)
 
 
+def choose_rows(folder: Path, labels: RowArray) -> Choice:
+    texts = StoredTexts(folder)
+    num_rows = len(texts)
+    ranking = Ranking(held_out(num_rows), np.ones(num_rows, dtype=np.float32))
+    rows = np.arange(num_rows, dtype=np.uint64)
+    return choose(labels, ranking, texts, rows, lambda _done: None, is_one_kept=True)
+
+
 def nothing(folder: Path) -> None:
     StoredTexts(folder)
 
@@ -138,19 +148,11 @@ def print_recall(title: str, pairs: Sequence[tuple[int, int, float]], labels: Se
     print(f"recall at J >= 0.8: {sum(near) / max(len(near), 1):.5f} of {len(near):,} pairs")
 
 
-def print_precision(labels: Sequence[int], texts: Sequence[str]) -> None:
-    members: defaultdict[int, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        members[label].append(row)
-    num_pairs = num_near = num_rows = num_justified = 0
-    for rows in [one for one in members.values() if len(one) > 1][:MAX_KNOWN_PAIRS]:
-        near = [pair for pair in combinations(rows, 2) if jaccard(texts[pair[0]], texts[pair[1]]) >= 0.8]
-        num_pairs, num_near = num_pairs + len(rows) * (len(rows) - 1) // 2, num_near + len(near)
-        num_rows, num_justified = num_rows + len(rows), num_justified + len({row for pair in near for row in pair})
-    print(
-        f"\nprecision: {num_justified / max(num_rows, 1):.5f} of {num_rows:,} rows in clusters are near another of it"
-    )
-    print(f"{num_near / max(num_pairs, 1):.5f} of {num_pairs:,} pairs within clusters are near themselves")
+def print_precision(stays_for: Sequence[int], texts: Sequence[str]) -> None:
+    left_out = [(row, other) for row, other in enumerate(stays_for) if row != other]
+    checked = left_out[:MAX_KNOWN_PAIRS]
+    near = sum(stays_for[other] == other and jaccard(texts[row], texts[other]) >= 0.8 for row, other in checked)
+    print(f"\nprecision: {near / max(len(checked), 1):.5f} of {len(checked):,} rows left out are near one that stays")
 
 
 def print_counts(result: Clusters) -> None:
@@ -162,17 +164,18 @@ def print_counts(result: Clusters) -> None:
     print(f"highest similarities left across the split: {shown or 'none'}")
 
 
-def staged(stage: Callable[[Path], Any], folder: Path) -> Any:
+def staged(stage: Callable[..., Any], *arguments: Any) -> Any:
     """Runs a stage in a process of its own and prints what it took."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        result, wall, cpu, mib = pool.apply(_measured, (stage, folder))
-    print(f"| {stage.__name__} | {wall:.1f} | {cpu:.1f} | {len(StoredTexts(folder)) / wall:,.0f} | {mib:.0f} |")
+        result, wall, cpu, mib = pool.apply(_measured, (stage, *arguments))
+    num_rows = len(StoredTexts(arguments[0]))
+    print(f"| {stage.__name__} | {wall:.1f} | {cpu:.1f} | {num_rows / wall:,.0f} | {mib:.0f} |")
     return result
 
 
-def _measured(stage: Callable[[Path], Any], folder: Path) -> tuple[Any, float, float, float]:
+def _measured(stage: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
-    result = stage(folder)
+    result = stage(*arguments)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     # What getrusage says of the peak begins with that of the process that started this one.
     status = Path("/proc/self/status").read_text(encoding="ascii")
@@ -196,6 +199,7 @@ def main() -> None:
         result = staged(cluster, folder)
         print_counts(result)
         labels = result.labels.tolist()
+        stays_for = staged(choose_rows, folder, result.labels).stays_for.tolist()
         if not arguments.file:
             known = [(a, b, jaccard(texts[a], texts[b])) for a, b in known_pairs(len(texts), arguments.seed)]
             print_recall("copies and their originals", known, labels)
@@ -205,10 +209,10 @@ def main() -> None:
         left = [
             value
             for a, b, value in compared
-            if value >= 0.8 and is_held_out[a] != is_held_out[b] and labels[a] != labels[b]
+            if value >= 0.8 and is_held_out[a] != is_held_out[b] and {stays_for[a], stays_for[b]} == {a, b}
         ]
         print(f"pairs at J >= 0.8 left across the split: {len(left)}")
-        print_precision(labels, texts)
+        print_precision(stays_for, texts)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.data.duplicates.shingles import shingle_sets, similarity
@@ -11,6 +11,7 @@ from recipe_exp.data.duplicates.sketches import SKETCH_WORDS, most_similar, sket
 SETS = st.frozensets(st.integers(0, 40) | st.integers(0, 2**64 - 1), max_size=12)
 
 
+@settings(deadline=None)
 @given(pairs=st.lists(st.tuples(SETS, SETS), min_size=1, max_size=8))
 def test_no_pair_is_more_similar_than_its_sketches_say(pairs: list[tuple[frozenset[int], frozenset[int]]]) -> None:
     left, right = ([np.array(sorted(pair[side]), dtype=np.uint64) for pair in pairs] for side in (0, 1))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe_exp.data.duplicates.shingles import HashArray
@@ -15,6 +15,7 @@ from recipe_exp.data.preparation.sources import count_sources, source_key
 NAMES = [None, "", "a", "b", "c", "https://d.example/1", "https://D.example/2", "e"]
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from(NAMES), st.booleans()), max_size=40),
     piece=st.integers(1, 50),
