@@ -6,7 +6,8 @@ process and all of its children together (proportional set size: shared pages ar
 sampled twenty times a second.
 
 With `--whole`, `task=prepare` is timed as a whole as well: reading, cleaning, quality, near-duplicates, splits and
-tokens; and then opened again, warm.
+tokens; and then opened again, warm. Its memory is that of the preparation: nothing is sent to a tracker, whose client is
+a process of its own.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def prepare(folder: Path, rows: int, num_workers: int) -> None:
     command = [
         *(sys.executable, "-m", "recipe_exp", "task=prepare", "data=jsonl", f"data.path={raw}"),
         *(f"output_dir={folder / 'outputs'}", f"model.shape.vocab_size={_VOCABULARY_SIZE}"),
-        *("hardware=cpu", f"hardware.num_workers={num_workers}"),
+        *("hardware=cpu", f"hardware.num_workers={num_workers}", "tracking=journal_only"),
     ]
     for name in ("task=prepare", "again, warm"):
         measured = run(command)
