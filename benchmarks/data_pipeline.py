@@ -6,8 +6,8 @@ process and all of its children together (proportional set size: shared pages ar
 sampled twenty times a second.
 
 With `--whole`, `task=prepare` is timed as a whole as well: reading, cleaning, quality, near-duplicates, splits and
-tokens; and then opened again, warm. Its memory is that of the preparation: nothing is sent to a tracker, whose client is
-a process of its own.
+tokens; and then opened again, warm. Its memory is that of the preparation alone: nothing is sent to a tracker, whose
+client is a process of its own.
 """
 
 from __future__ import annotations
