@@ -103,10 +103,13 @@ def main() -> None:
 def opened(job: Job, folder: str) -> tuple[ExperimentConfig, TokenCache]:
     """Returns the configuration of a round and its recipes as tokens."""
     everything = ("data.validation_fraction=0", "data.test_fraction=0", "data.duplicates=keep")
-    data = ("data=jsonl", f"data.path={job.examples_file}", *everything, f"output_dir={folder}")
+    cache_dir = Path(job.folder) / "cache"
+    # Shared by all rounds, and with it what `hardware.compile=true` has compiled.
+    places = (f"output_dir={folder}", f"data.cache_dir={cache_dir}")
+    data = ("data=jsonl", f"data.path={job.examples_file}", *everything, *places)
     config = compose([*job.overrides, *data])
     tokenizer = RecipeTokenizer.from_pretrained(str(Path(job.folder) / TOKENIZER))
-    return config, build_or_open_cache(config.data, cache_dir=Path(job.folder) / "cache", tokenizer=tokenizer)
+    return config, build_or_open_cache(config.data, cache_dir=cache_dir, tokenizer=tokenizer)
 
 
 def peak_of(shape: ModelShape, precision: str) -> float:
