@@ -16,7 +16,7 @@ from recipe_exp.metrics.bootstrap import bootstrap, mean_of
 from recipe_exp.metrics.constraints import kept_diets
 from recipe_exp.metrics.corruptions import CORRUPTIONS, SEVERITIES, Corruption
 from recipe_exp.metrics.knowledge import Knowledge
-from recipe_exp.metrics.metric import Fault
+from recipe_exp.metrics.metric import Fault, RecipeMetric
 from recipe_exp.metrics.reading import Reading
 from recipe_exp.metrics.registry import METRICS, RECIPE_METRICS
 from recipe_exp.recipes import Recipe, normalise_title, render_markdown
@@ -52,14 +52,15 @@ class Validation:
 
     Attributes:
         matrix: fault -> metric -> cell, each corruption at its own severity.
-        severities: fault -> metric -> AUC at the severities 0.1, 0.3, 0.5 and 1, where severities make sense.
+        severities: fault -> metric that is meant to see it -> AUC at the severities 0.1, 0.3, 0.5 and 1, where
+            severities make sense.
     """
 
     matrix: Mapping[str, Row]
     severities: Mapping[str, Mapping[str, tuple[float, ...]]]
 
     def to_dict(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Return `{corruption: {metric: {"auc", "low", "high", "n", "intended", "ignored", "severities"}}}`."""
+        """Return `{corruption: {metric: {"auc", "low", "high", "n", "intended", "ignored"}}}`, or `severities` too."""
         content: dict[str, dict[str, dict[str, Any]]] = {}
         for fault, row in self.matrix.items():
             content[fault] = {}
@@ -72,7 +73,7 @@ class Validation:
                     "intended": cell.intended,
                     "ignored": cell.ignored,
                 }
-                if fault in self.severities:
+                if metric in self.severities.get(fault, {}):
                     entry["severities"] = list(self.severities[fault][metric])
                 content[fault][metric] = entry
         return content
@@ -95,14 +96,15 @@ def validate_metrics(
     if len(genuine) < 2 or not copied_from:
         raise ValueError("at least two recipes and one to copy from are needed to spoil a recipe with another one")
     prompts = [prompt_of(recipe) for recipe in genuine]
-    whole = [_scores(render_markdown(recipe), *row, knowledge) for recipe, row in zip(genuine, prompts, strict=True)]
+    readings = [Reading(render_markdown(recipe), *row, knowledge) for recipe, row in zip(genuine, prompts, strict=True)]
+    whole = [_scores(reading, RECIPE_METRICS) for reading in readings]
     pairs = _Pairs(genuine, prompts, whole, copied_from, knowledge, seed)
     matrix = {str(fault): _row(fault, pairs.wins(corruption)) for fault, corruption in CORRUPTIONS.items()}
-    severities = {
-        str(fault): _severity_row([pairs.wins(corruption, severity) for severity in SEVERITIES])
-        for fault, corruption in CORRUPTIONS.items()
-        if corruption.has_severities
-    }
+    severities = {}
+    for fault, corruption in CORRUPTIONS.items():
+        if corruption.has_severities:
+            meant = [metric for metric in RECIPE_METRICS if fault in metric.sees]
+            severities[str(fault)] = _severity_row([pairs.wins(corruption, one, meant) for one in SEVERITIES])
     return Validation(matrix, severities)
 
 
@@ -121,15 +123,20 @@ class _Pairs:
     knowledge: Knowledge
     seed: int
 
-    def wins(self, corruption: Corruption, severity: float | None = None) -> dict[str, list[float]]:
+    def wins(
+        self,
+        corruption: Corruption,
+        severity: float | None = None,
+        metrics: Sequence[RecipeMetric] = RECIPE_METRICS,
+    ) -> dict[str, list[float]]:
         """Return metric -> 1, 0.5 or 0 for each recipe that can be spoilt so: genuine above, equal, below."""
-        wins: dict[str, list[float]] = {metric.name: [] for metric in RECIPE_METRICS}
+        wins: dict[str, list[float]] = {metric.name: [] for metric in metrics}
         donors = self._donors(corruption.fault)
         for index, (recipe, donor) in enumerate(zip(self.genuine, donors, strict=True)):
             text = corruption(recipe, donor, seed=self.seed + index, severity=severity)
             if text is None:
                 continue
-            spoilt = _scores(text, *self.prompts[index], self.knowledge)
+            spoilt = _scores(Reading(text, *self.prompts[index], self.knowledge), metrics)
             for name in self.whole[index].keys() & spoilt.keys():
                 difference = self.whole[index][name] - spoilt[name]
                 # Sums of equal terms in another order differ in their last digits.
@@ -148,9 +155,8 @@ class _Pairs:
             yield donor
 
 
-def _scores(text: str, prompt: str, asked: tuple[str, ...], knowledge: Knowledge) -> dict[str, float]:
-    reading = Reading(text, prompt, asked, knowledge)
-    return {metric.name: score for metric in RECIPE_METRICS if (score := metric(reading)) is not None}
+def _scores(reading: Reading, metrics: Sequence[RecipeMetric]) -> dict[str, float]:
+    return {metric.name: score for metric in metrics if (score := metric(reading)) is not None}
 
 
 def _row(fault: Fault, wins: Mapping[str, Sequence[float]]) -> dict[str, Cell]:

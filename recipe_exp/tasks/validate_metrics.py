@@ -93,9 +93,7 @@ def _severity_table(validation: Validation) -> Table:
         table.add_column(title)
     for fault, row in validation.severities.items():
         for name, values in row.items():
-            cell = validation.matrix[fault].get(name)
-            if cell is not None and cell.intended:
-                table.add_row(fault, name, "  ".join(f"{value:.2f}" for value in values))
+            table.add_row(fault, name, "  ".join(f"{value:.2f}" for value in values))
     return table
 
 

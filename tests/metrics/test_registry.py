@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -31,6 +32,12 @@ def test_every_metric_says_what_it_is() -> None:
         assert len(metric.definition) > 40, name
         assert metric.low < metric.high
         assert metric.sees.isdisjoint(metric.ignores), name
+
+
+def test_every_metric_and_fault_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    whole = [name for name in METRICS if not name.endswith("_instructions")]
+    assert [name for name in [*whole, *Fault] if f"`{name}`" not in page] == []
 
 
 def test_every_fault_is_one_that_some_metric_is_meant_to_see() -> None:

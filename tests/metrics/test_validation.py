@@ -42,6 +42,7 @@ def test_it_converts_to_json(validation: Validation) -> None:
     entry = content["swapped_ingredients"]["ingredient_coherence"]
     assert {"auc", "low", "high", "n", "intended"} <= entry.keys()
     assert len(entry["severities"]) == 4
+    assert "severities" not in content["swapped_ingredients"]["title_fit"]
     assert "severities" not in content["swapped_title"]["title_fit"]
 
 
