@@ -20,20 +20,20 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from live_bytes import RealStep, counted, made_up_batch
+from live_bytes import RealStep, counted, made_up_texts
 
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.data.loader import Window
 from recipe_exp.data.plan import plan_micro_batches
-from recipe_exp.planning.activations import Batch
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.inputs import Machine
-from recipe_exp.planning.lengths import Lengths, estimated_lengths
+from recipe_exp.planning.lengths import LengthArray, Lengths, batch_of, estimated_lengths
 from recipe_exp.planning.memory import GIB, estimate_batch
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.timing import flops_per_example
@@ -45,6 +45,7 @@ ROWS = {
     "xxl": ("FLAN-T5 XXL, low memory", ("model=flan_t5_xxl", "training=full_low_memory"), 16),
     "xxl-lora": ("FLAN-T5 XXL, LoRA", ("model=flan_t5_xxl", "training=lora"), 16),
 }
+Texts: TypeAlias = tuple[LengthArray, LengthArray]
 CHECKPOINTED = ("large", "xl", "xxl", "xxl-lora")
 NUM_STEPS = {"cuda": 8, "cpu": 2}
 
@@ -132,7 +133,7 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
     """Takes some steps of a row."""
     config, device = configured(name, options), options.device
     precision, attention = ("bf16", "sdpa") if device == "cuda" else ("bf16", "eager")
-    setup = Setup(config.model, config.training, precision)
+    setup = Setup(config.model, config.training, precision, is_compiled=device == "cuda")
     lengths = estimated_lengths(config.data, None)
     cap = int(options.cap_gb * GIB)
     if device == "cuda":
@@ -140,7 +141,7 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
         torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0))
     tokens = auto_micro_batch_tokens(setup, Machine(device, attention, cap), lengths.longest_tokens)
     windows = [cut(setup, lengths, tokens, seed) for seed in range(NUM_STEPS[device])]
-    shapes = [batch for window in windows for batch in window]
+    shapes = [batch_of(*texts) for window in windows for texts in window]
     planned = max(estimate_batch(setup, each, attention=attention, device=device).tensor_bytes for each in shapes)
     with tempfile.TemporaryDirectory() as folder:
         step = RealStep(
@@ -149,6 +150,7 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
             precision=precision,
             attention=attention,
             device=device,
+            is_compiled=setup.is_compiled,
             base_folder=Path(folder) / "base",
         )
         take(step, windows[0])
@@ -159,7 +161,7 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
     return Measured(tokens, planned, actual, reserved, rate, share)
 
 
-def timed(step: RealStep, windows: list[list[Batch]], device: str) -> tuple[float, int, int | None]:
+def timed(step: RealStep, windows: list[list[Texts]], device: str) -> tuple[float, int, int | None]:
     """Returns the seconds of all windows, the peak of live tensors, and what the allocator took."""
     if device == "cuda":
         torch.cuda.synchronize()
@@ -177,25 +179,22 @@ def timed(step: RealStep, windows: list[list[Batch]], device: str) -> tuple[floa
     return seconds, live.peak, None
 
 
-def take(step: RealStep, window: list[Batch]) -> None:
-    """Learns from random recipes of these shapes."""
-    parts = tuple(
-        made_up_batch(step.shape.vocab_size, int(each.num_examples), each.source_tokens, each.target_tokens)
-        for each in window
-    )
+def take(step: RealStep, window: list[Texts]) -> None:
+    """Learns from random recipes of these lengths."""
+    parts = tuple(made_up_texts(step.shape.vocab_size, *texts) for texts in window)
     count = sum(len(part.indices) for part in parts)
     sources = sum(len(part.source_ids) for part in parts)
     targets = sum(len(part.target_ids) for part in parts)
     step.step(Window(0, 0, count, sources, targets, sources + targets, parts))
 
 
-def cut(setup: Setup, lengths: Lengths, tokens: int, seed: int) -> list[Batch]:
-    """Returns the micro-batches of a window that is drawn from the lengths."""
+def cut(setup: Setup, lengths: Lengths, tokens: int, seed: int) -> list[Texts]:
+    """Returns the lengths of sources and targets in each micro-batch of a window that is drawn from the lengths."""
     chosen = np.random.default_rng(seed).integers(len(lengths.targets), size=setup.training.batch_size)
     sources, targets = lengths.sources[chosen], lengths.targets[chosen]
     budget = None if setup.training.update_in_backward else tokens
     (parts,) = plan_micro_batches(sources, targets, budget, 1)
-    return [Batch(len(part), int(sources[part].max()), int(targets[part].max())) for part in parts]
+    return [(sources[part], targets[part]) for part in parts]
 
 
 def configured(name: str, options: argparse.Namespace) -> ExperimentConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from recipe_exp.data.loader import MicroBatch, Window, join_texts
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.models.finetuned import build_trainable
 from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.training.optimizers import build_optimizer
 from recipe_exp.training.state import StepResult
 from recipe_exp.training.step import TrainingStep, build_step
@@ -81,6 +82,7 @@ class RealStep:
         precision: resolved, `fp32` or `bf16`.
         attention: resolved, `eager` or `sdpa`.
         device: `cpu` or `cuda`.
+        is_compiled: whether elementwise arithmetic is compiled.
         base_folder: where the random base of an adapter is written; it must not exist.
     """
 
@@ -93,11 +95,12 @@ class RealStep:
         base_folder: Path,
         attention: str = "eager",
         device: str = "cpu",
+        is_compiled: bool = False,
     ) -> None:
         self.shape = model.shape
         self.accelerator: Accelerator = create_accelerator(device=device, precision=precision, num_threads=1)
         network = build_trainable(model, training, precision=precision, attention=attention, base_folder=base_folder)
-        self.loss = SequenceLoss(network)
+        self.loss = SequenceLoss(network, Kernels(is_compiled=is_compiled))
         self.step: TrainingStep = build_step(
             self.accelerator.prepare(self.loss),
             build_optimizer(self.loss, training),
@@ -126,9 +129,16 @@ class RealStep:
 
 def made_up_batch(vocab_size: int, num_examples: int, source_tokens: int, target_tokens: int) -> MicroBatch:
     """Returns random examples of one length."""
-    sources = torch.randint(2, vocab_size, (num_examples, source_tokens))
-    targets = torch.randint(2, vocab_size, (num_examples, target_tokens))
-    return join_texts(list(sources.numpy()), list(targets.numpy()))
+    return made_up_texts(vocab_size, [source_tokens] * num_examples, [target_tokens] * num_examples)
+
+
+def made_up_texts(vocab_size: int, source_lengths: Sequence[int], target_lengths: Sequence[int]) -> MicroBatch:
+    """Returns random examples of these lengths."""
+    sources, targets = (
+        [torch.randint(2, vocab_size, (length,)).numpy() for length in lengths]
+        for lengths in (source_lengths, target_lengths)
+    )
+    return join_texts(sources, targets)
 
 
 def live_peak(

@@ -3,7 +3,7 @@
     python benchmarks/model_sizes.py
 
 `state` is what is held from step to step: weights, and the gradients and optimizer state of what is tuned. A column of
-a card says how many padded tokens a micro-batch takes under `hardware.micro_batch_tokens=auto`, with a `c` where that
+a card says how many tokens a micro-batch takes under `hardware.micro_batch_tokens=auto`, with a `c` where that
 needs `model.gradient_checkpointing=true`, or what the run needs where nothing fits. Recipes are typical ones of up to
 768 tokens, on a GPU in bf16.
 """
@@ -74,7 +74,7 @@ def plan_of(config: ExperimentConfig, card: int, *, is_checkpointed: bool) -> Pl
     model = config.model.model_copy(update={"gradient_checkpointing": is_checkpointed})
     machine = Machine("cuda", "sdpa", card * GIB)
     lengths = estimated_lengths(config.data, None)
-    setup = Setup(model, config.training, "bf16")
+    setup = Setup(model, config.training, "bf16", is_compiled=True)
     return build_plan(Inputs(setup, config.hardware, config.data, config.evaluation, machine, lengths))
 
 

@@ -21,6 +21,7 @@ from live_bytes import RealStep, live_peak
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.planning.memory import estimate_memory
+from recipe_exp.planning.remedies import Setup
 
 MIB = 2**20
 # Examples, source and target tokens of a micro-batch.
@@ -92,9 +93,7 @@ def measure(case: Case) -> tuple[int, int]:
         step = RealStep(config.model, config.training, precision=case.precision, base_folder=Path(folder) / "base")
         actual = live_peak(step, num_examples, source, target, case.num_micro_batches).peak
     estimate = estimate_memory(
-        config.model,
-        config.training,
-        precision=case.precision,
+        Setup(config.model, config.training, case.precision),
         attention="eager",
         micro_batch_tokens=num_examples * (source + target),
         source_tokens=source,

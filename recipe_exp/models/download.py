@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from recipe_exp.config.model import ModelConfig
 from recipe_exp.data.hub import hub_is_reachable
 from recipe_exp.errors import ModelError
+from recipe_exp.models.families import Family
 from recipe_exp.models.resumed_file import download_large_file
-from recipe_exp.models.stored_files import CONFIG, INDEX, PICKLES, WEIGHTS, explain_pickle
+from recipe_exp.models.stored_files import CONFIG, INDEX, PICKLES, WEIGHTS, explain_pickle, stored_family
 
 _MAX_REASON_CHARACTERS = 160
 
@@ -50,6 +52,12 @@ def find_folder(name: str, revision: str | None = None) -> Path | None:
         return Path(path)
     config = _find(name, CONFIG, revision)
     return config.parent if config is not None else None
+
+
+def known_family(model: ModelConfig) -> Family | None:
+    """Returns the family of a model whose config.json is on this machine; None of random weights and of all others."""
+    folder = find_folder(model.name, model.revision) if model.pretrained else None
+    return stored_family(folder) if folder is not None else None
 
 
 def fetch_model(name: str, revision: str | None = None) -> Path:

@@ -1,12 +1,12 @@
 """What a forward pass keeps for its backward pass: a closed formula, tensor by tensor.
 
-It follows `transformers`' T5 blocks under PyTorch's eager mode as the autograd graph holds them, not an ideal network:
-the gated GELU of T5 alone keeps six tensors of the feed-forward width.
+It follows `recipe_exp.models.unpadded` as the autograd graph holds it: linear layers keep what they read, a norm keeps
+the residual stream, the gated GELU its two arguments, attention its queries, keys, values and weights. No token is
+padding; what attention pads within its buckets of similar lengths is left out.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -14,34 +14,46 @@ from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import LoraConfig
 from recipe_exp.planning.parameters import adapted_layers
 
-# The memory-efficient kernel reads its mask in rows of a multiple of eight values.
-_MASK_ALIGNMENT = 8
 _CROSS = "decoder.EncDecAttention"
+# The inverse root mean square of a token, and what dropout hashes for it at one place.
+_FACTOR_BYTES = 4
+_KEY_BYTES = 4
+# fp32 tensors of the feed-forward width that the gated GELU's backward pass has beside its arguments, where nothing is
+# compiled: sigmoid, slope, derivative, and both results before and after their last product.
+_EAGER_GELU_BYTES = {4: 24, 2: 30}
+# The same of a pair of tokens for the gradient of attention weights.
+_EAGER_SCORE_BYTES = {4: 16, 2: 20}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch with padding.
+    """A micro-batch.
 
     Attributes:
         num_examples: how many; a fraction stands for shorter examples that fill the budget.
-        source_tokens: padded tokens of each source.
-        target_tokens: padded tokens of each target.
+        source_tokens: of each source; their mean where they differ, their longest where a network computes padding.
+        target_tokens: the same of each target.
+        spread: mean square of an example's tokens over the square of their mean; pairs of tokens grow with it.
     """
 
     num_examples: float
-    source_tokens: int
-    target_tokens: int
+    source_tokens: float
+    target_tokens: float
+    spread: float = 1.0
 
     @property
     def all_source_tokens(self) -> float:
-        """Padded source tokens of all examples."""
+        """Source tokens of all examples."""
         return self.num_examples * self.source_tokens
 
     @property
     def all_target_tokens(self) -> float:
-        """Padded target tokens of all examples."""
+        """Target tokens of all examples."""
         return self.num_examples * self.target_tokens
+
+    def pairs(self, query_tokens: float, key_tokens: float) -> float:
+        """Pairs of tokens between sides of so many tokens each."""
+        return self.num_examples * query_tokens * key_tokens * self.spread
 
 
 class SavedActivations:
@@ -52,9 +64,8 @@ class SavedActivations:
         lora: the adapter, or None if every weight is tuned.
         is_bf16: whether matrix products run in bfloat16 under autocast.
         holds_bf16: whether the weights that are tuned are held in bfloat16.
-        attention: `eager` or `sdpa`.
-        device: `cpu` or `cuda`. CUDA keeps dropout masks in one byte and runs powers and softmax in fp32 under
-            autocast; the CPU keeps masks in the dropped value's type and runs `sdpa` as eager attention.
+        device: `cpu` or `cuda`; CUDA keeps the dropout masks of an adapter in one byte.
+        is_compiled: whether elementwise arithmetic is fused, so that nothing stands between its steps.
     """
 
     def __init__(
@@ -63,18 +74,17 @@ class SavedActivations:
         lora: LoraConfig | None,
         *,
         is_bf16: bool,
-        attention: str,
         device: str,
         holds_bf16: bool = False,
+        is_compiled: bool = False,
     ) -> None:
         self.shape = model.shape
         self.lora = lora
-        self._adapted = _adapted_shares(model, lora)
+        self._adapted = adapted_shares(model, lora)
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
-        self.is_sdpa = attention == "sdpa"
-        self.has_fused_attention = self.is_sdpa and self.is_cuda
-        self.has_dropout = model.dropout is None or model.dropout > 0.0
+        self.is_compiled = is_compiled
+        self.key_bytes = _KEY_BYTES if model.dropout is None or model.dropout > 0.0 else 0
         self.inner = model.shape.num_heads * model.shape.d_kv
         self.compute_bytes = 2 if is_bf16 else 4
         # A frozen base is held in bf16 then. The residual stream between the layers has the weights' type.
@@ -90,70 +100,89 @@ class SavedActivations:
         )
 
     def checkpointed(self, batch: Batch) -> float:
-        """Bytes of a forward pass that keeps the input of every block and recomputes the rest."""
-        width = self.shape.d_model * self.stream_bytes
-        per_block = (
-            self.shape.num_layers * batch.all_source_tokens + self.shape.num_decoder_layers * batch.all_target_tokens
-        )
-        return width * (per_block + batch.all_source_tokens) + self._masks_and_biases(batch) + self._ends(batch)
+        """Bytes of a forward pass that keeps what every block is handed and recomputes the rest.
+
+        A block is handed the residual stream, the update of the block before, the position bias of its stack and, in
+        the decoder, the encoder's output.
+        """
+        shape = self.shape
+        handed = shape.d_model * (self.stream_bytes + self.compute_bytes)
+        tokens = shape.num_layers * batch.all_source_tokens + shape.num_decoder_layers * batch.all_target_tokens
+        encoded = shape.d_model * self.compute_bytes * batch.all_source_tokens
+        return handed * tokens + encoded + self._biases(batch) + self._ends(batch)
 
     def encoder_layer(self, batch: Batch) -> float:
         """Bytes that one encoder block keeps."""
-        tokens = batch.all_source_tokens
-        attention = self._self_attention("encoder", tokens, batch.source_tokens, batch.num_examples)
-        return attention + self._feed_forward("encoder", tokens)
+        source = batch.source_tokens
+        attention = self._self_attention("encoder", batch.all_source_tokens, batch.pairs(source, source))
+        return attention + self._feed_forward("encoder", batch.all_source_tokens)
 
     def decoder_layer(self, batch: Batch) -> float:
         """Bytes that one decoder block keeps."""
-        tokens = batch.all_target_tokens
-        # Targets need no padding mask, so the fused kernel's bias is shared by all examples.
+        tokens, target = batch.all_target_tokens, batch.target_tokens
         return (
-            self._self_attention("decoder", tokens, batch.target_tokens, min(batch.num_examples, 1.0))
+            self._self_attention("decoder", tokens, batch.pairs(target, target))
             + self._cross_attention(batch)
             + self._feed_forward("decoder", tokens)
         )
 
-    def _self_attention(self, stack: str, tokens: float, length: int, num_biases: float) -> float:
+    def backward_of_decoder_layer(self, batch: Batch) -> float:
+        """Bytes that come up at most in the backward pass of the last block, while what is kept is let go of."""
+        return self._backward(batch.all_target_tokens, batch.pairs(batch.target_tokens, batch.target_tokens), "decoder")
+
+    def backward_of_encoder_layer(self, batch: Batch) -> float:
+        """The same of the encoder's last block."""
+        return self._backward(batch.all_source_tokens, batch.pairs(batch.source_tokens, batch.source_tokens), "encoder")
+
+    def _backward(self, tokens: float, pairs: float, stack: str) -> float:
+        """The gradient of the residual stream, and what the gated GELU or the attention weights take."""
+        shape, size = self.shape, self.compute_bytes
+        wo_input = self._linear_inputs(f"{stack}.DenseReluDense", ("wo",), shape.d_ff)
+        gelu = 2 * size if self.is_compiled else _EAGER_GELU_BYTES[size] + (size if self.key_bytes else 0)
+        scores = 2 * size if self.is_compiled else _EAGER_SCORE_BYTES[size]
+        of_feed_forward = tokens * (shape.d_ff * (size + gelu) - wo_input)
+        # The feed-forward layer's own are gone by then.
+        of_attention = pairs * shape.num_heads * (size + scores) - self._feed_forward(stack, tokens)
+        stream = tokens * shape.d_model * self.stream_bytes
+        return stream + max(of_feed_forward, of_attention)
+
+    def _self_attention(self, stack: str, tokens: float, pairs: float) -> float:
         layer = f"{stack}.SelfAttention"
         per_token = (
             self._norm()
             + self._linear_inputs(layer, ("q", "k", "v"), self.shape.d_model)
-            + self._attention_output(layer)
+            + self._linear_inputs(layer, ("o",), self.inner)
             + self._scaled_outputs(layer, ("q", "k", "v", "o"))
-            + self._dropout_mask(self.shape.d_model, self.compute_bytes)
             + 3 * self.inner * self.compute_bytes
+            + self.key_bytes
         )
-        return tokens * per_token + self._scores(tokens, length, length, num_biases)
+        return tokens * per_token + pairs * self.shape.num_heads * self.compute_bytes
 
     def _cross_attention(self, batch: Batch) -> float:
-        width = self.shape.d_model
+        width, size = self.shape.d_model, self.compute_bytes
         sources = self._linear_inputs(_CROSS, ("k", "v"), width) if self._copies_inputs else 0.0
         per_target_token = (
             self._norm()
             + self._linear_inputs(_CROSS, ("q",), width)
-            + self._attention_output(_CROSS)
+            + self._linear_inputs(_CROSS, ("o",), self.inner)
             + self._scaled_outputs(_CROSS, ("q", "o"))
-            + self._dropout_mask(width, self.compute_bytes)
-            + self.inner * self.compute_bytes
+            + self.inner * size
+            + self.key_bytes
         )
-        per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v")) + 2 * self.inner * self.compute_bytes
-        scores = self._scores(batch.all_target_tokens, batch.target_tokens, batch.source_tokens, batch.num_examples)
-        return batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token + scores
+        per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v")) + 2 * self.inner * size
+        weights = batch.pairs(batch.target_tokens, batch.source_tokens) * self.shape.num_heads * size
+        return batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token + weights
 
     def _feed_forward(self, stack: str, tokens: float) -> float:
         layer = f"{stack}.DenseReluDense"
         width, hidden = self.shape.d_model, self.shape.d_ff
-        # Input, tanh, half of the input, one plus tanh, GELU and gate; CUDA's autocast runs the power in fp32, which
-        # makes all but two of them fp32.
-        gelu = 20 if self.is_bf16 and self.is_cuda else 6 * self.compute_bytes
         return tokens * (
             self._norm()
             + self._linear_inputs(layer, ("wi_0", "wi_1"), width)
-            + gelu * hidden
-            + self._dropout_mask(hidden, self.compute_bytes)
+            + 2 * hidden * self.compute_bytes
             + self._linear_inputs(layer, ("wo",), hidden)
             + self._scaled_outputs(layer, ("wi_0", "wi_1", "wo"))
-            + self._dropout_mask(width, self.compute_bytes)
+            + self.key_bytes
         )
 
     def _encoder_output(self, batch: Batch) -> float:
@@ -162,30 +191,25 @@ class SavedActivations:
             return 0.0
         return batch.all_source_tokens * self._linear_inputs(_CROSS, ("k", "v"), self.shape.d_model)
 
-    def _masks_and_biases(self, batch: Batch) -> float:
-        """Padding masks and position biases, which all blocks of a stack are handed."""
-        source, target = batch.source_tokens, batch.target_tokens
-        masks = batch.num_examples * source * (source + target)
-        if not self.is_sdpa:
-            masks = self.stream_bytes * (masks + batch.num_examples * target * target)
-        biases = source * source + target * target + source * target
-        return masks + self.shape.num_heads * self.stream_bytes * biases
+    def _biases(self, batch: Batch) -> float:
+        """Position biases of both stacks, for each pair of places in the longest text."""
+        pairs = batch.source_tokens**2 + batch.target_tokens**2
+        return self.shape.num_heads * self.stream_bytes * pairs * batch.spread
 
     def _ends(self, batch: Batch) -> float:
-        """Dropout after the embeddings, final norms and their dropout."""
+        """Final norms, and the keys of dropout before and after a stack."""
         tokens = batch.all_source_tokens + batch.all_target_tokens
-        return tokens * (self._norm() + 2 * self._dropout_mask(self.shape.d_model, self.stream_bytes))
+        return tokens * (self._norm() + 2 * self.key_bytes)
 
     @property
     def _copies_inputs(self) -> bool:
-        """Whether each linear layer keeps a copy of its input: in bf16 the cast one, in LoRA the dropped one."""
-        is_cast = self.is_bf16 and (self.lora is not None or self.stream_bytes == 4)
-        return is_cast or (self.lora is not None and self.lora.dropout > 0.0)
+        """Whether each adapted layer keeps a copy of its input: the dropped one, or the one cast there and back."""
+        return self.lora is not None and (self.is_bf16 or self.lora.dropout > 0.0)
 
     def _linear_inputs(self, layer: str, names: tuple[str, ...], width: int) -> float:
         """Bytes a token for the inputs of linear layers that read the same values."""
         if self.lora is None:
-            return width * self.compute_bytes * (len(names) if self._copies_inputs else 1)
+            return width * self.compute_bytes
         num_adapted = sum(self._adapted[f"{layer}.{name}"] for name in names)
         num_copies = num_adapted if self._copies_inputs else min(num_adapted, 1.0)
         # The adapter's dropout works on fp32 values, whatever the base computes in.
@@ -203,39 +227,12 @@ class SavedActivations:
         return 2 * self.compute_bytes * outputs
 
     def _norm(self) -> float:
-        """Bytes a token: the input, its scale, and the scaled input where the norm's weight is tuned."""
-        if self.lora is None:
-            return 8 * self.shape.d_model + 4
-        return (6 if self.is_bf16 else 4) * self.shape.d_model + 4
-
-    def _attention_output(self, layer: str) -> float:
-        """Bytes a token: the fused kernel keeps its output, eager attention only for a tuned output projection."""
-        kept = self._linear_inputs(layer, ("o",), self.inner)
-        if self.has_fused_attention and (self.lora is not None or kept == 0.0):
-            return kept + self.inner * self.compute_bytes
-        return kept
-
-    def _scores(self, query_tokens: float, query_length: int, key_length: int, num_biases: float) -> float:
-        """Bytes of the matrices of (query, key) pairs: the fused kernel keeps its bias, eager attention its weights."""
-        heads = self.shape.num_heads
-        if self.has_fused_attention:
-            aligned = math.ceil(key_length / _MASK_ALIGNMENT) * _MASK_ALIGNMENT
-            bias = num_biases * query_length * aligned * heads * self.compute_bytes
-            return bias + query_tokens * heads * 4
-        # The product with the values keeps what it reads if dropout or a cast made it another tensor.
-        softmax = 4 if self.is_cuda else self.stream_bytes
-        is_other_tensor = self.has_dropout or softmax != self.compute_bytes
-        product_input = self.compute_bytes if is_other_tensor else 0
-        return query_tokens * key_length * heads * (softmax + product_input + self._dropout_mask(1, softmax))
-
-    def _dropout_mask(self, width: int, value_bytes: int) -> float:
-        if not self.has_dropout:
-            return 0.0
-        return width * (1 if self.is_cuda else value_bytes)
+        """Bytes a token: the residual stream, its factor, and the key of the dropout before it."""
+        return self.stream_bytes * self.shape.d_model + _FACTOR_BYTES + self.key_bytes
 
 
-def _adapted_shares(model: ModelConfig, lora: LoraConfig | None) -> defaultdict[str, float]:
-    """The share of a stack's blocks in which a layer such as `decoder.EncDecAttention.q` is adapted."""
+def adapted_shares(model: ModelConfig, lora: LoraConfig | None) -> defaultdict[str, float]:
+    """Returns the share of a stack's blocks in which a layer such as `decoder.EncDecAttention.q` is adapted."""
     shares: defaultdict[str, float] = defaultdict(float)
     if lora is None:
         return shares

@@ -9,7 +9,7 @@ from recipe_exp.config.training import LoraConfig, NoAdapterConfig
 from recipe_exp.planning.parameters import count_lora_parameters
 
 # Assumed, not measured on the device at hand: the share of the dense matrix peak that training T5 with PyTorch's eager
-# kernels reaches, padding and the time between kernels included.
+# kernels reaches, the time between kernels included.
 ASSUMED_UTILISATION = 0.30
 # `hardware.peak_tflops` is a bf16 peak. TF32 runs at half of it on every NVIDIA GPU that has both.
 _SHARE_OF_PEAK = {"bf16": 1.0, "tf32": 0.5}

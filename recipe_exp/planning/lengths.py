@@ -87,7 +87,14 @@ def lengths_of(cache: TokenCache) -> Lengths:
     )
 
 
-def typical_batch(lengths: Lengths, batch_size: int, micro_batch_tokens: int | None, num_processes: int) -> Batch:
+def typical_batch(
+    lengths: Lengths,
+    batch_size: int,
+    micro_batch_tokens: int | None,
+    num_processes: int,
+    *,
+    is_padded: bool = False,
+) -> Batch:
     """Returns the largest micro-batch of a typical window: the median of some windows drawn from the lengths.
 
     Args:
@@ -95,24 +102,36 @@ def typical_batch(lengths: Lengths, batch_size: int, micro_batch_tokens: int | N
         batch_size: examples of a window; of a very large one a part is drawn.
         micro_batch_tokens: the budget of one micro-batch; None makes the whole window one.
         num_processes: how many share a window.
+        is_padded: whether the network computes padding.
     """
     random = np.random.default_rng(0)
     found: list[Batch] = []
     for _ in range(_NUM_WINDOWS):
         chosen = random.integers(len(lengths.targets), size=min(batch_size, _MAX_WINDOW))
         sources, targets = lengths.sources[chosen], lengths.targets[chosen]
-        hands = plan_micro_batches(sources, targets, micro_batch_tokens, num_processes)
-        shapes = [
-            Batch(len(part), int(sources[part].max()), int(targets[part].max()))
-            for hand in hands
-            for part in hand
-            if len(part)
-        ]
-        found.append(max(shapes, key=_padded_tokens))
-    return sorted(found, key=_padded_tokens)[len(found) // 2]
+        hands = plan_micro_batches(sources, targets, micro_batch_tokens, num_processes, is_padded=is_padded)
+        parts = [part for hand in hands for part in hand if len(part)]
+        shapes = [batch_of(sources[part], targets[part], is_padded=is_padded) for part in parts]
+        found.append(max(shapes, key=_tokens))
+    return sorted(found, key=_tokens)[len(found) // 2]
 
 
-def _padded_tokens(batch: Batch) -> float:
+def batch_of(sources: LengthArray, targets: LengthArray, *, is_padded: bool = False) -> Batch:
+    """Returns the micro-batch of examples of these lengths.
+
+    Args:
+        sources: (num_examples,) tokens of each.
+        targets: (num_examples,) tokens of each.
+        is_padded: whether the network computes padding.
+    """
+    if is_padded:
+        return Batch(len(targets), int(sources.max()), int(targets.max()))
+    source, target = float(sources.mean()), float(targets.mean())
+    # Almost all pairs of tokens are of targets.
+    return Batch(len(targets), source, target, spread=float((targets**2.0).mean()) / target**2)
+
+
+def _tokens(batch: Batch) -> float:
     return batch.all_source_tokens + batch.all_target_tokens
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe_exp.config.model import ModelConfig
-from recipe_exp.config.training import LoraConfig, TrainingConfig
+from recipe_exp.config.training import LoraConfig
 from recipe_exp.planning.activations import Batch, SavedActivations
 from recipe_exp.planning.held import held, update_bytes
 from recipe_exp.planning.logits import Logits
+from recipe_exp.planning.padded_activations import PaddedActivations
 from recipe_exp.planning.parameters import count_linear_parameters, count_lora_parameters
 from recipe_exp.planning.remedies import Setup
 
@@ -61,10 +61,8 @@ class _Moment:
 
 
 def estimate_memory(
-    model: ModelConfig,
-    training: TrainingConfig,
+    setup: Setup,
     *,
-    precision: str,
     attention: str,
     micro_batch_tokens: int,
     source_tokens: int,
@@ -77,19 +75,17 @@ def estimate_memory(
     first.
 
     Args:
-        model: the network.
-        training: optimizer, adapter, types and batch size.
-        precision: resolved, `fp32`, `tf32` or `bf16`.
+        setup: what decides it.
         attention: resolved, `eager` or `sdpa`.
-        micro_batch_tokens: padded tokens of one forward and backward pass; one example at least is taken, and no more
+        micro_batch_tokens: tokens of one forward and backward pass; one example at least is taken, and no more
             than the window has.
         source_tokens: of each example.
         target_tokens: of each example.
         device: `cpu` or `cuda`.
     """
     num_examples = max(micro_batch_tokens / max(source_tokens + target_tokens, 1), 1.0)
-    batch = Batch(min(num_examples, training.batch_size), source_tokens, target_tokens)
-    return estimate_batch(Setup(model, training, precision), batch, attention=attention, device=device)
+    batch = Batch(min(num_examples, setup.training.batch_size), source_tokens, target_tokens)
+    return estimate_batch(setup, batch, attention=attention, device=device)
 
 
 def estimate_batch(setup: Setup, batch: Batch, *, attention: str, device: str) -> MemoryEstimate:
@@ -127,9 +123,7 @@ def estimate_largest(
     if setup.training.update_in_backward:
         micro_batch_tokens = setup.training.batch_size * longest_example_tokens
     return estimate_memory(
-        setup.model,
-        setup.training,
-        precision=setup.precision,
+        setup,
         attention=attention,
         micro_batch_tokens=micro_batch_tokens,
         source_tokens=0,
@@ -148,21 +142,27 @@ class _Step:
         self.held = held(model, training, is_bf16=self.is_bf16)
         lora = training.adapter if isinstance(training.adapter, LoraConfig) else None
         self.lora = lora
-        self.saved = SavedActivations(
-            model,
-            lora,
-            is_bf16=self.is_bf16,
-            holds_bf16=self.held.weight_bytes == 2,
-            attention=attention,
-            device=device,
-        )
+        holds_bf16 = self.held.weight_bytes == 2
+        self.saved: SavedActivations | PaddedActivations
+        if setup.is_padded:
+            self.saved = PaddedActivations(
+                model, lora, is_bf16=self.is_bf16, holds_bf16=holds_bf16, attention=attention, device=device
+            )
+        else:
+            self.saved = SavedActivations(
+                model,
+                lora,
+                is_bf16=self.is_bf16,
+                holds_bf16=holds_bf16,
+                device=device,
+                is_compiled=setup.is_compiled,
+            )
         self.logits = Logits(
             model.shape,
             is_bf16=self.is_bf16,
             is_full=self.held.is_full,
             weight_bytes=self.held.weight_bytes,
-            stream_bytes=self.saved.stream_bytes,
-            device=device,
+            is_compiled=setup.is_compiled,
         )
         self.compute_bytes = 2 if self.is_bf16 else 4
 
@@ -185,7 +185,7 @@ class _Step:
             kept += max(self.saved.encoder_layer(batch), self.saved.decoder_layer(batch))
         name = "recomputation of a block" if self.model.gradient_checkpointing else "begin of the backward pass"
         # The projection's gradient is among those of earlier micro-batches, or the first of all.
-        yield _Moment(name, before or self._first_gradient(), casts, kept + self._working(batch), kept_gradient)
+        yield _Moment(name, before or self._first_gradient(), casts, kept + self._working(batch))
         yield from self._late_moments(batch, before)
 
     def _first_gradient(self) -> int:
@@ -221,15 +221,9 @@ class _Step:
         return self._kept(source) + extra
 
     def _working(self, batch: Batch) -> float:
-        """What the backward pass of a feed-forward layer holds: gradients of activations, and of one weight.
-
-        A block that was recomputed lets go of activations as their gradients are made.
-        """
+        """What the backward pass of a block holds at most: gradients of activations, and of one weight."""
         shape = self.model.shape
-        tokens = max(batch.all_source_tokens, batch.all_target_tokens)
-        flowing = 0.0
-        if not self.model.gradient_checkpointing:
-            flowing = tokens * (2 * shape.d_ff * self.compute_bytes + 2 * shape.d_model * self.saved.stream_bytes)
+        flowing = max(self.saved.backward_of_encoder_layer(batch), self.saved.backward_of_decoder_layer(batch))
         largest = shape.d_ff * shape.d_model
         if self.training.update_in_backward:
             return max(flowing, update_bytes(largest, self.training)) + largest * self.held.weight_bytes

@@ -230,7 +230,7 @@ def _typical(inputs: Inputs, tokens: int) -> MemoryEstimate:
     training, hardware = inputs.setup.training, inputs.hardware
     num_processes = hardware.num_processes if isinstance(hardware.num_processes, int) else 1
     budget = None if training.update_in_backward else tokens
-    batch = typical_batch(inputs.lengths, training.batch_size, budget, num_processes)
+    batch = typical_batch(inputs.lengths, training.batch_size, budget, num_processes, is_padded=inputs.setup.is_padded)
     return estimate_batch(inputs.setup, batch, attention=inputs.machine.attention, device=inputs.machine.device)
 
 
@@ -249,7 +249,7 @@ def _alternative(inputs: Inputs) -> Alternative:
     setup = inputs.setup
     is_other = not setup.model.gradient_checkpointing
     model = setup.model.model_copy(update={"gradient_checkpointing": is_other})
-    other = Setup(model, setup.training, setup.precision)
+    other = replace(setup, model=model)
     tokens, estimate = _largest(other, inputs.hardware.micro_batch_tokens, inputs)
     # A speed that was measured is that of the run as it is configured.
     timing = estimate_timing(other, inputs.hardware, inputs.lengths, inputs.machine.measured)

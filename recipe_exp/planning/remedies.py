@@ -30,11 +30,15 @@ class Setup:
         model: the network.
         training: optimizer and adapter.
         precision: resolved, `fp32`, `tf32` or `bf16`.
+        is_compiled: whether elementwise arithmetic is fused, so that nothing stands between its steps.
+        is_padded: whether the network computes padding, as those of other families than T5's do.
     """
 
     model: ModelConfig
     training: TrainingConfig
     precision: str
+    is_compiled: bool = False
+    is_padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,5 @@ def _apply(setup: Setup, name: str) -> Setup:
             return replace(setup, training=setup.training.model_copy(update={"optimizer": AdafactorConfig()}))
         case _:
             option: dict[str, Any] = _FULL | _OPTIONS[name]
-            return Setup(
-                setup.model, setup.training.model_copy(update=option), option.get("precision", setup.precision)
-            )
+            training = setup.training.model_copy(update=option)
+            return replace(setup, training=training, precision=option.get("precision", setup.precision))

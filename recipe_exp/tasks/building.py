@@ -22,8 +22,8 @@ from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.flops import training_flops
 from recipe_exp.planning.generation import generation_tokens
 from recipe_exp.planning.inputs import Machine
-from recipe_exp.planning.remedies import Setup
 from recipe_exp.tasks.places import cache_dir_of
+from recipe_exp.tasks.plan import setup_of
 from recipe_exp.tasks.running.resume_rules import planned_steps
 
 
@@ -81,6 +81,7 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     chosen = choose_attention(config.model.attention, device, precision)
     attention = chosen.kernel
     memory_bytes = detect.device_memory_bytes(hardware, device)
+    is_compiled = detect.resolve_compile(hardware.compile, device, _training_flops(config, cache))
     micro_batch_tokens = hardware.micro_batch_tokens
     if micro_batch_tokens == "auto" and auto_tokens is not None:
         micro_batch_tokens = auto_tokens
@@ -89,7 +90,7 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     elif micro_batch_tokens == "auto":
         longest = longest_example_tokens(cache)
         try:
-            setup = Setup(config.model, config.training, precision)
+            setup = setup_of(config, precision, is_compiled=is_compiled)
             micro_batch_tokens = auto_micro_batch_tokens(setup, Machine(device, attention, memory_bytes), longest)
         except HardwareError as error:
             if hardware.on_oversize == "refuse":
@@ -104,7 +105,7 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
         precision=precision,
         attention=attention,
         micro_batch_tokens=micro_batch_tokens,
-        is_compiled=detect.resolve_compile(hardware.compile, device, _training_flops(config, cache)),
+        is_compiled=is_compiled,
         attention_reason=chosen.reason,
     )
 
@@ -112,7 +113,7 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
 def generation_budget(config: ExperimentConfig, machinery: Machinery, *, is_training: bool) -> int:
     """Returns the tokens of prompts and recipes that are written at the same time on this machine."""
     return generation_tokens(
-        Setup(config.model, config.training, machinery.precision),
+        setup_of(config, machinery.precision, is_compiled=machinery.is_compiled),
         config.evaluation,
         config.data.max_source_tokens,
         Machine(machinery.device, machinery.attention, machinery.memory_bytes),

@@ -16,8 +16,7 @@ from recipe_exp.config.task import PlanTask
 from recipe_exp.data.tokens.cache import find_cache
 from recipe_exp.errors import CheckpointError, ConfigError, RecipeExpError
 from recipe_exp.files import write_result
-from recipe_exp.models.download import find_folder
-from recipe_exp.models.stored_files import stored_family
+from recipe_exp.models.download import known_family
 from recipe_exp.planning.device import PlannedDevice, planned_device
 from recipe_exp.planning.inputs import Inputs, Machine
 from recipe_exp.planning.lengths import Lengths, estimated_lengths, lengths_of
@@ -54,15 +53,21 @@ def plan_run(config: ExperimentConfig, device: PlannedDevice) -> Plan:
         memory_bytes=device.memory_bytes,
         measured=measured_speed(config, device.name, precision),
     )
-    setup = Setup(config.model, config.training, precision)
+    setup = setup_of(config, precision, is_compiled=device.device == "cuda" and hardware.compile is not False)
     inputs = Inputs(setup, hardware, config.data, config.evaluation, machine, _lengths(config))
     return with_unknowns(build_plan(inputs), config.model)
 
 
+def setup_of(config: ExperimentConfig, precision: str, *, is_compiled: bool) -> Setup:
+    """Returns what decides memory and time of a configuration; a family that is not known here is taken for T5's."""
+    family = known_family(config.model)
+    is_padded = family is not None and not family.is_unpadded
+    return Setup(config.model, config.training, precision, is_compiled=is_compiled, is_padded=is_padded)
+
+
 def with_unknowns(plan: Plan, model: ModelConfig) -> Plan:
     """Returns a plan that also tells what was never measured of the model, where its config.json is on this machine."""
-    folder = find_folder(model.name, model.revision) if model.pretrained else None
-    family = stored_family(folder) if folder is not None else None
+    family = known_family(model)
     if family is None or family.unknown is None:
         return plan
     return replace(plan, warnings=(*plan.warnings, family.unknown))

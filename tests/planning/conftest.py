@@ -82,7 +82,7 @@ def planned() -> Callable[..., Plan]:
         precision = "bf16" if config.training.precision == "auto" else config.training.precision
         assert config.hardware.memory_gb is not None
         inputs = Inputs(
-            Setup(config.model, config.training, precision),
+            Setup(config.model, config.training, precision, is_compiled=True),
             config.hardware,
             config.data,
             config.evaluation,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recipe_exp.config.training import LoraConfig, NoAdapterConfig
+from recipe_exp.data.loader import join_texts
 from recipe_exp.models.adapters import add_lora
 from recipe_exp.models.load import build_model
 from recipe_exp.models.sequence_loss import SequenceLoss
@@ -24,10 +26,9 @@ def test_forward_of_a_typical_recipe(composed, size, gigaflops):
 def counted(model, lora=None):
     network = build_model(model, dtype=torch.float32, attention="eager")
     loss = SequenceLoss(add_lora(network, lora, base="odd") if lora else network)
-    sources = torch.full((NUM_EXAMPLES, SOURCE), 7)
-    labels = torch.full((NUM_EXAMPLES, TARGET), 7)
+    batch = join_texts(*([np.full(length, 7)] * NUM_EXAMPLES for length in (SOURCE, TARGET)))
     with FlopCounterMode(display=False) as counter:
-        loss(sources, torch.ones_like(sources), labels).backward()
+        loss(batch).backward()
     return counter.get_total_flops() / NUM_EXAMPLES
 
 

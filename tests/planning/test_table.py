@@ -42,7 +42,7 @@ def test_a_plan_that_fits_says_so_and_what_a_night_brings(shown):
 
 
 def test_a_plan_that_does_not_fit_shows_the_overrides(shown):
-    text = shown("model=flan_t5_xxl", "training=lora", "hardware=rtx5090", "model.gradient_checkpointing=false")
+    text = shown("model=flan_t5_xl", "training=full", "hardware=rtx5090")
     assert "does not fit" in text
     assert "model.gradient_checkpointing=true" in text
 

@@ -22,7 +22,7 @@ from recipe_exp.planning.plan import Plan, build_plan
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.table import plan_line
 from recipe_exp.planning.timing import flops_per_example
-from recipe_exp.tasks.plan import measured_speed, tuning_of, with_unknowns
+from recipe_exp.tasks.plan import measured_speed, setup_of, tuning_of, with_unknowns
 from recipe_exp.tasks.running.session import RunSession
 from recipe_exp.training.trainer import Trainer
 
@@ -125,7 +125,7 @@ def _plan(config: ExperimentConfig, lengths: Lengths, machinery: Machinery) -> P
         measured_speed(config, machinery.device_name, machinery.precision),
     )
     inputs = Inputs(
-        setup=Setup(config.model, config.training, machinery.precision),
+        setup=setup_of(config, machinery.precision, is_compiled=machinery.is_compiled),
         hardware=config.hardware.model_copy(update={"num_processes": machinery.num_processes}),
         data=config.data,
         evaluation=config.evaluation,

@@ -20,10 +20,9 @@ from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ExportError, ModelError, RecipeExpError
 from recipe_exp.files import flush_to_disk
 from recipe_exp.models.certificate import Certificate, Trial, add_ctranslate2, certify
-from recipe_exp.models.download import find_folder
+from recipe_exp.models.download import known_family
 from recipe_exp.models.export import ExportType, record_evaluated, write_model
 from recipe_exp.models.finetuned import folder_written_aside
-from recipe_exp.models.stored_files import stored_family
 from recipe_exp.reports.model_card import MODEL_CARD, render
 from recipe_exp.secrets import redact
 from recipe_exp.tasks.building import open_data
@@ -97,8 +96,7 @@ def _refuse_used(target: Path) -> None:
 
 
 def _refuse_unconvertible(model: ModelConfig) -> None:
-    folder = find_folder(model.name, model.revision) if model.pretrained else None
-    family = stored_family(folder) if folder is not None else None
+    family = known_family(model)
     if family is not None and not family.is_converted:
         raise ModelError(
             f"task.ctranslate2=true: CTranslate2's converter does not read a {family.network} of transformers 5; "
