@@ -98,7 +98,7 @@ class PaddedActivations:
     def _gradients(self, tokens: float) -> float:
         return tokens * (2 * self.shape.d_ff * self.compute_bytes + 2 * self.shape.d_model * self.stream_bytes)
 
-    def _self_attention(self, stack: str, tokens: float, length: int, num_biases: float) -> float:
+    def _self_attention(self, stack: str, tokens: float, length: float, num_biases: float) -> float:
         layer = f"{stack}.SelfAttention"
         per_token = (
             self._norm()
@@ -200,7 +200,7 @@ class PaddedActivations:
             return kept + self.inner * self.compute_bytes
         return kept
 
-    def _scores(self, query_tokens: float, query_length: int, key_length: int, num_biases: float) -> float:
+    def _scores(self, query_tokens: float, query_length: int, key_length: float, num_biases: float) -> float:
         """Bytes of the matrices of (query, key) pairs: the fused kernel keeps its bias, eager attention its weights."""
         heads = self.shape.num_heads
         if self.has_fused_attention:
