@@ -64,6 +64,7 @@ class SavedActivations:
         lora: the adapter, or None if every weight is tuned.
         is_bf16: whether matrix products run in bfloat16 under autocast.
         holds_bf16: whether the weights that are tuned are held in bfloat16.
+        attention: `eager` or `sdpa`, which keeps its output and the bias of each text on a GPU instead of weights.
         device: `cpu` or `cuda`; CUDA keeps the dropout masks of an adapter in one byte.
         is_compiled: whether elementwise arithmetic is fused, so that nothing stands between its steps.
     """
@@ -75,6 +76,7 @@ class SavedActivations:
         *,
         is_bf16: bool,
         device: str,
+        attention: str = "eager",
         holds_bf16: bool = False,
         is_compiled: bool = False,
     ) -> None:
@@ -83,6 +85,7 @@ class SavedActivations:
         self._adapted = adapted_shares(model, lora)
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
+        self.has_fused_attention = attention == "sdpa" and self.is_cuda
         self.is_compiled = is_compiled
         self.key_bytes = _KEY_BYTES if model.dropout is None or model.dropout > 0.0 else 0
         self.inner = model.shape.num_heads * model.shape.d_kv
@@ -154,6 +157,7 @@ class SavedActivations:
             + self._linear_inputs(layer, ("o",), self.inner)
             + self._scaled_outputs(layer, ("q", "k", "v", "o"))
             + 3 * self.inner * self.compute_bytes
+            + self._fused_output()
             + self.key_bytes
         )
         return tokens * per_token + pairs * self.shape.num_heads * self.compute_bytes
@@ -167,10 +171,14 @@ class SavedActivations:
             + self._linear_inputs(_CROSS, ("o",), self.inner)
             + self._scaled_outputs(_CROSS, ("q", "o"))
             + self.inner * size
+            + self._fused_output()
             + self.key_bytes
         )
         per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v")) + 2 * self.inner * size
+        # There is no bias here, so a fused kernel keeps nothing for a pair.
         weights = batch.pairs(batch.target_tokens, batch.source_tokens) * self.shape.num_heads * size
+        if self.has_fused_attention:
+            weights = 0.0
         return batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token + weights
 
     def _feed_forward(self, stack: str, tokens: float) -> float:
@@ -225,6 +233,12 @@ class SavedActivations:
         widths = {"o": self.shape.d_model, "wo": self.shape.d_model, "wi_0": self.shape.d_ff, "wi_1": self.shape.d_ff}
         outputs = sum(self._adapted[f"{layer}.{name}"] * widths.get(name, self.inner) for name in names)
         return 2 * self.compute_bytes * outputs
+
+    def _fused_output(self) -> float:
+        """Bytes a token: what a fused kernel gave, and the logarithm of the sum of each head's exponentials."""
+        if not self.has_fused_attention:
+            return 0.0
+        return self.inner * self.compute_bytes + 4 * self.shape.num_heads
 
     def _norm(self) -> float:
         """Bytes a token: the residual stream, its factor, and the key of the dropout before it."""

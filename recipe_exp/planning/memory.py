@@ -154,6 +154,7 @@ class _Step:
                 lora,
                 is_bf16=self.is_bf16,
                 holds_bf16=holds_bf16,
+                attention=attention,
                 device=device,
                 is_compiled=setup.is_compiled,
             )

@@ -200,7 +200,7 @@ class PaddedActivations:
             return kept + self.inner * self.compute_bytes
         return kept
 
-    def _scores(self, query_tokens: float, query_length: int, key_length: float, num_biases: float) -> float:
+    def _scores(self, query_tokens: float, query_length: float, key_length: float, num_biases: float) -> float:
         """Bytes of the matrices of (query, key) pairs: the fused kernel keeps its bias, eager attention its weights."""
         heads = self.shape.num_heads
         if self.has_fused_attention:
