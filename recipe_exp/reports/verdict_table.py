@@ -62,7 +62,7 @@ def ranking(verdict: Verdict) -> Table:
         for name in ("95 %", "from the best", ""):
             table.add_column(name, overflow="fold")
     table.add_column("time", justify="right", overflow="fold")
-    table.add_column("run", overflow="fold")
+    table.add_column("run", no_wrap=True)
     for place, each in enumerate(verdict.ranked, 1):
         judged = [Text(cell, _style_of(verdict, each)) for cell in _judged(verdict, each)] if has_intervals else []
         table.add_row(
