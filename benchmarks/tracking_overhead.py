@@ -221,7 +221,8 @@ def measure(parsed: argparse.Namespace, options: Sequence[str], folder: Path) ->
     counted = f"{'journal':>9}{'uploader':>10}{'its start':>11}{'<= 1 %':>6}"
     print(f"{'':<22}{'step':>12}{counted}  {'CPU time, compared':<24}  by the clock, compared")
     with ports() as (hung_port, closed_port):
-        for number, arm in enumerate(arms(hung_port, closed_port)):
+        chosen = [arm for arm in arms(hung_port, closed_port) if arm.name in parsed.only or not parsed.only]
+        for number, arm in enumerate(chosen):
             here = folder / str(number)
             here.mkdir()
             measured = run(arm, here, options, parsed.block_steps, parsed.warm_up)
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=60, help="steps before them, in which the uploader starts")
     parser.add_argument("--block-steps", type=int, default=4, help="steps of a block")
     parser.add_argument("--batch-size", type=int, default=8, help="training.batch_size")
+    parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="rows that are measured; default: all")
     parser.add_argument("--log-every", type=int, default=1, help="training.log_every_n_steps")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracking_overhead-") as folder:
