@@ -6,7 +6,7 @@ database, hangs, or is down. It is measured in two ways that do not depend on wh
 Counted. The training thread's CPU time inside the journal's callback, and the CPU time of the uploader's process, each
 divided by the steps' time. Their sum is the most that the record can lengthen a step: all of it at once only on a
 machine with a single core, since the uploader works beside training. What the uploader takes once, to be started and to
-open the store, is in a column of its own: it is over after some hundred steps and grows with nothing.
+open the store, is in a column of its own; steps count from then on.
 
 Compared. Blocks of a few steps are recorded and not recorded in turn (with, without, without, with); without, there is
 no journal callback and the uploader is stopped. Neighbouring blocks give one ratio of the training thread's CPU time
@@ -40,6 +40,7 @@ import json, os, signal, time
 import psutil
 from recipe_exp import Callback
 from recipe_exp.training.callbacks.journal import JournalCallback
+from recipe_exp.training.lifecycle import StopReason
 
 class StepClock(Callback):
     priority = 1000
@@ -47,6 +48,7 @@ class StepClock(Callback):
     def __init__(self):
         self.block = int(os.environ["BLOCK_STEPS"])
         self.warm_up = int(os.environ["WARM_UP_STEPS"])
+        self.wanted = int(os.environ["STEPS"])
         self.clock, self.cpu, self.num_steps, self.inside, self.uploader = [], [], 0, 0.0, []
 
     def on_train_begin(self, trainer):
@@ -60,6 +62,8 @@ class StepClock(Callback):
         ]
 
     def on_step_begin(self, trainer):
+        if self.num_steps == 0 and not self.is_settled(trainer):
+            return
         number = self.num_steps - self.warm_up
         self.num_steps += 1
         if number < 0:
@@ -72,6 +76,16 @@ class StepClock(Callback):
         block, position = divmod(number, self.block)
         if position == 0 and "SWITCH" in os.environ:
             self.switch(trainer, is_recorded=block % 4 in (0, 3))
+        if number == self.wanted:
+            trainer.stop(StopReason.EARLY_STOPPING)
+
+    def is_settled(self, trainer):
+        # The uploader has sent its first batch, or said that it cannot.
+        if "SETTLED" not in os.environ:
+            return True
+        (journal,) = (each.journal for each in self.all if isinstance(each, JournalCallback))
+        sign = journal._folder.path / os.environ["SETTLED"]
+        return sign.exists() and sign.stat().st_size > 0
 
     def on_train_end(self, trainer):
         self.switch(trainer, is_recorded=True)
@@ -121,11 +135,28 @@ MODELS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to keep the record."""
+    """One way to keep the record.
+
+    Attributes:
+        name: of the row.
+        overrides: that choose it.
+        settled: file of the run folder that is no longer empty once the uploader has started.
+        is_switched: whether blocks with and without it are compared.
+    """
 
     name: str
     overrides: tuple[str, ...]
+    settled: str = ""
     is_switched: bool = True
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How many steps are done: in a block, before any counts, and counted."""
+
+    block: int
+    warm_up: int
+    counted: int
 
 
 @dataclass(frozen=True)
@@ -152,9 +183,9 @@ def arms(hung_port: int, closed_port: int) -> list[Arm]:
     return [
         Arm("nothing changes", ("tracking=journal_only",), is_switched=False),
         Arm("journal only", ("tracking=journal_only",)),
-        Arm("mlflow, sqlite", ()),
-        Arm("mlflow, server hangs", (f"tracking.uri=http://127.0.0.1:{hung_port}",)),
-        Arm("mlflow, server down", (f"tracking.uri=http://127.0.0.1:{closed_port}",)),
+        Arm("mlflow, sqlite", (), "uploader.json"),
+        Arm("mlflow, server hangs", (f"tracking.uri=http://127.0.0.1:{hung_port}",), "uploader.log"),
+        Arm("mlflow, server down", (f"tracking.uri=http://127.0.0.1:{closed_port}",), "uploader.log"),
     ]
 
 
@@ -168,15 +199,17 @@ def ports() -> Iterator[tuple[int, int]]:
         yield hung.getsockname()[1], closed.getsockname()[1]
 
 
-def run(arm: Arm, here: Path, options: Sequence[str], block_steps: int, warm_up: int) -> Measured:
+def run(arm: Arm, here: Path, options: Sequence[str], plan: Steps) -> Measured:
     """Train in a process of its own."""
     times = here / "times.json"
     command = [sys.executable, "-m", "recipe_exp", *options, *arm.overrides]
     command += ["training.callbacks=[step_clock:StepClock]", f"output_dir={here / 'outputs'}"]
     environment = {**os.environ, "STEP_TIMES": str(times), "OMP_NUM_THREADS": "1"}
-    environment |= {"BLOCK_STEPS": str(block_steps), "WARM_UP_STEPS": str(warm_up)}
+    environment |= {"BLOCK_STEPS": str(plan.block), "WARM_UP_STEPS": str(plan.warm_up), "STEPS": str(plan.counted)}
     if arm.is_switched:
         environment["SWITCH"] = "1"
+    if arm.settled:
+        environment["SETTLED"] = arm.settled
     done = subprocess.run(command, cwd=here.parent, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(done.stdout + done.stderr)
@@ -225,7 +258,7 @@ def measure(parsed: argparse.Namespace, options: Sequence[str], folder: Path) ->
         for number, arm in enumerate(chosen):
             here = folder / str(number)
             here.mkdir()
-            measured = run(arm, here, options, parsed.block_steps, parsed.warm_up)
+            measured = run(arm, here, options, Steps(parsed.block_steps, parsed.warm_up, parsed.steps))
             print(row(arm, measured, parsed.block_steps), flush=True)
 
 
@@ -234,7 +267,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(MODELS), default="t5_mini", help="shape of the model")
     parser.add_argument("--steps", type=int, default=240, help="steps of each process that count")
-    parser.add_argument("--warm-up", type=int, default=60, help="steps before them, in which the uploader starts")
+    parser.add_argument("--warm-up", type=int, default=4, help="steps before them, once the uploader has started")
     parser.add_argument("--block-steps", type=int, default=4, help="steps of a block")
     parser.add_argument("--batch-size", type=int, default=8, help="training.batch_size")
     parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="rows that are measured; default: all")
@@ -242,11 +275,15 @@ def main() -> None:
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracking_overhead-") as folder:
         options = [
-            f"training.max_steps={parsed.warm_up + parsed.steps + 1}",
+            "training.max_steps=1000000",
             *(f"model.shape.{name}={value}" for name, value in MODELS[parsed.model].items()),
             f"data.cache_dir={Path(folder) / 'cache'}",
             *("data.max_examples=400", f"training.batch_size={parsed.batch_size}"),
-            *("training.num_epochs=1000", "training.warmup_steps=2", f"training.log_every_n_steps={parsed.log_every}"),
+            *(
+                "training.num_epochs=1000000",
+                "training.warmup_steps=2",
+                f"training.log_every_n_steps={parsed.log_every}",
+            ),
             *("training.checkpoint_every_n_steps=null", "evaluation.every_n_steps=null"),
             *("evaluation.max_examples=2", "evaluation.max_generated_examples=1", "evaluation.max_new_tokens=4"),
             *("hardware=cpu", "hardware.num_threads=1", "hardware.num_workers=1", "hardware.micro_batch_tokens=2048"),
