@@ -1,7 +1,10 @@
 """Measure what the record of a run costs its steps: `tracking_overhead.py [--model NAME] [--steps N] [--log-every N]`.
 
 One training process for each way to keep the record: the journal alone, and an uploader whose tracker is a sqlite
-database, hangs, or is down. It is measured in two ways that do not depend on what else the machine does:
+database, hangs, or is down. It is measured in three ways that depend little on what else the machine does:
+
+Alone. A journal and a sqlite store are given 400 logged steps of seven metrics, without any training: the CPU time of
+each for one logged step, the uploader's in batches of 20 steps. `--alone` stops there; it takes seconds on any machine.
 
 Counted. The training thread's CPU time inside the journal's callback, and the CPU time of the uploader's process, each
 divided by the steps' time. Their sum is the most that the record can lengthen a step: all of it at once only on a
@@ -27,13 +30,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import fsum
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 _CLOCK = """
 import json, os, signal, time
@@ -110,6 +114,12 @@ class StepClock(Callback):
             uploader.send_signal(signal.SIGCONT if is_recorded else signal.SIGSTOP)
 """
 _NUM_RESAMPLES = 2000
+_ALONE_STEPS = 400
+_BATCH_STEPS = 20
+_METRICS = (
+    *("train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/padding_share"),
+    *("train/target_tokens_per_second", "train/recipes_per_second"),
+)
 _GOAL = 1.01
 _LAYERS = ("num_layers", "num_decoder_layers")
 MODELS: dict[str, dict[str, int]] = {
@@ -219,6 +229,36 @@ def run(arm: Arm, here: Path, options: Sequence[str], plan: Steps) -> Measured:
     return Measured(clock, cpu, float(found["inside"]), before, after - before)
 
 
+def count_alone(folder: Path) -> Iterator[str]:
+    """Yield what the journal and then the uploader take of CPU time for one logged step."""
+    from recipe_exp.tracking import Journal, RunFolder
+    from recipe_exp.tracking.events import MetricPoint
+    from recipe_exp.tracking.mlflow_store import MlflowStore
+    from recipe_exp.tracking.sender import open_run
+
+    run_folder = RunFolder.create(folder, run_name="alone", command=["train"])
+    journal, values = Journal(run_folder), dict.fromkeys(_METRICS, 0.123456789)
+    of_journal, of_store = [], []
+    for step in range(_ALONE_STEPS):
+        started = time.thread_time()
+        journal.metrics(step, values)
+        of_journal.append(time.thread_time() - started)
+    journal.close()
+    yield f"alone, CPU time of a logged step: journal {_microseconds(of_journal)}"
+    run = open_run(MlflowStore.open(None, "recipes", folder), run_folder)
+    for first in range(0, _ALONE_STEPS, _BATCH_STEPS):
+        steps = range(first, first + _BATCH_STEPS)
+        points = [MetricPoint(name, 0.1, step, float(step)) for step in steps for name in _METRICS]
+        started = time.process_time()
+        run.log_metrics(points)
+        of_store.append((time.process_time() - started) / _BATCH_STEPS)
+    yield f"alone, CPU time of a logged step: uploader to sqlite {_microseconds(of_store)}"
+
+
+def _microseconds(times: Sequence[float]) -> str:
+    return f"{1e6 * median(times):.0f} us (mean {1e6 * fmean(times):.0f} us)"
+
+
 def ratios(steps: Sequence[float], block_steps: int) -> list[float]:
     """Return, for each pair of neighbouring blocks, the time of the recorded one over that of the other."""
     # The first step of a block begins before the change.
@@ -272,6 +312,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="training.batch_size")
     parser.add_argument("--only", nargs="*", default=[], metavar="ROW", help="rows that are measured; default: all")
     parser.add_argument("--log-every", type=int, default=1, help="training.log_every_n_steps")
+    parser.add_argument("--alone", action="store_true", help="measure no training")
     parsed = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracking_overhead-") as folder:
         options = [
@@ -288,7 +329,10 @@ def main() -> None:
             *("evaluation.max_examples=2", "evaluation.max_generated_examples=1", "evaluation.max_new_tokens=4"),
             *("hardware=cpu", "hardware.num_threads=1", "hardware.num_workers=1", "hardware.micro_batch_tokens=2048"),
         ]
-        measure(parsed, options, Path(folder))
+        for counted in count_alone(Path(folder) / "alone"):
+            print(counted, flush=True)
+        if not parsed.alone:
+            measure(parsed, options, Path(folder))
 
 
 if __name__ == "__main__":
