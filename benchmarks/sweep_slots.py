@@ -3,8 +3,8 @@
 The sweep `sweeps=learning_rate` of a tiny model runs on two slots and on one, in rounds, each round in another order,
 every sweep in a folder of its own, with one CPU thread a trial. The token cache is built before. In the first round a
 third sweep, on two slots, is killed with SIGKILL once a trial has a checkpoint, and its command given again. Printed
-are the seconds of each sweep, the ratio of the medians of those that were not killed, and whether every loss, gradient norm
-and evaluation of every trial is the same in all of them, bit for bit.
+are the seconds of each sweep, the ratio of the medians of those that were not killed, and whether every loss, gradient
+norm and evaluation of every trial is the same in all of them, bit for bit.
 """
 
 from __future__ import annotations
