@@ -38,7 +38,6 @@ from recipe_exp.training.callbacks.evaluation import (
 from recipe_exp.training.callbacks.journal import JournalCallback
 from recipe_exp.training.callbacks.metrics import Arithmetic, MetricsCallback
 from recipe_exp.training.callbacks.notify import NotifyCallback
-from recipe_exp.training.callbacks.profile import ProfileCallback
 from recipe_exp.training.callbacks.prune import PruneCallback
 from recipe_exp.training.callbacks.watchdog import WatchdogCallback
 from recipe_exp.training.guard import Guard, RollbackError
@@ -230,6 +229,8 @@ def _watchdog(bench: Workbench, session: RunSession | None, console: Console) ->
 def _of_main_process(bench: Workbench, session: RunSession, console: Console) -> list[Callback]:
     callbacks: list[Callback] = [JournalCallback(session.journal), *_pruning(), ConsoleCallback(console)]
     if bench.config.hardware.profile_steps is not None:
+        # PyTorch's profiler is loaded where it is used.
+        from recipe_exp.training.callbacks.profile import ProfileCallback
 
         def report(line: str) -> None:
             console.print(line, highlight=False)
