@@ -13,7 +13,8 @@ from recipe_exp.tasks import plan
 
 def test_exit_code_and_file_tell_whether_it_fits(tmp_path, capsys):
     output = tmp_path / "plans" / "plan.json"
-    usual = ["task=plan", "model=flan_t5_xxl", "training=lora", "hardware=rtx5090", f"task.output={output}"]
+    card = ("hardware=rtx5090", "hardware.memory_gb=27")
+    usual = ["task=plan", "model=flan_t5_xxl", "training=lora", *card, f"task.output={output}"]
     assert main([*usual, "model.gradient_checkpointing=false"]) == 1
     refused = json.loads(output.read_text())
     assert refused["fits"] is False

@@ -101,7 +101,8 @@ def test_a_kernel_that_does_not_run_is_found(compute: Callable[[], torch.Tensor]
 
 def test_memory_that_is_short_names_the_change() -> None:
     assert device.check_memory(plan_of("model=flan_t5_base", "training=full", "hardware=rtx5090")).status == "ok"
-    short = plan_of("model=flan_t5_xxl", "training=lora", "hardware=rtx5090", "model.gradient_checkpointing=false")
+    card = ("hardware=rtx5090", "hardware.memory_gb=27")
+    short = plan_of("model=flan_t5_xxl", "training=lora", *card, "model.gradient_checkpointing=false")
     finding = device.check_memory(short)
     assert (finding.status, finding.fix) == ("fail", "add model.gradient_checkpointing=true")
 
