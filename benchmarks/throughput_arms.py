@@ -102,11 +102,11 @@ def main() -> None:
 
 def opened(job: Job, folder: str) -> tuple[ExperimentConfig, TokenCache]:
     """Returns the configuration of a round and its recipes as tokens."""
-    everything = ("data.validation_fraction=0", "data.test_fraction=0", "data.duplicates=keep")
+    everything = ("data.validation_fraction=0", "data.test_fraction=0", "evaluation.every_n_steps=null")
     cache_dir = Path(job.folder) / "cache"
     # Shared by all rounds, and with it what `hardware.compile=true` has compiled.
     places = (f"output_dir={folder}", f"data.cache_dir={cache_dir}")
-    data = ("data=jsonl", f"data.path={job.examples_file}", *everything, *places)
+    data = ("data=jsonl", f"data.path={job.examples_file}", "data.duplicates=keep", *everything, *places)
     config = compose([*job.overrides, *data])
     tokenizer = RecipeTokenizer.from_pretrained(str(Path(job.folder) / TOKENIZER))
     return config, build_or_open_cache(config.data, cache_dir=cache_dir, tokenizer=tokenizer)
