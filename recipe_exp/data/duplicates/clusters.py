@@ -1,8 +1,9 @@
 """Clusters of near-duplicates: rows that share a key are compared by their exact similarity, and united.
 
 Rows that share a key in a band are a bucket of it. In a bucket of at most `MAX_COMPARED_ROWS` rows every pair is
-compared whose rows are in different clusters. Larger buckets come from identical, boilerplate or templated texts, whose
-pairs are too many to compare one by one: their rows form crowds, which `crowds` compares in blocks.
+compared whose rows are in different clusters, by their texts where sketches do not tell them apart. Larger buckets
+come from identical, boilerplate or templated texts, whose pairs are too many to compare one by one: their rows form
+crowds, which `crowds` compares in blocks.
 """
 
 from __future__ import annotations
