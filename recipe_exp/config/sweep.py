@@ -44,8 +44,8 @@ class SweepConfig(Section):
     pruner_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Steps before which `median` prunes nothing, and with which `hyperband` begins."""
     minimize_time: bool = False
-    """Search for trials that are good in `evaluation.best_metric` and short too: no trial is then the best of all, but
-    none of those named at the end is beaten in both."""
+    """Search for trials that are good in `evaluation.best_metric` and short too, by the wall time of their processes.
+    The table at the end still ranks by the metric alone; `optuna.db` knows both."""
 
     @field_validator("shard")
     @classmethod
