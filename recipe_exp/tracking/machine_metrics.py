@@ -7,6 +7,7 @@ MACHINE_METRICS = frozenset(
         "train/target_tokens_per_second",
         "train/recipes_per_second",
         "train/utilisation",
+        "train/compile_seconds",
         "train/data_wait_share",
         "train/evaluation_share",
         "train/logging_share",

@@ -15,6 +15,7 @@ import torch
 from recipe_exp.models.unpadded import kernels
 
 _LOGGER = logging.getLogger(__name__)
+_CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _NAMES = (
     "dropped",
     "normed",
@@ -91,4 +92,8 @@ def use_compile_cache(folder: Path) -> None:
 
     Call it before anything is compiled. An environment variable of one's own wins.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # Libraries that only look at the compiler make PyTorch write its default there.
+    if os.environ.get(_CACHE_VARIABLE, default_cache_dir()) == default_cache_dir():
+        os.environ[_CACHE_VARIABLE] = str(folder)

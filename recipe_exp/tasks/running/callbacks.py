@@ -76,6 +76,7 @@ def build_trainer(
             _guard(bench, console),
             lambda values: processes.sum_over_processes(bench.accelerator, values),
             _arithmetic(bench) if session is not None else None,
+            lambda: bench.loss.kernels.compile_seconds,
         ),
         *import_callbacks(bench.config.training.callbacks),
         *extra_callbacks,

@@ -88,7 +88,8 @@ class Workbench:
         is_begun = bool(checkpoint.list_checkpoints(run_folder / "checkpoints"))
         if isinstance(training.adapter, LoraConfig) and training.adapter.start_from is not None and not is_begun:
             load_start(network, training.adapter, base)
-        use_compile_cache(cache_dir_of(config) / "compiled")
+        if machinery.is_compiled:
+            use_compile_cache(cache_dir_of(config) / "compiled")
         loss = SequenceLoss(network, Kernels(is_compiled=machinery.is_compiled))
         model = accelerator.prepare(loss)
         optimizer = build_optimizer(loss, training)

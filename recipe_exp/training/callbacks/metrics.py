@@ -46,6 +46,7 @@ class MetricsCallback(Callback):
         guard: decides what is done about numbers that went wrong.
         sum_over_processes: returns the elementwise sum of a list of numbers over all processes.
         arithmetic: what the utilisation is reckoned from; None leaves it out.
+        compile_seconds: returns how long compiling took so far, which is logged when it has taken longer.
     """
 
     priority = 90
@@ -56,14 +57,17 @@ class MetricsCallback(Callback):
         guard: Guard,
         sum_over_processes: Callable[[Sequence[float]], Sequence[float]],
         arithmetic: Arithmetic | None = None,
+        compile_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.every_n_steps = every_n_steps
         self.guard = guard
         self.sum_over_processes = sum_over_processes
         self.arithmetic = arithmetic
+        self.compile_seconds = compile_seconds
         self._since_log = _Sums()
         self._seconds_before = 0.0
         self._clock_at_log = 0.0
+        self._compile_seconds_logged = 0.0
 
     def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
         """Adds the step up, and logs when it is time."""
@@ -116,6 +120,7 @@ class MetricsCallback(Callback):
             "train/target_tokens_per_second": sums.num_all_target_tokens / seconds,
             "train/recipes_per_second": sums.num_examples / seconds,
             "train/padding_share": 1.0 - sums.num_real_tokens / max(sums.num_computed_tokens, 1),
+            **self._compiling(),
             **{f"train/{activity}_share": share for activity, share in trainer.spent.shares().items()},
         }
         if self.arithmetic is not None:
@@ -131,6 +136,14 @@ class MetricsCallback(Callback):
         trainer.log(metrics)
         if is_judged:
             self.guard.judge_loss(result.step, loss)
+
+    def _compiling(self) -> dict[str, float]:
+        """Returns the seconds that compiling took so far, where it took more since the last logged point."""
+        seconds = self.compile_seconds()
+        if seconds <= self._compile_seconds_logged:
+            return {}
+        self._compile_seconds_logged = seconds
+        return {"train/compile_seconds": seconds}
 
     def _judge_steps(self, trainer: Trainer) -> None:
         unsound = self._since_log.take_unsound_steps()
