@@ -77,7 +77,8 @@ def winning_command(verdict: Verdict) -> str | None:
 
 def cost(verdict: Verdict) -> str:
     """Returns what the runs took together."""
-    return f"{len(verdict.runs):,} runs, {show_seconds(total_seconds(verdict.runs))} of computing in all"
+    count = len(verdict.runs)
+    return f"{count:,} run{'s' if count != 1 else ''}, {show_seconds(total_seconds(verdict.runs))} of computing in all"
 
 
 def total_seconds(runs: Sequence[RunSummary]) -> float:
