@@ -16,6 +16,7 @@ from recipe_exp.reports.verdict_text import (
     failures,
     findings,
     headline,
+    show_change,
     show_difference,
     show_interval,
     show_reality,
@@ -33,7 +34,10 @@ _UNBOUNDED = 10_000
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
     """Prints the ranking, what is real of it, what failed, where to go on, and the command that trains the winner."""
-    _print_whole(console, ranking(verdict))
+    table = ranking(verdict)
+    if console.is_terminal and _widest(console, table) > console.width:
+        table = ranking(verdict, is_short=True)
+    _print_whole(console, table)
     console.print()
     console.print(Text(headline(verdict), "bold"), soft_wrap=True)
     for sentence in findings(verdict):
@@ -47,8 +51,13 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
         console.print(Text(f"  {command}"), soft_wrap=True)
 
 
-def ranking(verdict: Verdict) -> Table:
-    """Returns a row for each run, the best first, those that are not ranked last."""
+def ranking(verdict: Verdict, *, is_short: bool = False) -> Table:
+    """Returns a row for each run, the best first, those that are not ranked last.
+
+    Args:
+        verdict: what is shown.
+        is_short: whether the ends of the intervals are left out.
+    """
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     keys = list(verdict.axes) if len(verdict.axes) <= MAX_NAMED_KEYS else []
     table.add_column("", justify="right", no_wrap=True)
@@ -59,18 +68,22 @@ def ranking(verdict: Verdict) -> Table:
     table.add_column(Text(verdict.metric or "metric"), justify="right", overflow="fold")
     has_intervals = any(each.interval for each in verdict.ranked)
     if has_intervals:
-        for name in ("95 %", "from the best", ""):
+        for name in ("from the best", "") if is_short else ("95 %", "from the best", ""):
             table.add_column(name, overflow="fold")
     table.add_column("time", justify="right", overflow="fold")
     table.add_column("run", no_wrap=True)
     for place, each in enumerate(verdict.ranked, 1):
-        judged = [Text(cell, _style_of(verdict, each)) for cell in _judged(verdict, each)] if has_intervals else []
+        judged = (
+            [Text(cell, _style_of(verdict, each)) for cell in _judged(verdict, each, is_short=is_short)]
+            if has_intervals
+            else []
+        )
         table.add_row(
             str(place), *_named(each.run, keys), *_state(each.run), show_number(each.value), *judged, *_end(each.run)
         )
     for run, _ in verdict.unranked:
         value = show_number(run.best.value) if run.best is not None and run.best.metric == verdict.metric else ""
-        empty = [""] * (3 if has_intervals else 0)
+        empty = [""] * ((2 if is_short else 3) if has_intervals else 0)
         table.add_row("", *_named(run, keys), *_state(run), Text(value, "dim"), *empty, *_end(run))
     return table
 
@@ -92,8 +105,11 @@ def _state(run: RunSummary) -> tuple[Text, str]:
     return Text(run.status, _STYLES.get(run.status, "")), done if is_whole else f"{done or '?'}/{run.total_steps:,}"
 
 
-def _judged(verdict: Verdict, each: Ranked) -> tuple[str, str, str]:
-    return show_interval(each.interval) if each.interval else "", show_difference(each), show_reality(verdict, each)
+def _judged(verdict: Verdict, each: Ranked, *, is_short: bool) -> tuple[str, ...]:
+    reality = show_reality(verdict, each)
+    if is_short:
+        return show_change(each), reality
+    return show_interval(each.interval) if each.interval else "", show_difference(each), reality
 
 
 def _style_of(verdict: Verdict, each: Ranked) -> str:
@@ -104,9 +120,12 @@ def _end(run: RunSummary) -> tuple[str, Text]:
     return "" if run.seconds is None else show_seconds(run.seconds), Text(run.run_id or "")
 
 
+def _widest(console: Console, table: Table) -> int:
+    return console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
+
+
 def _print_whole(console: Console, table: Table) -> None:
     """A cell that is cut says nothing: a terminal folds it, and a file has no width to fold it into."""
-    widest = console.measure(table, options=console.options.update(width=_UNBOUNDED)).maximum
     if not console.is_terminal:
-        console.width = max(console.width, widest)
+        console.width = max(console.width, _widest(console, table))
     console.print(table)

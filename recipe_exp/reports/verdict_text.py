@@ -91,12 +91,17 @@ def show_interval(interval: Interval | Difference) -> str:
     return f"{_short(interval.low)} to {_short(interval.high)}"
 
 
-def show_difference(each: Ranked) -> str:
-    """Returns by how much a run is behind the best, with the interval; empty without one."""
+def show_change(each: Ranked) -> str:
+    """Returns by how much a run is behind the best on the recipes of both; empty where that is not known."""
     if each.difference is None:
         return ""
     sign = "+" if each.difference.value > 0 else "-" if each.difference.value < 0 else ""
-    return f"{sign}{_short(abs(each.difference.value))} ({show_interval(each.difference)})"
+    return f"{sign}{_short(abs(each.difference.value))}"
+
+
+def show_difference(each: Ranked) -> str:
+    """Returns by how much a run is behind the best, with the interval; empty where that is not known."""
+    return f"{show_change(each)} ({show_interval(each.difference)})" if each.difference is not None else ""
 
 
 def show_reality(verdict: Verdict, each: Ranked) -> str:
