@@ -155,7 +155,7 @@ def test_lines_may_be_taken_out_and_the_last_one_may_end_without_a_break(
 
 def test_verify_reads_what_looks_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contents, "_SETTLED_SECONDS", -1.0)
-    monkeypatch.setattr(contents, "_state", lambda file: (file.stat().st_size, 0, 0, 0))
+    monkeypatch.setattr(contents, "state_of", lambda file: (file.stat().st_size, 0, 0, 0))
     before = open_copy(folder)
     edit(folder / "train.jsonl", b"salt", b"soda")
     assert open_copy(folder).data_fingerprint == before.data_fingerprint
