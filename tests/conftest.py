@@ -40,6 +40,12 @@ SMALL_RUN = (
 
 
 @pytest.fixture(scope="session")
+def small_settings() -> list[str]:
+    """Overrides of a run that takes a second, but for where it writes."""
+    return list(SMALL_RUN)
+
+
+@pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder of token caches for every small run of a worker."""
     return tmp_path_factory.mktemp("cache")

@@ -38,6 +38,14 @@ class EvaluationConfig(Section):
     """Longest generated recipe."""
     num_beams: Count = 1
     """Beams of the search; 1 is greedy."""
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    """Tokens are drawn from the logits divided by it; 0 draws none and searches for the likeliest."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Draws only from the likeliest tokens that together have this share."""
+    sampling_seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Of the draws; each example has draws of its own, whatever is written beside it."""
+    untuned_base: bool = False
+    """Have the pretrained model write the same recipes before it is tuned, as an anchor of the report."""
     samples_every_n_steps: Count | None = None
     """Steps between entries of `samples.jsonl` beside those of every evaluation; null adds none."""
     validation_prompts: Strings = ()

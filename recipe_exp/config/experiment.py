@@ -222,6 +222,19 @@ def _evaluation_contradictions(config: ExperimentConfig) -> Iterator[str]:
             f"evaluation.best_mode={evaluation.best_mode}: {evaluation.best_metric} is better when "
             f"{'lower' if lower_is_better else 'higher'}; set evaluation.best_mode={wanted}"
         )
+    if evaluation.temperature > 0 and evaluation.num_beams > 1:
+        yield (
+            f"evaluation.temperature={evaluation.temperature}: tokens are drawn, and evaluation.num_beams="
+            f"{evaluation.num_beams} searches for them; set one of them back"
+        )
+    if evaluation.untuned_base and not config.model.pretrained:
+        yield (
+            "evaluation.untuned_base=true: model.pretrained=false starts from random weights, which write nothing; set "
+            "it back"
+        )
+    for key, usual in (("top_p", 1.0), ("sampling_seed", 0)):
+        if evaluation.temperature == 0 and (value := getattr(evaluation, key)) != usual:
+            yield f"evaluation.{key}={value}: no token is drawn; set evaluation.temperature"
     if training.early_stopping_patience is not None and evaluation.every_n_steps is None:
         yield (
             f"training.early_stopping_patience={training.early_stopping_patience}: nothing is evaluated "

@@ -28,6 +28,7 @@ FREE_KEYS = (
     "hardware.",
     "evaluation.every_n_steps",
     "evaluation.samples_every_n_steps",
+    "evaluation.untuned_base",
     "evaluation.validation_prompts",
     "model.attention",
     "model.gradient_checkpointing",

@@ -29,16 +29,18 @@ class PrepareTask(Section):
 
 
 class EvaluateTask(Section):
-    """Score a run's model on held-out recipes."""
+    """Score a model, or recipes that are written already, and make a report of it."""
 
     kind: Literal["evaluate"] = "evaluate"
     """Selects this task."""
     run: Text = "latest"
-    """A run folder, a run id or its start, a run name, `latest`, or `best:SWEEP`."""
-    split: Literal["validation", "test"] = "validation"
-    """Which held-out split is scored."""
+    """A run folder, a run id or its start, a run name, `latest`, `best:SWEEP`, the folder of a checkpoint, of a plain
+    T5 or of an adapter, or a `.jsonl` file of predictions: lines with `prompt`, `reference` and `prediction`."""
+    split: Literal["validation", "test", "train", "all"] = "validation"
+    """Which split is scored; `all` takes every recipe of the data."""
     output: Text | None = None
-    """JSON file for metrics and predictions; null writes `evaluation-SPLIT.json` into the run folder."""
+    """JSON file for the metrics; the report and the predictions lie beside it as `.html` and `.jsonl`. Null writes
+    `evaluation-SPLIT.json` into the run folder, and without one into the present folder."""
 
 
 class ValidateMetricsTask(Section):

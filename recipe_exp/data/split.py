@@ -25,10 +25,15 @@ def split_of(title: str, validation_fraction: float, test_fraction: float) -> Sp
     """
     if validation_fraction + test_fraction >= 1.0:
         raise DataError("data.validation_fraction and data.test_fraction: together they must be less than 1")
-    key = normalise_title(title) or title
-    point = int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
+    point = point_of(title)
     if point < test_fraction * _HASH_RANGE:
         return "test"
     if _HASH_RANGE - 1 - point < validation_fraction * _HASH_RANGE:
         return "validation"
     return "train"
+
+
+def point_of(title: str) -> int:
+    """Returns where a title stands on the line that is cut into splits: the first 64 bits of its SHA-256."""
+    key = normalise_title(title) or title
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from recipe_exp.data.loader import evaluation_batches
 from recipe_exp.data.prompts import parse_prompt
 from recipe_exp.data.split import Split
 from recipe_exp.data.tokens.cache import TokenCache
-from recipe_exp.errors import DataError
-from recipe_exp.evaluation.generation import generate
-from recipe_exp.metrics import compute_metrics
+from recipe_exp.evaluation.cost import EvaluationCost
+from recipe_exp.evaluation.examples import HeldOut, HeldOutExamples
+from recipe_exp.evaluation.generation import Decoding, generate
+from recipe_exp.evaluation.scoring import Scorer
+from recipe_exp.evaluation.searching import Sampling
 from recipe_exp.metrics.example_scores import ExampleScores, example_scores
+from recipe_exp.metrics.predictions import Prediction
 
 NUM_SAMPLES = 3
 
@@ -44,21 +48,20 @@ class EvaluationResult:
     """Metrics by the names of MLflow (`eval/...`), every generated recipe, and the scores of each example."""
 
     metrics: dict[str, float]
-    predictions: list[Sample]
+    predictions: list[Prediction]
     scores: ExampleScores
 
 
 class Evaluator:
-    """Measures a network on one held-out split.
+    """Measures a network on held-out recipes.
 
-    The examples are the first `max_examples` of the split, whose order is that of the data; so two runs on the same
-    data measure the same examples. With several processes each takes a share; the sums are the whole's.
+    The examples are the first `max_examples` in the order of their titles' hashes; so two runs on the same data measure
+    the same examples. With several processes each takes a share; the sums are the whole's.
 
     Args:
         cache: tokens and texts.
-        split: which held-out split.
+        splits: which held-out split, or several.
         evaluation: how many examples, and how recipes are generated.
-        template: of `title=...; ingredients=...` prompts.
         max_source_tokens: longer prompts are cut, as in training.
         batch_tokens: padded tokens of one forward pass.
         generation_tokens: of prompts and recipes that are written at the same time.
@@ -66,17 +69,19 @@ class Evaluator:
         between_batches: called when a batch has been evaluated; a sign of life in long evaluations.
         between_parts: called on every process alike when a part of the work is done; it may raise to give up the rest.
 
+    Attributes:
+        cost: what the last evaluation took; None before the first.
+
     Raises:
-        DataError: if the split is empty.
+        DataError: if there is no example.
     """
 
     def __init__(
         self,
         cache: TokenCache,
-        split: Split,
+        splits: Sequence[Split],
         evaluation: EvaluationConfig,
         *,
-        template: str,
         max_source_tokens: int,
         batch_tokens: int,
         generation_tokens: int,
@@ -84,19 +89,17 @@ class Evaluator:
         between_batches: Callable[[], None] | None = None,
         between_parts: Callable[[], None] | None = None,
     ) -> None:
-        self.tokens = cache.split(split)
-        self.examples = cache.examples(split)
-        self.tokenizer = cache.tokenizer
+        self.cache = cache
+        self.held_out = HeldOutExamples(cache, splits)
+        self.scorer = Scorer(cache.prepared, cache.folder.parent)
         self.evaluation = evaluation
-        self.max_source_tokens = max_source_tokens
         self.batch_tokens = batch_tokens
-        self.generation_tokens = generation_tokens
         self.accelerator = accelerator
         self.between_batches = between_batches or _nothing
         self.between_parts = between_parts or _nothing
-        self.prompts = [parse_prompt(text, template) for text in evaluation.validation_prompts]
-        if len(self.tokens) == 0:
-            raise DataError(f"the {split} split holds no recipe; raise data.{split}_fraction or add recipes")
+        self.prompts = [parse_prompt(text, cache.prompts.held_out) for text in evaluation.validation_prompts]
+        self.decoding = replace(decoding_of(evaluation, max_source_tokens), batch_tokens=generation_tokens)
+        self.cost: EvaluationCost | None = None
 
     def evaluate(self, model: Any) -> EvaluationResult:
         """Returns loss, perplexity and the metrics of generated recipes; the same on every process.
@@ -104,71 +107,90 @@ class Evaluator:
         Args:
             model: a `SequenceLoss`, not wrapped for data parallelism.
         """
+        start = time.monotonic()
         losses = self.losses(model)
         self.between_parts()
-        examples = [self.examples[index] for index in range(self._count(self.evaluation.max_generated_examples))]
-        generated = self._generate(model.network, [example.source_text for example in examples])
-        computed = compute_metrics(
-            references=[example.target_text for example in examples],
-            predictions=generated,
-            prompt_ingredients=[example.prompt_ingredients for example in examples],
-            loss=_mean_loss(losses),
+        between = time.monotonic()
+        predictions = self.predict(model.network)
+        computed = self.scorer.score(predictions, _mean_loss(losses))
+        self.cost = EvaluationCost(
+            between - start, time.monotonic() - between, num_examples=len(losses), num_generated=len(predictions)
         )
-        predictions = [
-            Sample(example.source_text, text, example.target_text)
-            for example, text in zip(examples, generated, strict=True)
-        ]
         metrics = {f"eval/{name}": value for name, value in computed.to_dict().items()}
-        references = [self.examples[index].target_text for index in range(len(losses))]
+        references = [held_out.example.target_text for held_out in self.held_out.first(len(losses))]
         statistics = {name: computed.statistics(name) for name in computed.resampled_names}
-        scores = example_scores(references, losses, statistics)
-        return EvaluationResult(metrics, predictions, scores)
+        return EvaluationResult(metrics, predictions, example_scores(references, losses, statistics))
 
     def loss(self, model: Any) -> float:
         """Returns the cross-entropy a target token, over all target tokens of the examples, without smoothing."""
         return _mean_loss(self.losses(model))
 
     def losses(self, model: Any) -> list[tuple[float, int]]:
-        """Returns the summed cross-entropy of each example and the number of its target tokens."""
-        indices = list(range(self._count(self.evaluation.max_examples)))
-        share = indices[self.accelerator.process_index :: self.accelerator.num_processes]
-        found: dict[int, tuple[float, int]] = {}
+        """Returns the summed cross-entropy of each example and the number of its target tokens, in order."""
+        places = self.held_out.indices(self.evaluation.max_examples)
+        share = places[self.accelerator.process_index :: self.accelerator.num_processes]
+        found: dict[tuple[Split, int], tuple[float, int]] = {}
         was_training = model.training
         model.eval()
         with torch.no_grad(), self.accelerator.autocast():
-            for batch in evaluation_batches(self.tokens, share, self.batch_tokens, is_padded=model.is_padded):
-                sums = model(batch.to(self.accelerator.device), by_example=True).tolist()
-                losses = zip(sums, batch.target_lengths.tolist(), strict=True)
-                found |= zip(batch.indices.tolist(), losses, strict=True)
-                self.between_batches()
+            for split in dict.fromkeys(split for split, _ in share):
+                indices = [index for of_split, index in share if of_split == split]
+                tokens = self.cache.split(split)
+                for batch in evaluation_batches(tokens, indices, self.batch_tokens, is_padded=model.is_padded):
+                    sums = model(batch.to(self.accelerator.device), by_example=True).tolist()
+                    losses = zip(sums, batch.target_lengths.tolist(), strict=True)
+                    found |= zip(((split, index) for index in batch.indices.tolist()), losses, strict=True)
+                    self.between_batches()
         model.train(was_training)
         if self.accelerator.num_processes > 1:
-            found = {index: pair for part in gather_object([found]) for index, pair in part.items()}
-        return [found[index] for index in sorted(found)]
+            found = {place: pair for part in gather_object([found]) for place, pair in part.items()}
+        return [found[place] for place in places]
+
+    def predict(self, network: Any) -> list[Prediction]:
+        """Returns what the network writes for the first `max_generated_examples` examples."""
+        return self._predict(network, self.held_out.first(self.evaluation.max_generated_examples))
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Returns prompt and reference of the examples that `predict` writes recipes for."""
+        examples = self.held_out.first(self.evaluation.max_generated_examples)
+        return [(held_out.example.source_text, held_out.example.target_text) for held_out in examples]
 
     def samples(self, model: Any, result: EvaluationResult | None = None) -> list[Sample]:
         """Returns the first held-out recipes beside what the model writes, and answers to one's own prompts."""
         if result is not None:
-            held_out = result.predictions[:NUM_SAMPLES]
+            predictions = result.predictions[:NUM_SAMPLES]
         else:
-            examples = [self.examples[index] for index in range(self._count(NUM_SAMPLES))]
-            texts = self._generate(model.network, [example.source_text for example in examples])
-            held_out = [Sample(e.source_text, text, e.target_text) for e, text in zip(examples, texts, strict=True)]
+            predictions = self._predict(model.network, self.held_out.first(NUM_SAMPLES))
         self.between_parts()
         own = self._generate(model.network, self.prompts) if self.prompts else []
-        return [*held_out, *(Sample(prompt, text, None) for prompt, text in zip(self.prompts, own, strict=True))]
+        return [
+            *(Sample(prediction.prompt, prediction.generated, prediction.reference) for prediction in predictions),
+            *(Sample(prompt, text, None) for prompt, text in zip(self.prompts, own, strict=True)),
+        ]
+
+    def _predict(self, network: Any, examples: Sequence[HeldOut]) -> list[Prediction]:
+        texts = self._generate(network, [held_out.example.source_text for held_out in examples])
+        return [
+            Prediction(
+                prompt=held_out.example.source_text,
+                reference=held_out.example.target_text,
+                generated=text,
+                prompt_ingredients=held_out.example.prompt_ingredients,
+                source=held_out.source,
+                title=held_out.example.title,
+            )
+            for held_out, text in zip(examples, texts, strict=True)
+        ]
 
     def _generate(self, network: Any, prompts: Sequence[str]) -> list[str]:
         index, count = self.accelerator.process_index, self.accelerator.num_processes
         with self.accelerator.autocast():
             own = generate(
                 network,
-                self.tokenizer,
+                self.cache.tokenizer,
                 prompts[index::count],
-                max_new_tokens=self.evaluation.max_new_tokens,
-                num_beams=self.evaluation.num_beams,
-                max_source_tokens=self.max_source_tokens,
-                batch_tokens=self.generation_tokens,
+                self.decoding,
+                numbers=range(len(prompts))[index::count],
                 between_batches=self.between_batches,
             )
         if count == 1:
@@ -178,8 +200,17 @@ class Evaluator:
             texts[process::count] = share
         return texts
 
-    def _count(self, wanted: int) -> int:
-        return min(wanted, len(self.tokens))
+
+def decoding_of(evaluation: EvaluationConfig, max_source_tokens: int) -> Decoding:
+    """Returns how the configuration has recipes written."""
+    return Decoding(evaluation.max_new_tokens, evaluation.num_beams, sampling_of(evaluation), max_source_tokens)
+
+
+def sampling_of(evaluation: EvaluationConfig) -> Sampling | None:
+    """Returns how the configuration draws tokens; None where it searches."""
+    if evaluation.temperature == 0:
+        return None
+    return Sampling(evaluation.temperature, evaluation.top_p, evaluation.sampling_seed)
 
 
 def _mean_loss(losses: Sequence[tuple[float, int]]) -> float:

@@ -1,18 +1,40 @@
-"""Recipes for prompts, in batches of similar length."""
+"""Recipes for prompts: sorted by length, as many at once as a budget of tokens allows, fewer as they end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria
 
 from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ModelError
+from recipe_exp.evaluation.decoders import build_decoder
+from recipe_exp.evaluation.searching import Sampling, Texts, sample, search_beams, search_likeliest
+from recipe_exp.models.families import FAMILIES
+from recipe_exp.models.sequence_loss import plain_network
 
-# Tokens of prompts and recipes that are written at the same time where nobody knows of less.
 BATCH_TOKENS = 16_384
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How recipes are written.
+
+    Attributes:
+        max_new_tokens: longest recipe.
+        num_beams: beams of the search, 1 for the likeliest token at every place.
+        sampling: how tokens are drawn; None draws none.
+        max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
+        batch_tokens: tokens of prompts and longest recipes that are held at once, those of every beam counted.
+    """
+
+    max_new_tokens: int
+    num_beams: int = 1
+    sampling: Sampling | None = None
+    max_source_tokens: int | None = None
+    batch_tokens: int = BATCH_TOKENS
 
 
 @torch.no_grad()
@@ -20,55 +42,66 @@ def generate(
     network: Any,
     tokenizer: RecipeTokenizer,
     prompts: Sequence[str],
+    decoding: Decoding,
     *,
-    max_new_tokens: int,
-    num_beams: int = 1,
-    max_source_tokens: int | None = None,
-    batch_tokens: int = BATCH_TOKENS,
+    numbers: Sequence[int] | None = None,
     between_batches: Callable[[], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[str]:
-    """Returns one recipe for each prompt, in their order.
+    """Returns one recipe for each prompt, in their order; each depends on its prompt and its number alone.
 
     Args:
-        network: a T5, bare or with an adapter, on any device.
+        network: an encoder-decoder, bare or with an adapter, on any device.
         tokenizer: of the network.
         prompts: raw text.
-        max_new_tokens: longest recipe.
-        num_beams: beams of the search, 1 for greedy.
-        max_source_tokens: longer prompts are cut to this many tokens, as in training; None cuts nothing.
-        batch_tokens: of prompts and recipes that are written at the same time; one recipe at least is.
+        decoding: how recipes are written.
+        numbers: by which each prompt finds its own draws; None counts them.
         between_batches: called when a batch has been written.
         should_stop: asked after every token whether to leave it at that.
 
     Raises:
         ModelError: if a prompt or a recipe is longer than the network has positions for.
     """
-    encoded = [_cut(ids, max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
-    _refuse_longer(network, max(map(len, encoded), default=0), max_new_tokens)
+    encoded = [_cut(ids, decoding.max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
+    _refuse_longer(network, max(map(len, encoded), default=0), decoding.max_new_tokens)
+    own_numbers = list(range(len(prompts)) if numbers is None else numbers)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
     recipes = [""] * len(prompts)
     was_training = network.training
     network.eval()
     try:
-        for batch in _batches(order, encoded, max_new_tokens, num_beams, batch_tokens):
-            input_ids, attention_mask = _pad([encoded[index] for index in batch], tokenizer.pad_id)
-            output = network.generate(
-                input_ids=input_ids.to(network.device),
-                attention_mask=attention_mask.to(network.device),
-                max_new_tokens=max_new_tokens,
-                num_beams=num_beams,
-                do_sample=False,
-                use_cache=True,
-                stopping_criteria=None if should_stop is None else [_Stop(should_stop)],
-            )
-            for index, ids in zip(batch, output.tolist(), strict=True):
+        for batch in _batches(order, encoded, decoding):
+            rows = [encoded[index] for index in batch]
+            written = _write(network, rows, [own_numbers[index] for index in batch], decoding, should_stop)
+            for index, ids in zip(batch, written, strict=True):
                 recipes[index] = tokenizer.decode(ids)
             if between_batches is not None:
                 between_batches()
     finally:
         network.train(was_training)
     return recipes
+
+
+def _write(
+    network: Any,
+    rows: Sequence[Sequence[int]],
+    numbers: Sequence[int],
+    decoding: Decoding,
+    should_stop: Callable[[], bool] | None,
+) -> list[list[int]]:
+    """Returns the token ids of one batch's recipes."""
+    plain = plain_network(network)
+    family, device = FAMILIES[plain.config.model_type], plain.device
+    input_ids, attention_mask = _pad(rows, family.pad_id, device)
+    decoder = build_decoder(
+        plain, input_ids, attention_mask, num_beams=decoding.num_beams, max_new_tokens=decoding.max_new_tokens
+    )
+    texts = Texts(family.start_id, family.eos_id, decoding.max_new_tokens, should_stop or _never)
+    if decoding.sampling is not None:
+        return sample(decoder, numbers, texts, device, decoding.sampling)
+    if decoding.num_beams > 1:
+        return search_beams(decoder, len(rows), texts, device, decoding.num_beams)
+    return search_likeliest(decoder, len(rows), texts, device)
 
 
 def _refuse_longer(network: Any, num_source_tokens: int, max_new_tokens: int) -> None:
@@ -81,36 +114,28 @@ def _refuse_longer(network: Any, num_source_tokens: int, max_new_tokens: int) ->
         )
 
 
-class _Stop(StoppingCriteria):  # type: ignore[misc]
-    """Ends every row of a batch as soon as somebody says so."""
-
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop = should_stop
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), self._should_stop(), device=input_ids.device)
-
-
 def _cut(ids: list[int], max_tokens: int | None) -> list[int]:
     if max_tokens is None or len(ids) <= max_tokens:
         return ids
     return [*ids[: max_tokens - 1], ids[-1]]
 
 
-def _batches(
-    order: Sequence[int], encoded: Sequence[Sequence[int]], max_new_tokens: int, num_beams: int, batch_tokens: int
-) -> list[list[int]]:
+def _batches(order: Sequence[int], encoded: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
     batches: list[list[int]] = []
     for index in order:
-        tokens = (len(encoded[index]) + max_new_tokens) * num_beams
-        if not batches or (len(batches[-1]) + 1) * tokens > batch_tokens:
+        tokens = (len(encoded[index]) + decoding.max_new_tokens) * decoding.num_beams
+        if not batches or (len(batches[-1]) + 1) * tokens > decoding.batch_tokens:
             batches.append([])
         batches[-1].append(index)
     return batches
 
 
-def _pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     length = max(map(len, rows))
-    input_ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows])
-    attention_mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    input_ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], device=device)
+    attention_mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
     return input_ids, attention_mask
+
+
+def _never() -> bool:
+    return False

@@ -9,7 +9,8 @@ from typing import Any
 
 from recipe_exp.data.prompts import parse_prompt
 from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
-from recipe_exp.evaluation.generation import generate
+from recipe_exp.evaluation.generation import Decoding, generate
+from recipe_exp.evaluation.searching import Sampling
 from recipe_exp.models.finetuned import load_model_folder
 
 
@@ -24,6 +25,7 @@ class RecipeWriter:
         max_source_tokens: longer prompts are cut, as in training.
         max_new_tokens: longest recipe, unless a call says otherwise.
         num_beams: beams of the search, unless a call says otherwise.
+        sampling: how tokens are drawn where there is no search; None draws none.
     """
 
     network: Any
@@ -32,6 +34,7 @@ class RecipeWriter:
     max_source_tokens: int
     max_new_tokens: int
     num_beams: int
+    sampling: Sampling | None = None
 
     @classmethod
     def from_folder(
@@ -60,6 +63,7 @@ class RecipeWriter:
         *,
         max_new_tokens: int | None = None,
         num_beams: int | None = None,
+        sampling: Sampling | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> list[str]:
         """Returns one recipe in markdown for each prompt.
@@ -68,14 +72,18 @@ class RecipeWriter:
             prompts: raw text, or `title=...; ingredients=a, b`, which the run's template renders.
             max_new_tokens: longest recipe; None takes the run's.
             num_beams: beams of the search; None takes the run's.
+            sampling: how tokens are drawn instead of searched for; None takes the run's.
             should_stop: asked after every token whether to leave it at that.
         """
         return generate(
             self.network,
             self.tokenizer,
             [parse_prompt(prompt, self.template) for prompt in prompts],
-            max_new_tokens=max_new_tokens or self.max_new_tokens,
-            num_beams=num_beams or self.num_beams,
-            max_source_tokens=self.max_source_tokens,
+            Decoding(
+                max_new_tokens=max_new_tokens or self.max_new_tokens,
+                num_beams=num_beams or self.num_beams,
+                sampling=sampling if sampling is not None or num_beams is not None else self.sampling,
+                max_source_tokens=self.max_source_tokens,
+            ),
             should_stop=should_stop,
         )

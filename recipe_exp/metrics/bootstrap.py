@@ -14,7 +14,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from recipe_exp.metrics.text import BLEU_ORDER
+from recipe_exp.metrics.compute import MetricResult
+from recipe_exp.metrics.metric import mean
+from recipe_exp.metrics.registry import METRICS
+from recipe_exp.metrics.text import BLEU_ORDER, bleu
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -93,6 +96,11 @@ def ratio_of(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Summed:
 def bleu_of(statistics: Sequence[Sequence[float]]) -> Summed:
     """Returns corpus BLEU in [0, 100] of examples by the `bleu_statistics` of each; equal to sacreBLEU's default."""
     return Summed(np.array(statistics, dtype=np.float64).reshape(len(statistics), 2 * BLEU_ORDER + 2), _bleu)
+
+
+def summed_metrics(result: MetricResult) -> dict[str, Summed]:
+    """Returns every metric of a result that follows from its examples one by one, as `bootstrap` takes it."""
+    return {name: _summed(name, result.statistics(name)) for name in result.resampled_names}
 
 
 def bootstrap(
@@ -191,6 +199,16 @@ def _p_value(differences: Floats) -> float:
     defined = differences[~np.isnan(differences)]
     rarer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * (rarer + 1) / (len(defined) + 1))
+
+
+def _summed(name: str, rows: Sequence[Sequence[float]]) -> Summed:
+    value = METRICS[name].value
+    if value is bleu:
+        return bleu_of(rows)
+    array = np.array(rows, dtype=np.float64)
+    if value is mean:
+        return Summed(array, _ratio)
+    return Summed(array, lambda sums: np.apply_along_axis(lambda row: np.float64(value(row.tolist())), -1, sums))
 
 
 def _ratio(sums: Floats) -> Floats:

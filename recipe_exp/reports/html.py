@@ -1,9 +1,11 @@
-"""A page as HTML in one file: no script, nothing that is loaded, readable on a phone and on paper."""
+"""A page as HTML in one file: no script, nothing that is loaded, readable on a phone, on paper and in the dark."""
 
 from __future__ import annotations
 
 from html import escape
 
+from recipe_exp.reports.curves import CURVES_STYLE, curves_html
+from recipe_exp.reports.marked import MARKED_STYLE, marked_html
 from recipe_exp.reports.page import (
     Block,
     Card,
@@ -11,10 +13,13 @@ from recipe_exp.reports.page import (
     Chart,
     Charts,
     Code,
+    Curves,
     Figures,
+    MarkedTexts,
     Page,
     Plots,
     Points,
+    Ranges,
     Section,
     Shares,
     Table,
@@ -22,13 +27,19 @@ from recipe_exp.reports.page import (
     share_text,
 )
 from recipe_exp.reports.plots import plots_as_html
+from recipe_exp.reports.ranges import RANGES_STYLE, ranges_html
 
 _WIDTH, _HEIGHT, _BASE, _TOP = 320, 150, 128, 18
 _NUM_TICKS = 4
 _NARROW_COLUMNS = 3
 _COLOURS = ("#2f6f5e", "#c8963e", "#b5533c", "#7a6c9d", "#5d8aa8", "#8c8c83")
 _STYLE = """
-:root{--ink:#22261f;--soft:#61665c;--line:#e2e0d8;--paper:#fff;--shade:#f6f5f0;--main:#2f6f5e;--other:#c8963e}
+:root{--ink:#22261f;--soft:#61665c;--line:#e2e0d8;--paper:#fff;--shade:#f6f5f0;--main:#2f6f5e;--other:#c8963e;
+--third:#7a6c9d;--bad:#b5533c;--mark:#f6dccf;color-scheme:light dark}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e6df;--soft:#a2a89b;--line:#3a3f37;--paper:#23271f;--shade:#191c17;
+--main:#6fb8a2;--other:#dcae5d;--third:#a99bd0;--bad:#e08a72;--mark:#5a3226}}
+@media print{:root{--ink:#22261f;--soft:#61665c;--line:#e2e0d8;--paper:#fff;--shade:#f6f5f0;--main:#2f6f5e;
+--other:#c8963e;--third:#7a6c9d;--bad:#b5533c;--mark:#f6dccf}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--shade);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue",Arial,sans-serif}
@@ -41,7 +52,8 @@ h3{font-size:1rem;margin:1.5rem 0 .4rem}
 .about{color:var(--soft);margin:0 0 1.25rem;max-width:46rem}
 .note,.figure small,figcaption span{color:var(--soft);font-size:.875rem;line-height:1.4}
 .note{margin:.5rem 0 0}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:1rem 1.5rem;margin:0 0 1.25rem}
+details.more summary{cursor:pointer;font-weight:600;padding:.3rem 0}
+.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:1rem 1.5rem;margin:0 0 1.25rem}
 .figure b{display:block;font-size:1.75rem;line-height:1.2;font-weight:650;font-variant-numeric:tabular-nums}
 .figure span{display:block;font-weight:600}
 .figure small{display:block}
@@ -103,7 +115,7 @@ def as_html(page: Page) -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
+        f"<style>{_STYLE}{CURVES_STYLE}{RANGES_STYLE}{MARKED_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
         f'<p class="lead">{escape(page.lead)}</p>\n{sections}</main>\n</body>\n</html>\n'
     )
 
@@ -132,6 +144,12 @@ def _block(block: Block) -> str:
             return f'<pre class="scroll">{escape(block.text)}</pre>'
         case Cards():
             return f'<div class="cards">{"".join(map(_card, block.cards))}</div>'
+        case Curves():
+            return curves_html(block)
+        case Ranges():
+            return ranges_html(block)
+        case MarkedTexts():
+            return marked_html(block)
 
 
 def _figures(block: Figures) -> str:
@@ -173,6 +191,9 @@ def _table(table: Table) -> str:
     is_text = table.num_texts == len(table.columns)
     classes = ["wide"] * (is_text or len(table.columns) > _NARROW_COLUMNS) + ["texts"] * is_text
     shown = f'<table class="{" ".join(classes)}"><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    if table.is_folded:
+        summary = f"<summary>{escape(table.title)}</summary>"
+        return f'<details class="more">{summary}<div class="scroll">{shown}</div>{note}</details>'
     return f'{title}<div class="scroll">{shown}</div>{note}'
 
 

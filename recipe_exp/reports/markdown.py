@@ -9,12 +9,16 @@ from recipe_exp.reports.page import (
     Cards,
     Charts,
     Code,
+    Curves,
     Figures,
+    MarkedText,
+    MarkedTexts,
     Page,
     Parallel,
     Plot,
     Plots,
     Points,
+    Ranges,
     Section,
     Shares,
     Table,
@@ -65,6 +69,24 @@ def _block(block: Block) -> str:
             return f"```\n{block.text}\n```"
         case Cards():
             return "\n\n".join(_card(block, number) for number in range(len(block.cards)))
+        case Curves():
+            series = tuple(
+                (curve.title, line.name, f"{line.points[0][1]:.4g}", f"{line.points[-1][1]:.4g}")
+                for curve in block.curves
+                for line in curve.lines
+                if line.points
+            )
+            return _table(Table(("", "", "first", "last"), series, num_texts=2))
+        case Ranges():
+            return _table(Table(("", block.name), tuple((each.label, each.value) for each in block.ranges)))
+        case MarkedTexts():
+            return "\n\n".join(_marked(text) for text in block.texts)
+
+
+def _marked(text: MarkedText) -> str:
+    found = [*text.faults, *(f"{part.text.strip()}: {part.fault}" for part in text.parts if part.fault)]
+    lines = [f"### {escape(text.title)}", escape(text.note), *(f"- {escape(fault)}" for fault in found)]
+    return "\n\n".join([*lines, escape("".join(part.text for part in text.parts))])
 
 
 def _table(table: Table) -> str:

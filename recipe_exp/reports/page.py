@@ -56,6 +56,7 @@ class Table:
         num_texts: columns from the left that hold texts; the others hold numbers.
         title: above it; empty for none.
         note: below it; empty for none.
+        is_folded: whether it is shown on request only, under its title.
     """
 
     columns: tuple[str, ...]
@@ -63,6 +64,7 @@ class Table:
     num_texts: int = 1
     title: str = ""
     note: str = ""
+    is_folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,117 @@ class Cards:
     cards: tuple[Card, ...]
 
 
-Block: TypeAlias = Figures | Points | Shares | Table | Charts | Plots | Code | Cards
+@dataclass(frozen=True)
+class Track:
+    """A named series of points, by increasing x."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Series over the same axis.
+
+    Attributes:
+        title: what is measured.
+        note: what it says, in half a sentence.
+        lines: the series; the first two have colours of their own.
+        level: a value to compare with, drawn across; None without one.
+        level_name: what that is.
+    """
+
+    title: str
+    note: str
+    lines: tuple[Track, ...]
+    level: float | None = None
+    level_name: str = ""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves beside each other, over `axis`."""
+
+    curves: tuple[Curve, ...]
+    axis: str
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a value stands among others on a scale.
+
+    Attributes:
+        label: what is measured.
+        note: which end is better.
+        value: the value itself, as text.
+        share: the value's place on its scale, in [0, 1].
+        low: the lower end of its interval on the scale.
+        high: the upper end.
+        marks: places of others, in the order of `Ranges.marks`; None for one that is not there.
+    """
+
+    label: str
+    note: str
+    value: str
+    share: float
+    low: float
+    high: float
+    marks: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Values with their intervals, each on its own scale, below each other.
+
+    Attributes:
+        name: whose values they are.
+        marks: names of what they are compared with.
+        ranges: the values.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    ranges: tuple[Range, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a text, and what is wrong with it; empty for nothing."""
+
+    text: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """A text with its faults marked.
+
+    Attributes:
+        title: its heading.
+        note: what it scored.
+        prompt: what it answers.
+        faults: what is wrong with it as a whole.
+        parts: the text.
+        reference: what it is compared with.
+    """
+
+    title: str
+    note: str
+    prompt: str
+    faults: tuple[str, ...]
+    parts: tuple[Part, ...]
+    reference: str
+
+
+@dataclass(frozen=True)
+class MarkedTexts:
+    """Texts below each other, folded but for the first."""
+
+    title: str
+    texts: tuple[MarkedText, ...]
+
+
+Block: TypeAlias = Figures | Points | Shares | Table | Charts | Plots | Code | Cards | Curves | Ranges | MarkedTexts
 
 
 @dataclass(frozen=True)

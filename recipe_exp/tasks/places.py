@@ -45,6 +45,8 @@ _WRITING_TASKS = (
     PrepareTask,
     ValidateMetricsTask,
 )
+PREDICTIONS_SUFFIX = ".jsonl"
+"""What `task=evaluate` takes for a file of predictions."""
 _MAX_NAME_BYTES = 255
 _HUB_NAME = re.compile(r"(?=.{1,96}$)[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 _REVISION = re.compile(r"(?=.{1,200}$)[\w./-]+", re.ASCII)
@@ -81,7 +83,9 @@ def check_stored(config: ExperimentConfig) -> None:
         ConfigError: its `config.yaml` is none.
     """
     task = config.task
-    if isinstance(task, GenerateTask) and is_model_folder(task.run):
+    if isinstance(task, EvaluateTask) and task.run.endswith(PREDICTIONS_SUFFIX):
+        return
+    if isinstance(task, EvaluateTask | GenerateTask) and is_model_folder(task.run):
         return
     if isinstance(task, EvaluateTask | GenerateTask | MergeTask | ExportTask):
         folder = find_run(Path(config.output_dir), task.run)

@@ -28,11 +28,14 @@ from recipe_exp.signals import Interrupted
 from recipe_exp.tasks import summary
 from recipe_exp.tasks.building import describe_data, open_data
 from recipe_exp.tasks.data_card import DATA_CARD_HTML, record_data
+from recipe_exp.tasks.evaluation_report import PREDICTIONS_FOLDER
 from recipe_exp.tasks.references import origin_of, resolve_references
 from recipe_exp.tasks.running.callbacks import build_trainer, checkpoint_callback, describe_best, notify_callbacks
 from recipe_exp.tasks.running.disk_space import check_disk_space
 from recipe_exp.tasks.running.out_of_memory import out_of_memory_in_one_line
 from recipe_exp.tasks.running.planned import plan_training
+from recipe_exp.tasks.running.predictions import rewind_predictions
+from recipe_exp.tasks.running.report import write_run_report
 from recipe_exp.tasks.running.resuming import (
     Start,
     check_saved_step,
@@ -167,6 +170,8 @@ def _train(
     if session is not None:
         session.status = reason.status
         planned.record(session, trainer)
+        if reason.status == "finished":
+            write_run_report(session, config, cache, console)
         _record_end(session, config, trainer, reason)
     return TrainResult(
         folder=session.folder.path if session else None,
@@ -258,6 +263,7 @@ def _begin(session: RunSession, bench: Workbench, step: int, console: Console) -
         session.journal.rewind(step)
         for path in (session.folder.samples_path, session.folder.scores_path):
             rewind_lines(path, step)
+        rewind_predictions(session.folder.path / PREDICTIONS_FOLDER, step)
         summary.print_notes(console, bench.start.notes, changes)
     machinery = {key: value for key, value in bench.machinery.to_dict().items() if key != "memory_bytes"}
     session.journal.params({f"machinery.{key}": value for key, value in machinery.items()})

@@ -15,7 +15,9 @@ from recipe_exp.config.evaluation import EvaluationConfig
 from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
 from recipe_exp.errors import DataError, ModelError
 from recipe_exp.evaluation.evaluator import Evaluator
-from recipe_exp.evaluation.generation import generate
+from recipe_exp.evaluation.examples import HeldOutExamples
+from recipe_exp.evaluation.generation import Decoding, generate
+from recipe_exp.evaluation.learnt import knowledge_of
 from recipe_exp.evaluation.writer import RecipeWriter
 from recipe_exp.hardware.accelerator import create_accelerator
 from recipe_exp.metrics import compute_metrics
@@ -36,9 +38,8 @@ def build(
     evaluation = EvaluationConfig(**{"max_new_tokens": 12, "max_generated_examples": 4, **settings})
     return Evaluator(
         cache,
-        split,
+        (split,),
         evaluation,
-        template=TEMPLATE,
         max_source_tokens=96,
         batch_tokens=batch_tokens,
         generation_tokens=4096,
@@ -46,12 +47,16 @@ def build(
     )
 
 
+def first(cache: TokenCache, count: int) -> list[Any]:
+    return [held_out.example for held_out in HeldOutExamples(cache, ("validation",)).first(count)]
+
+
 def by_definition(network: Any, cache: TokenCache, num_examples: int) -> float:
     """Sums the cross-entropy of one example after the other and divides by all target tokens."""
     network.eval()
     tokens = cache.split("validation")
     total, count = 0.0, 0
-    for index in range(num_examples):
+    for _, index in HeldOutExamples(cache, ("validation",)).indices(num_examples):
         source, target = (torch.tensor([ids.tolist()]) for ids in (tokens.source(index), tokens.target(index)))
         with torch.no_grad():
             logits = network(input_ids=source, labels=target).logits
@@ -109,27 +114,29 @@ def test_shares_of_processes_add_up_to_the_whole(
         loss = evaluator.loss(SequenceLoss(network))
         prompts = [example.source_text for example in cache.examples("validation")[:5]]
         if process < 2:
-            heard.append(generate(network, cache.tokenizer, prompts[process::3], max_new_tokens=12))
+            heard.append(generate(network, cache.tokenizer, prompts[process::3], Decoding(12)))
         else:
             texts = evaluator._generate(network, prompts)
     assert loss == pytest.approx(expected.metrics["eval/loss"], rel=1e-6)
-    assert texts == generate(network, cache.tokenizer, prompts, max_new_tokens=12)
+    assert texts == generate(network, cache.tokenizer, prompts, Decoding(12))
 
 
 def test_metrics_are_those_of_the_recipes_it_generated(
     network: T5ForConditionalGeneration, cache: TokenCache, accelerator: Accelerator
 ) -> None:
     result = build(cache, accelerator).evaluate(SequenceLoss(network))
-    examples = cache.examples("validation")[:4]
-    texts = generate(network, cache.tokenizer, [e.source_text for e in examples], max_new_tokens=12)
+    examples = first(cache, 4)
+    texts = generate(network, cache.tokenizer, [e.source_text for e in examples], Decoding(12))
     assert [sample.generated for sample in result.predictions] == texts
     assert [sample.reference for sample in result.predictions] == [example.target_text for example in examples]
     loss = by_definition(network, cache, len(cache.split("validation")))
     expected = compute_metrics(
         references=[example.target_text for example in examples],
         predictions=texts,
+        prompts=[example.source_text for example in examples],
         prompt_ingredients=[example.prompt_ingredients for example in examples],
         loss=loss,
+        knowledge=knowledge_of(cache.prepared, cache.folder.parent),
     ).to_dict()
     assert result.metrics == pytest.approx({f"eval/{name}": value for name, value in expected.items()}, rel=1e-5)
     assert result.metrics["eval/perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
@@ -159,13 +166,13 @@ def test_samples_stand_beside_their_references_and_answer_ones_own_prompts(
 ) -> None:
     prompts = ("just soup", "title=Stew; ingredients=beans, rice")
     evaluator, model = build(cache, accelerator, validation_prompts=prompts), SequenceLoss(network)
-    rendered = ["just soup", "Write Stew with beans, rice"]
+    rendered = ["just soup", "Write a recipe for Stew using: beans, rice"]
     samples = evaluator.samples(model)
-    examples = cache.examples("validation")[:3]
+    examples = first(cache, 3)
     assert [sample.prompt for sample in samples] == [*(example.source_text for example in examples), *rendered]
     assert [sample.reference for sample in samples] == [*(example.target_text for example in examples), None, None]
     assert [sample.generated for sample in samples] == generate(
-        network, cache.tokenizer, [sample.prompt for sample in samples], max_new_tokens=12
+        network, cache.tokenizer, [sample.prompt for sample in samples], Decoding(12)
     )
     assert evaluator.samples(model, evaluator.evaluate(model)) == samples, "an evaluation's recipes are not made twice"
 
@@ -185,9 +192,9 @@ def test_a_writer_of_a_folder_writes_what_the_network_does(
     )
     rendered = ["just soup", "Write Stew with beans, rice"]
     prompts = ["just soup", "title=Stew; ingredients=beans, rice"]
-    expected = generate(network, cache.tokenizer, rendered, max_new_tokens=9)
+    expected = generate(network, cache.tokenizer, rendered, Decoding(9))
     assert writer.generate(prompts) == expected
-    longer = generate(network, cache.tokenizer, rendered, max_new_tokens=14, num_beams=2)
+    longer = generate(network, cache.tokenizer, rendered, Decoding(14, num_beams=2))
     assert writer.generate(prompts, max_new_tokens=14, num_beams=2) == longer
 
 

@@ -55,7 +55,7 @@ def test_an_earlier_run_is_evaluated(output_dir: Path, command: Command, name: s
     result = json.loads((run_folder(output_dir, name) / "evaluation-validation.json").read_text())
     best = record_of(run_folder(output_dir, name)).get("best")
     if best is not None:
-        assert result["metrics"]["eval/loss"] == pytest.approx(best["value"], rel=1e-5)
+        assert result["metrics"]["loss"]["value"] == pytest.approx(best["value"], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["full", "lora"])

@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,16 @@ from rich.console import Console
 from recipe_exp.config.messages import show_value
 from recipe_exp.data.loader import Window
 from recipe_exp.errors import TrainingError
+from recipe_exp.evaluation.cost import describe_cost
+from recipe_exp.evaluation.evaluator import Evaluator
+from recipe_exp.evaluation.untuned import read_untuned, untuned_path, write_untuned
 from recipe_exp.hardware import accelerator as processes
 from recipe_exp.hardware.matrix_peak import matrix_peak
 from recipe_exp.planning.flops import known_peak, training_flops
+from recipe_exp.tasks.evaluation_report import PREDICTIONS_FOLDER
 from recipe_exp.tasks.places import cache_dir_of
 from recipe_exp.tasks.running.out_of_memory import halve_micro_batches
+from recipe_exp.tasks.running.predictions import PredictionFiles
 from recipe_exp.tasks.running.samples import SamplesFile, last_sample
 from recipe_exp.tasks.running.session import RunSession, resume_command
 from recipe_exp.tasks.running.workbench import Workbench
@@ -33,7 +38,9 @@ from recipe_exp.training.callbacks.evaluation import (
     BestMetric,
     EarlyStoppingCallback,
     EvaluationCallback,
+    EvaluationCostCallback,
     TimeLimitCallback,
+    UntunedCallback,
 )
 from recipe_exp.training.callbacks.journal import JournalCallback
 from recipe_exp.training.callbacks.metrics import Arithmetic, MetricsCallback
@@ -69,6 +76,9 @@ def build_trainer(
     """
     lifecycle = Lifecycle(_agreement(bench))
     samples = SamplesFile(session.folder if session else None, console)
+    kept = PredictionFiles(
+        session.folder.path / PREDICTIONS_FOLDER if session else None, lambda: _best_step(session), console
+    )
     watchdog = _watchdog(bench, session, console)
     callbacks: list[Callback] = [
         MetricsCallback(
@@ -81,7 +91,7 @@ def build_trainer(
         *import_callbacks(bench.config.training.callbacks),
         *extra_callbacks,
         *([watchdog] if watchdog else []),
-        *_evaluation_callbacks(bench, samples, lifecycle, watchdog),
+        *_evaluation_callbacks(bench, _Written(samples, kept), lifecycle, watchdog, console),
         *_limits(bench),
         *(_of_main_process(bench, session, console) if session is not None else []),
     ]
@@ -260,8 +270,35 @@ def _limits(bench: Workbench) -> list[Callback]:
     return limits
 
 
+@dataclass(frozen=True)
+class _Written:
+    """Where an evaluation leaves what was generated."""
+
+    samples: SamplesFile
+    predictions: PredictionFiles
+
+
+def _best_step(session: RunSession | None) -> int | None:
+    best = session.folder.read_record().get("best") if session is not None else None
+    return best["step"] if best else None
+
+
+def _untuned_callback(bench: Workbench, evaluator: Evaluator) -> UntunedCallback:
+    path = untuned_path(evaluator.scorer.folder, bench.config.model, evaluator.decoding, evaluator.asked())
+
+    def write() -> None:
+        write_untuned(path, lambda: evaluator.predict(bench.loss.network), is_main=bench.accelerator.is_main_process)
+
+    is_known = processes.from_main_process(lambda: read_untuned(path) is not None, device=bench.machinery.device)
+    return UntunedCallback(write, is_known=is_known)
+
+
 def _evaluation_callbacks(
-    bench: Workbench, samples: SamplesFile, lifecycle: Lifecycle, watchdog: WatchdogCallback | None
+    bench: Workbench,
+    written: _Written,
+    lifecycle: Lifecycle,
+    watchdog: WatchdogCallback | None,
+    console: Console,
 ) -> list[Callback]:
     """Several processes look at signals only where all of them pass; a single one is interrupted anywhere."""
     if bench.config.data.validation_fraction == 0.0:
@@ -276,13 +313,25 @@ def _evaluation_callbacks(
 
     def evaluate(step: int) -> Mapping[str, float]:
         result = evaluator.evaluate(bench.loss)
-        samples.write(step, evaluator, bench.loss, result)
+        written.samples.write(step, evaluator, bench.loss, result)
+        written.predictions.write(step, result.predictions)
         return result.metrics
 
     callback = EvaluationCallback(
         evaluate,
         bench.config.evaluation.every_n_steps,
-        write_samples=lambda step: samples.write(step, evaluator, bench.loss, None),
+        write_samples=lambda step: written.samples.write(step, evaluator, bench.loss, None),
         samples_every_n_steps=bench.config.evaluation.samples_every_n_steps,
     )
-    return [callback]
+    callbacks: list[Callback] = [callback]
+    if bench.config.evaluation.untuned_base:
+        callbacks.append(_untuned_callback(bench, evaluator))
+    every_n_steps = bench.config.evaluation.every_n_steps
+    if every_n_steps is None:
+        return callbacks
+
+    def describe(step_seconds: float) -> str:
+        assert evaluator.cost is not None
+        return describe_cost(evaluator.cost, step_seconds=step_seconds, every_n_steps=every_n_steps)
+
+    return [*callbacks, EvaluationCostCallback(describe, lambda line: console.print(line, highlight=False))]

@@ -149,9 +149,8 @@ class Workbench:
         """
         return Evaluator(
             self.cache,
-            "validation",
+            ("validation",),
             self.config.evaluation,
-            template=self.cache.prompts.held_out,
             max_source_tokens=self.config.data.max_source_tokens,
             batch_tokens=self.machinery.micro_batch_tokens,
             generation_tokens=generation_budget(self.config, self.machinery, is_training=True),

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.config.relevance import overlay
 from recipe_exp.data.prompts import find_template
 from recipe_exp.errors import CheckpointError, DataError
+from recipe_exp.evaluation.evaluator import sampling_of
 from recipe_exp.evaluation.writer import RecipeWriter
 from recipe_exp.files import write_result
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
@@ -163,7 +164,7 @@ def writer_of(model: Path, config: ExperimentConfig, device: Device) -> RecipeWr
     data, evaluation = config.data, config.evaluation
     resolved = resolve_device(device)
     tell_of_quantized_base(model, resolve_precision("auto", resolved))
-    return RecipeWriter.from_folder(
+    writer = RecipeWriter.from_folder(
         model,
         template=find_template(data.prompt, data.templates),
         max_source_tokens=data.max_source_tokens,
@@ -172,6 +173,7 @@ def writer_of(model: Path, config: ExperimentConfig, device: Device) -> RecipeWr
         device=resolved,
         precision=resolve_precision("auto", resolved),
     )
+    return replace(writer, sampling=sampling_of(evaluation))
 
 
 def prepare_output(path: Path) -> None:

@@ -84,6 +84,56 @@ class EvaluationCallback(Callback):
         return every_n_steps is not None and step % every_n_steps == 0
 
 
+class EvaluationCostCallback(Callback):
+    """Says once, after the first evaluation between two steps, what evaluations take of the run's time.
+
+    Args:
+        describe: makes a line of the seconds of a step; it knows what the evaluation took.
+        report: shows it.
+    """
+
+    priority = 35
+
+    def __init__(self, describe: Callable[[float], str], report: Callable[[str], None]) -> None:
+        self.describe = describe
+        self.report = report
+        self._first_step = 0
+        self._has_told = False
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Counts from here."""
+        self._first_step = trainer.state.step
+
+    def on_validation_end(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        """Tells, when there were steps to compare with and there are more to come."""
+        num_steps = trainer.state.step - self._first_step
+        if self._has_told or num_steps == 0 or trainer.state.step == trainer.length.total_steps:
+            return
+        self._has_told = True
+        self.report(self.describe(trainer.clock.seconds / num_steps))
+
+
+class UntunedCallback(Callback):
+    """Has the network write recipes before its first step, while it is what it was tuned from.
+
+    Args:
+        write: writes them; called on every process.
+        is_known: whether they are there already.
+    """
+
+    priority = 82
+
+    def __init__(self, write: Callable[[], None], *, is_known: bool) -> None:
+        self.write = write
+        self.is_known = is_known
+
+    def on_train_begin(self, trainer: Trainer) -> None:
+        """Writes them, unless the run goes on from somewhere; a signal ends the run before its first step."""
+        if trainer.state.step == 0 and not self.is_known:
+            with trainer.clock.paused():
+                self.write()
+
+
 class BestMetric:
     """The ranking of evaluated steps by one metric."""
 
