@@ -109,7 +109,9 @@ class T5Decoder:
     def _read_source(self, attention: Any, encoded: torch.Tensor) -> torch.Tensor:
         """Returns keys and values of the prompts, (2, prompts, heads, source_length, width)."""
         shape = (*encoded.shape[:2], self._heads, self._width)
-        return torch.stack([attention.k(encoded).view(shape), attention.v(encoded).view(shape)]).transpose(2, 3)
+        both = torch.stack([attention.k(encoded).view(shape), attention.v(encoded).view(shape)])
+        # They are multiplied at every step; a copy in order pays.
+        return both.transpose(2, 3).contiguous()
 
     def _attend_to_itself(self, number: int, layer: Any, hidden: torch.Tensor) -> torch.Tensor:
         attention, rows, last = layer.SelfAttention, len(hidden), self._num_read

@@ -20,6 +20,9 @@ from recipe_exp.reports.data_card import describe_cause
 from recipe_exp.reports.numbers import show_number
 from recipe_exp.tasks.running.session import RunSession, resume_command
 
+REPORT_FILE = "report.html"
+"""The report of an evaluation in a run folder."""
+
 _SAMPLE_WIDTH = 52
 _NUM_SAMPLES = 3
 _MAX_CHANGES = 5
@@ -110,6 +113,9 @@ def print_results(console: Console, session: RunSession, metrics: Mapping[str, f
     if best:
         console.print(f"best  step {best['step']}, {best['metric']} {best['value']:.4f}", highlight=False)
     console.print(f"run   {session.folder.path}", highlight=False)
+    report = session.folder.path / REPORT_FILE
+    if report.is_file():
+        console.print(f"see   {report}", highlight=False)
 
 
 def print_end(console: Console, config: ExperimentConfig, session: RunSession) -> None:

@@ -25,8 +25,8 @@ from recipe_exp.tasks.evaluation_report import (
 )
 from recipe_exp.tasks.facts import evaluation_facts
 from recipe_exp.tasks.running.session import RunSession
+from recipe_exp.tasks.summary import REPORT_FILE
 
-REPORT_FILE = "report.html"
 NUMBERS_FILE = "evaluation.json"
 
 
