@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def page(report: EvaluationReport) -> Page:
     return evaluation_page(report)
 
 
-def blocks(page: Page, kind: type) -> list:
+def blocks(page: Page, kind: type) -> list[Any]:
     return [block for section in page.sections for block in section.blocks if isinstance(block, kind)]
 
 
