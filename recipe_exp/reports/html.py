@@ -55,7 +55,7 @@ h3{font-size:1rem;margin:1.5rem 0 .4rem}
 details.more summary{cursor:pointer;font-weight:600;padding:.3rem 0}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:1rem 1.5rem;margin:0 0 1.25rem}
 .figure b{display:block;font-size:1.75rem;line-height:1.2;font-weight:650;font-variant-numeric:tabular-nums}
-.figure span{display:block;font-weight:600}
+.figure span{display:block;font-weight:600;overflow-wrap:anywhere}
 .figure small{display:block}
 ul{margin:0 0 1.25rem;padding-left:1.2rem}
 li{margin:.3rem 0;overflow-wrap:anywhere}
@@ -101,7 +101,7 @@ background:var(--shade);font-size:.9375rem}
 .wide td::before{content:attr(data-name);color:var(--soft);font-size:.8125rem;flex:0 0 40%;
 text-align:left}
 .wide td{text-align:right}.wide td:first-child{text-align:left;font-weight:600}
-.wide td:first-child::before{display:none}}
+.wide td:first-child::before,.wide td[data-name=""]::before{display:none}.wide td[data-name=""]{text-align:left}}
 @media print{body{background:#fff;font-size:11pt}main{max-width:none;padding:0}section{border:0;border-top:1px solid
 var(--line);border-radius:0;padding:1rem 0}.figures,figure,tr,.card{break-inside:avoid}h2,h3{break-after:avoid}
 .scroll{overflow:visible}}

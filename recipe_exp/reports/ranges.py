@@ -15,8 +15,9 @@ align-items:center;margin:0 0 1.25rem;font-size:.9375rem}
 .ranges svg{display:block;width:100%;height:1.25rem}
 .ranges b{font-weight:600}.ranges small{display:block;color:var(--soft);font-size:.75rem;line-height:1.2}
 .ranges .v{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-@media(max-width:40rem){.ranges{grid-template-columns:1fr max-content;gap:.1rem .75rem}.ranges .t{grid-column:1/-1;
-order:0;margin-bottom:.6rem}.ranges .v{order:0}}
+.range{display:contents}.range .t{min-width:0}
+@media(max-width:40rem){.ranges{display:block}.range{display:grid;grid-template-columns:1fr max-content;
+gap:.1rem .75rem;margin:0 0 .7rem}.range .t{grid-column:1/-1;order:1}}
 """
 
 
@@ -55,7 +56,7 @@ def _row(each: Range, block: Ranges) -> str:
         f'<div class="t"><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" preserveAspectRatio="xMinYMid meet" '
         f'aria-label="{escape(each.label)}: {escape(each.value)}">{"".join(drawn)}</svg></div>'
     )
-    return f"{label}{chart}{value}"
+    return f'<div class="range">{label}{chart}{value}</div>'
 
 
 def _x(share: float) -> float:
