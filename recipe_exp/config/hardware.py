@@ -36,6 +36,6 @@ class HardwareConfig(Section):
     profile_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Record so many steps with PyTorch's profiler, after the first three, into `profile/` in the run folder; null
     records none. `debug=profile` is a short run that does."""
-    compile: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
     """Fuse the model's elementwise arithmetic with torch.compile, which takes a minute or two the first time; `auto`
     does where there is a compiler and the run is long enough for that to pay."""

@@ -323,6 +323,10 @@ def _nearest_key(name: str, known: Sequence[str], options: Mapping[str, Sequence
     ]
     if alike:
         return f"did you mean {max(alike, key=lambda key: SequenceMatcher(None, name[-_MAX_NAME:], key).ratio())}?"
+    # Of a short name two letters in the wrong order are too many, with its section they are few.
+    whole = get_close_matches(name[-_MAX_NAME:], candidates, n=1, cutoff=0.85)
+    if whole:
+        return f"did you mean {whole[0]}?"
     return "--help lists the groups, --cfg job every key"
 
 

@@ -47,10 +47,10 @@ class SweepConfig(Section):
     """Search for trials that are good in `evaluation.best_metric` and short too, by the wall time of their processes.
     The table at the end still ranks by the metric alone; `optuna.db` knows both."""
 
-    @field_validator("shard")
+    @field_validator("shard", mode="before")
     @classmethod
-    def _refuse_no_part(cls, shard: str | None) -> str | None:
-        parts = _SHARD.fullmatch(shard) if shard is not None else None
+    def _refuse_no_part(cls, shard: object) -> object:
+        parts = _SHARD.fullmatch(str(shard)) if shard is not None else None
         if shard is not None and (parts is None or int(parts[1]) > int(parts[2])):
             raise ValueError("must be a part of a whole, such as 1/2 or 2/2")
         return shard

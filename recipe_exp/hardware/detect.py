@@ -120,7 +120,7 @@ def _cpu_has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def resolve_compile(compile: bool | Literal["auto"], device: str, training_flops: float) -> bool:
+def resolve_compile(compile: Literal["auto", True, False], device: str, training_flops: float) -> bool:
     """Returns whether elementwise arithmetic is compiled: as configured, or where it can be and pays.
 
     Args:

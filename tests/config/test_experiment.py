@@ -347,7 +347,10 @@ IN_BACKWARD = ["training=full_low_memory"]
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["training.weights_dtype=bf16"], "training.precision=auto: weights held in bfloat16 are computed with in it"),
+        (
+            ["training=full", "training.weights_dtype=bf16"],
+            "training.precision=auto: weights held in bfloat16 are computed with in it",
+        ),
         (["training=lora", "training.precision=bf16", "training.weights_dtype=bf16"], "an adapter is small and stays"),
         ([*IN_BACKWARD, "training/adapter=lora"], "an adapter's gradients are small"),
         ([*IN_BACKWARD, "training.max_grad_norm=1.0"], "set training.max_grad_norm=null"),
