@@ -28,12 +28,12 @@ def mark_faults(reading: Reading) -> tuple[tuple[str, ...], tuple[Part, ...]]:
     lines = iter(reading.parsed.lines)
     marker = _Marker(reading)
     parts: list[Part] = []
-    for number, text in enumerate(reading.text.splitlines(keepends=True)):
+    for text in reading.text.splitlines(keepends=True):
         if text.strip():
             line = next(lines, None)
             parts += marker.mark(text, line) if line is not None else [Part(text)]
         else:
-            parts.append(Part(text if number else ""))
+            parts.append(Part(text))
     return tuple(_faults_of_the_whole(reading)), tuple(part for part in parts if part.text)
 
 

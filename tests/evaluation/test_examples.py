@@ -32,7 +32,7 @@ def test_several_splits_are_one_list(cache: TokenCache) -> None:
     assert len(both) == len(cache.split("train")) + len(cache.split("validation"))
     places = both.indices(len(both))
     assert len(set(places)) == len(both)
-    assert {split for split, _ in places[:20]} == {"train", "validation"}
+    assert places[0][0] == "validation", "the end of the line that titles stand on"
 
 
 def test_the_order_of_the_files_does_not_matter(cache: TokenCache, tmp_path: Path) -> None:

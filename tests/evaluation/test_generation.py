@@ -51,7 +51,7 @@ def test_beams_and_likeliest_texts_are_those_of_transformers_whatever_the_networ
     cache: TokenCache, prompts: list[str], seed: int, num_beams: int
 ) -> None:
     torch.manual_seed(seed)
-    shape = ModelShape(vocab_size=400, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_decoder_layers=3, num_heads=2)
+    shape = ModelShape(vocab_size=400, d_model=16, d_kv=8, d_ff=24, num_layers=3, num_decoder_layers=3, num_heads=2)
     network = load.from_shape(shape, dtype=torch.float32, attention="sdpa" if seed % 2 else "eager")
     with torch.no_grad():
         network.lm_head.weight *= 3
@@ -143,20 +143,20 @@ def test_batches_hold_similar_lengths_within_the_budget() -> None:
     assert in_beams == [[1, 2], [4], [0], [5], [3]]
 
 
+@torch.no_grad()
 def test_a_recipe_is_no_longer_than_allowed_and_at_least_that_long(
     network: T5ForConditionalGeneration, cache: TokenCache
 ) -> None:
     """transformers stops at 20 tokens where nothing is said."""
-    with torch.no_grad():
-        network.lm_head.weight[cache.tokenizer.eos_id] = 0.0
+    network.lm_head.weight[cache.tokenizer.eos_id] = 0.0
     for limit in (5, 37):
         written = generation._write(network.eval(), [cache.tokenizer.encode("soup")], [0], Decoding(limit), None)
         assert [len(ids) for ids in written] == [limit]
 
 
+@torch.no_grad()
 def test_writing_ends_when_somebody_says_so(network: T5ForConditionalGeneration, cache: TokenCache) -> None:
-    with torch.no_grad():
-        network.lm_head.weight[cache.tokenizer.eos_id] = 0.0
+    network.lm_head.weight[cache.tokenizer.eos_id] = 0.0
     for num_beams in (1, 2):
         asked: list[bool] = []
 
