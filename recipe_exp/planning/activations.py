@@ -109,10 +109,13 @@ class SavedActivations:
         the decoder, the encoder's output.
         """
         shape = self.shape
-        handed = shape.d_model * (self.stream_bytes + self.compute_bytes)
-        tokens = shape.num_layers * batch.all_source_tokens + shape.num_decoder_layers * batch.all_target_tokens
+        sources, targets = batch.all_source_tokens, batch.all_target_tokens
+        streams = shape.num_layers * sources + shape.num_decoder_layers * targets
+        # Nothing comes before the first block of a stack.
+        updates = streams - sources - targets
+        handed = shape.d_model * (self.stream_bytes * streams + self.compute_bytes * updates)
         encoded = shape.d_model * self.compute_bytes * batch.all_source_tokens
-        return handed * tokens + encoded + self._biases(batch) + self._ends(batch)
+        return handed + encoded + self._biases(batch) + self._ends(batch)
 
     def encoder_layer(self, batch: Batch) -> float:
         """Bytes that one encoder block keeps."""

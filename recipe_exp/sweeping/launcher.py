@@ -100,7 +100,13 @@ class LedgerSweeper(Sweeper):
         lines = [f"{key}={values}" for key, values in self._params.items()]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
         num_slots = self.launcher.num_slots
-        settings = compose_command([*lines, *arguments], is_sweep=True).config.sweep
+        try:
+            settings = compose_command([*lines, *arguments], is_sweep=True).config.sweep
+        except ConfigError:
+            # Those of the first trial; the others of a grid may hold more.
+            if all(override.is_discrete_sweep() for override in overrides if override.is_sweep_override()):
+                plan_trials(BasicSweeper.split_arguments(overrides, max_batch_size=None)[0])
+            raise
         if settings.search == "grid":
             (grid,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             self.launcher.run(sweep_of_grid(plan_trials(grid), num_slots, _command()))

@@ -216,6 +216,10 @@ def _record(sweep: Sweep, board: Board) -> Iterator[_Keeper]:
             yield keeper
             status = keeper.status()
             _end_record(sweep, keeper)
+            # Another process that ended meanwhile found the record taken and left it to this one.
+            while status == "running" and (now := keeper.status()) != status:
+                status = now
+                _end_record(sweep, keeper)
         except OSError:
             status = "failed"
             raise

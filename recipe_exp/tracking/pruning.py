@@ -33,7 +33,7 @@ def answer_trial(sweep: RunFolder, trial: str, step: int, *, is_pruned: bool) ->
     """Tells a trial whether to go on after the evaluation at `step`."""
     folder = pruning_folder(sweep)
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / f"{trial}.json", json.dumps({"step": step, "prune": is_pruned}).encode())
+    write_atomically(folder / f"{trial}.json", json.dumps({"step": step, "prune": bool(is_pruned)}).encode())
 
 
 def pruning_question(timeout_seconds: float = ANSWER_SECONDS) -> Callable[[int], bool] | None:

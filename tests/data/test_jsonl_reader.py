@@ -213,12 +213,15 @@ def test_any_object_is_a_typed_record_or_a_rejection(
     tmp_path_factory: pytest.TempPathFactory, record: dict[str, Any]
 ) -> None:
     folder = tmp_path_factory.mktemp("objects", numbered=True)
-    (row,) = rows_of(folder, json.dumps(record).encode())
-    if isinstance(row, Record):
-        assert isinstance(row.content, Recipe)
-        assert isinstance(row.content.title, str)
-        assert all(isinstance(line, str) for line in (*row.content.ingredients, *row.content.instructions))
-        assert row.content.quality_score is None or 0.0 <= row.content.quality_score <= 1.0
+    # An object that wraps a list of objects is that many rows.
+    rows = rows_of(folder, json.dumps(record).encode())
+    assert rows
+    for row in rows:
+        if isinstance(row, Record):
+            assert isinstance(row.content, Recipe)
+            assert isinstance(row.content.title, str)
+            assert all(isinstance(line, str) for line in (*row.content.ingredients, *row.content.instructions))
+            assert row.content.quality_score is None or 0.0 <= row.content.quality_score <= 1.0
 
 
 class TestFindFiles:

@@ -54,7 +54,7 @@ _CALLS = {
     "token": "transformers:T5ForConditionalGeneration.forward",
     "build": "recipe_exp.models.load:build_model",
     "intake": "recipe_exp.data.preparation.intake:Intake.take",
-    "bands": "recipe_exp.data.duplicates.key_file:KeyFile.bands",
+    "bands": "recipe_exp.data.duplicates.key_file:KeyFile.band",
     "reject": "recipe_exp.data.preparation.pipeline:reject_line",
     "encode": "recipe_exp.data.tokens.tokenizer:RecipeTokenizer.encode_batch",
     "last words": "recipe_exp.tasks.summary:print_end",

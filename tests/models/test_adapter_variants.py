@@ -12,6 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
 from recipe_exp.config.training import LoraConfig
+from recipe_exp.data.loader import join_texts
 from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, load
 from recipe_exp.models.base_weights import write_facts
@@ -20,6 +21,7 @@ from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 IDS = torch.tensor([[7, 8, 9, 1, 0], [3, 4, 1, 0, 0]])
 MASK = (IDS != 0).long()
 LABELS = torch.tensor([[11, 12, 1], [13, 1, -100]])
+TEXTS = join_texts([[7, 8, 9, 1], [3, 4, 1]], [[11, 12, 1], [13, 1]])
 SMALL: dict[str, Any] = {"rank": 2, "alpha": 3.0, "dropout": 0.0}
 VARIANTS = {
     "lora": LoraConfig(**SMALL),
@@ -120,7 +122,7 @@ def test_the_adapter_is_in_fp32_over_a_frozen_base_in_bf16_and_learns(base: Path
     losses = []
     for _ in range(15):
         with torch.autocast("cpu", torch.bfloat16):
-            value = loss(IDS, MASK, LABELS)
+            value = loss(TEXTS)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()

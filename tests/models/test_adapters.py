@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
 from recipe_exp.config.model import ModelShape
 from recipe_exp.config.training import LoraConfig
+from recipe_exp.data.loader import join_texts
 from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, load
 from recipe_exp.models.finetuned import count_parameters
@@ -21,6 +22,7 @@ from recipe_exp.models.sequence_loss import SequenceLoss, plain_network
 IDS = torch.tensor([[7, 8, 9, 1, 0], [3, 4, 1, 0, 0]])
 MASK = (IDS != 0).long()
 LABELS = torch.tensor([[11, 12, 1], [13, 1, -100]])
+TEXTS = join_texts([[7, 8, 9, 1], [3, 4, 1]], [[11, 12, 1], [13, 1]])
 LORA = LoraConfig(rank=2, alpha=8.0, dropout=0.0)
 
 
@@ -200,7 +202,7 @@ def test_an_adapter_in_fp32_learns_over_a_frozen_base_in_bf16(base: Path) -> Non
     losses = []
     for _ in range(8):
         with torch.autocast("cpu", torch.bfloat16):
-            value = loss(IDS, MASK, LABELS)
+            value = loss(TEXTS)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -217,7 +219,7 @@ def test_gradient_checkpointing_reaches_the_adapter_below_frozen_embeddings(base
             network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         torch.manual_seed(0)
         wrapped = adapters.add_lora(network, LORA, base=str(base)).train()
-        SequenceLoss(wrapped)(IDS, MASK, LABELS).backward()
+        SequenceLoss(wrapped)(TEXTS).backward()
         return [p.grad for p in wrapped.parameters() if p.requires_grad and p.grad is not None]
 
     plain, recomputed = gradients(False), gradients(True)

@@ -13,6 +13,7 @@ from transformers import T5ForConditionalGeneration
 from recipe_exp.config.lora_targets import adapted_modules
 from recipe_exp.config.model import ModelConfig, ModelShape
 from recipe_exp.config.training import AdamWConfig, ConstantScheduleConfig, LoraConfig, TrainingConfig
+from recipe_exp.data.loader import join_texts
 from recipe_exp.errors import ModelError
 from recipe_exp.models import adapters, quantized
 from recipe_exp.models.base_weights import read_facts
@@ -24,6 +25,7 @@ pytest.importorskip("bitsandbytes")
 IDS = torch.tensor([[7, 8, 9, 1, 0], [3, 4, 1, 0, 0]])
 MASK = (IDS != 0).long()
 LABELS = torch.tensor([[11, 12, 1], [13, 1, -100]])
+TEXTS = join_texts([[7, 8, 9, 1], [3, 4, 1]], [[11, 12, 1], [13, 1]])
 SHAPE = ModelShape(vocab_size=60, d_model=64, d_kv=16, d_ff=128, num_layers=1, num_decoder_layers=1, num_heads=4)
 
 
@@ -78,7 +80,7 @@ def test_an_adapter_learns_over_it(tmp_path: Path, variant: dict[str, Any], prec
     losses = []
     for _ in range(8):
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            value = loss(IDS, MASK, LABELS)
+            value = loss(TEXTS)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
@@ -93,8 +95,8 @@ def test_an_evaluation_changes_nothing_of_it(tmp_path: Path) -> None:
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     loss = SequenceLoss(network).eval()
     with torch.no_grad():
-        evaluated = loss(IDS, MASK, LABELS)
-    with_gradients = loss(IDS, MASK, LABELS)
+        evaluated = loss(TEXTS)
+    with_gradients = loss(TEXTS)
     torch.testing.assert_close(evaluated, with_gradients.detach(), rtol=1e-6, atol=0)
     with_gradients.backward()
     assert all(torch.equal(parameter, before[name]) for name, parameter in network.named_parameters())

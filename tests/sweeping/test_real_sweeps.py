@@ -31,7 +31,7 @@ class Trouble(Callback):
         if "seed=15" in sys.argv:
             os.kill(os.getpid(), signal.SIGKILL)
 """
-GRID = ("-m", "seed=13,14,15,16", "training.callbacks=[trouble:Trouble]")
+GRID = ("seed=13,14,15,16", "training.callbacks=[trouble:Trouble]")
 NUMBERS = ("train/loss", "train/grad_norm", "eval/loss", "eval/rougeL")
 
 
@@ -47,7 +47,7 @@ class Kitchen:
     def run(self, output_dir: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join([str(self.folder), str(REPOSITORY)])
         return subprocess.run(
-            [sys.executable, "-m", "recipe_exp", *self.small_run, *arguments, f"output_dir={output_dir}"],
+            [sys.executable, "-m", "recipe_exp", "-m", *self.small_run, *arguments, f"output_dir={output_dir}"],
             cwd=self.folder,
             env={**os.environ, "PYTHONPATH": paths, "MENDED": str(self.mended)},
             capture_output=True,
@@ -103,7 +103,7 @@ def test_a_trial_that_is_far_behind_is_pruned(tmp_path: Path, small_run: list[st
     kitchen = Kitchen(tmp_path, small_run)
     done = kitchen.run(
         "pruned",
-        *("-m", "training.learning_rate=choice(1e-2,1e-9)", "sweep.search=random", "sweep.num_trials=2"),
+        *("training.learning_rate=choice(1e-2,1e-9)", "sweep.search=random", "sweep.num_trials=2"),
         *("sweep.pruner=median", "sweep.pruner_startup_trials=1", f"sweep.seed={_seed_with_good_rate_first()}"),
     )
     assert done.returncode == 0, done.stdout + done.stderr

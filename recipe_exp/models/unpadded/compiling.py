@@ -15,6 +15,7 @@ import torch
 from recipe_exp.models.unpadded import kernels
 
 _LOGGER = logging.getLogger(__name__)
+_MAX_VARIANTS = 64
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 _NAMES = (
     "dropped",
@@ -45,6 +46,9 @@ class Kernels:
         self.is_compiled = is_compiled
         self.compile_seconds = 0.0
         """Seconds that first calls took, compilation and reading of its cache included."""
+        if is_compiled:
+            # PyTorch gives up after eight; types, dropout or none, and one text or several make more of some kernels.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
         for name in _NAMES:
             setattr(self, name, self._lazily(getattr(kernels, name)) if is_compiled else getattr(kernels, name))
 

@@ -12,7 +12,7 @@ import torch
 
 IndexArray = npt.NDArray[np.int64]
 
-_BUCKET_COST = 16384
+_BUCKET_COST = 4096
 """Pairs of tokens that computing one more bucket costs as much as: the fixed costs of its kernels on a CPU."""
 
 

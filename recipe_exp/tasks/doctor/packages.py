@@ -27,6 +27,7 @@ _EXTRAS = {
     "quantized": "4-bit weights and 8-bit moments",
     "postgres": "records runs in a PostgreSQL database",
     "ctranslate2": "exports for CTranslate2",
+    "optuna": "searches with TPE and Gaussian processes, and prunes",
     "dev": "runs the tests and checks",
 }
 
