@@ -79,7 +79,9 @@ def training_flops(
     LoRA the second falls away in the frozen layers; gradient checkpointing runs the blocks forward once more.
     """
     forward = forward_flops(shape, source_tokens, target_tokens)
-    recomputed = forward.blocks if gradient_checkpointing else 0.0
+    # PyTorch stops a block's second pass once the last input that a gradient needs is there: that of `wo`.
+    tokens = shape.num_layers * source_tokens + shape.num_decoder_layers * target_tokens
+    recomputed = forward.blocks - 2.0 * tokens * shape.d_ff * shape.d_model if gradient_checkpointing else 0.0
     if not isinstance(adapter, LoraConfig):
         return 3 * forward.total + recomputed
     # An adapted layer's share of the tokens is that of all layers on average.
