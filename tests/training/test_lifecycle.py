@@ -86,6 +86,7 @@ def test_exit_codes_and_statuses() -> None:
     assert found == {
         StopReason.FINISHED: (0, "finished"),
         StopReason.EARLY_STOPPING: (0, "finished"),
+        StopReason.PRUNED: (0, "finished"),
         StopReason.TIME_LIMIT: (75, "interrupted"),
         StopReason.FAILED: (1, "failed"),
         StopReason.SIGINT: (130, "interrupted"),
