@@ -44,7 +44,7 @@ class ModelConfig(Section):
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     """Attention kernel. `auto` takes what computes T5's position bias correctly on the device."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: about a third more time for much less memory."""
+    """Recompute activations in the backward pass: about a quarter more time for much less memory."""
     shape: ModelShape
     """The network's dimensions; checked against the checkpoint when one is loaded."""
 

@@ -57,7 +57,7 @@ class Change:
 
 
 _PRICES = {
-    _CHECKPOINTING: "a third more time",
+    _CHECKPOINTING: "a quarter more time",
     _BF16: "rounds matrix products to bfloat16",
     _ADAFACTOR: "no first moment and a factored second one",
     "training=full_8bit": "weights in bfloat16 and moments in 8 bits; needs bitsandbytes",
