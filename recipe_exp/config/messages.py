@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,6 +112,16 @@ def show_value(value: Any) -> str:
     if isinstance(value, str) and _is_number(value):
         text = f'"{value}"'
     return in_one_line(redact(text[:_MAX_READ_CHARACTERS]), _MAX_VALUE_CHARACTERS)
+
+
+def show_change(then: Any, now: Any) -> str:
+    """Returns `then -> now`; of texts too long to be shown the part in which they differ, such as the end of a path."""
+    shown = show_value(then), show_value(now)
+    if shown[0] == shown[1] and isinstance(then, str) and isinstance(now, str):
+        is_equal = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(then, now, strict=False))
+        skipped = max(sum(1 for _ in is_equal) - _MAX_VALUE_CHARACTERS // 2, 0)
+        shown = show_value(f"...{then[skipped:]}"), show_value(f"...{now[skipped:]}")
+    return " -> ".join(shown)
 
 
 def in_one_line(text: str, limit: int = _MAX_LINE_CHARACTERS) -> str:

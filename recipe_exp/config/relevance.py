@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from recipe_exp.config.messages import show_value
+from recipe_exp.config.messages import show_change
 
 if TYPE_CHECKING:
     from recipe_exp.config.experiment import ExperimentConfig
@@ -81,8 +81,8 @@ class Difference:
     now: Any
 
     def __str__(self) -> str:
-        then, now = ("absent" if value is ... else show_value(value) for value in (self.then, self.now))
-        return f"{self.key}: {then} -> {now}"
+        then, now = ("absent" if value is ... else value for value in (self.then, self.now))
+        return f"{self.key}: {show_change(then, now)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON values; what is absent is null."""

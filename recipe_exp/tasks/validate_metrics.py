@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from recipe_exp.tasks.places import cache_dir_of
 HELD_OUT: tuple[Split, ...] = ("validation", "test")
 BLIND_FROM, BLIND_TO = 0.45, 0.55
 RESULT_FILE = "metric_validation.json"
+_CELL_CHARACTERS = len("![0.97]")
+_GAP = 2
 
 
 def run(config: ExperimentConfig) -> int:
@@ -60,29 +62,44 @@ def _held_out(prepared: PreparedData) -> Iterator[Recipe]:
 
 
 def _show(console: Console, validation: Validation, num_genuine: int, num_learnt_from: int) -> None:
-    """Prints the matrix: metrics down, faults across, so that it fits a page of eighty columns in two parts."""
+    """Prints the matrix: metrics down, faults across, in as many parts as the width of the terminal asks for."""
     console.print(
         "How often a genuine recipe scores above itself spoilt, a draw counting half: "
         f"{num_genuine:,} held-out recipes, learnt from {num_learnt_from:,} others.\n"
         "[0.97] meant to see it   (0.50) meant to ignore it   ! fails that",
         highlight=False,
     )
-    faults = list(validation.matrix)
-    half = (len(faults) + 1) // 2
-    for part in (faults[:half], faults[half:]):
+    for part in _parts(validation, console.width):
         console.print(_table(validation, part))
     if validation.severities:
         console.print("By severity: 10 %, 30 %, 50 %, 100 %")
         console.print(_severity_table(validation))
 
 
+def _parts(validation: Validation, width: int) -> Iterator[Sequence[str]]:
+    """Yields as many faults as fit beside the names of the metrics, at least one."""
+    names = max(map(len, _metric_names(validation)))
+    free, part = width - names, list[str]()
+    for fault in validation.matrix:
+        needed = max(*map(len, fault.split("_")), _CELL_CHARACTERS) + _GAP
+        if part and needed > free:
+            yield part
+            free, part = width - names, []
+        part.append(fault)
+        free -= needed
+    yield part
+
+
+def _metric_names(validation: Validation) -> Iterable[str]:
+    return dict.fromkeys(name for row in validation.matrix.values() for name in row)
+
+
 def _table(validation: Validation, faults: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("metric")
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    table.add_column("metric", no_wrap=True)
     for fault in faults:
-        table.add_column(fault.replace("_", "\n"), justify="right")
-    names = dict.fromkeys(name for row in validation.matrix.values() for name in row)
-    for name in names:
+        table.add_column(fault.replace("_", "\n"), justify="right", no_wrap=True)
+    for name in _metric_names(validation):
         table.add_row(name, *(_shown(validation.matrix[fault].get(name)) for fault in faults))
     return table
 

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from recipe_exp.config.base import Section, Strings
-from recipe_exp.config.messages import dotted_key, mistakes_of, show_line, show_path, show_setting, show_value
+from recipe_exp.config.messages import (
+    dotted_key,
+    mistakes_of,
+    show_change,
+    show_line,
+    show_path,
+    show_setting,
+    show_value,
+)
 
 TOKEN = "hf_" + "a1B2" * 6
 
@@ -59,6 +67,14 @@ def test_values_are_shown_as_they_would_be_typed() -> None:
         *("null", "true", "1.5", "a b", '"1e-3"', '["a"]', '{"a": 1}'),
     ]
     assert show_value("crème brûlée") == "crème brûlée"
+
+
+def test_a_change_shows_where_long_texts_differ() -> None:
+    start = "/a/very/long/folder/of/experiments/that/somebody/keeps/on/another/disk/"
+    assert show_change(f"{start}first", f"{start}second").endswith("on/another/disk/second")
+    assert show_change(f"{start}first", f"{start}second").startswith("...")
+    assert show_change("a", None) == "a -> null"
+    assert show_change(1e-4, 2e-4) == "0.0001 -> 0.0002"
 
 
 def test_long_and_unprintable_values_are_cut_to_a_line() -> None:

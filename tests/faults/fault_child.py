@@ -51,7 +51,7 @@ _CALLS = {
     "evaluate": "recipe_exp.evaluation.evaluator:Evaluator.evaluate",
     "loss": "recipe_exp.models.sequence_loss:SequenceLoss.forward",
     "generate": "recipe_exp.evaluation.evaluator:generate",
-    "token": "transformers:T5ForConditionalGeneration.forward",
+    "token": "recipe_exp.evaluation.decoders:T5Decoder.scores",
     "build": "recipe_exp.models.load:build_model",
     "intake": "recipe_exp.data.preparation.intake:Intake.take",
     "bands": "recipe_exp.data.duplicates.key_file:KeyFile.band",

@@ -170,6 +170,9 @@ def assert_tracked_once(folder: Path, status: str) -> None:
 
 
 def read_cache(folder: Path) -> dict[str, str]:
-    """Hash of every file of the token caches, by path; memory of dates is left out."""
-    files = (path for path in (folder / "cache").rglob("*") if path.is_file() and path.name != "file_hashes.json")
+    """Hash of every file of prepared data and its tokens, by path; memory of dates and scores is left out."""
+    caches = (folder / "cache").iterdir()
+    folders = [path for path in caches if FINGERPRINT.fullmatch(path.name.removeprefix("prepared-"))]
+    assert len(folders) == 2, "the splits and their tokens"
+    files = (path for each in folders for path in each.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
