@@ -1,0 +1,159 @@
+"""The loss of a run beside a plain padded loop: `loss_curve.py [--data FILE] [--model t5_mini] [--steps 200]`.
+
+The plain loop is a few lines of PyTorch around transformers' forward pass: a batch padded to its longest recipe, fp32,
+the mean cross-entropy of a target token, the gradient clipped, AdamW. It starts from the same weights as the run and
+sees the same recipes in the same order; dropout is 0. Two things are compared:
+
+- each single window: at every step both forward passes look at the plain loop's weights;
+- the curve: each trains on its own weights, and every step's loss before its update is kept.
+
+Prints both distances at their largest and at the last step, and the losses at a few steps. `--compile` compiles ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from recipe_exp.config.compose import compose
+from recipe_exp.config.experiment import ExperimentConfig
+from recipe_exp.data.loader import Window, make_micro_batch
+from recipe_exp.data.tokens.cache import build_or_open_cache
+from recipe_exp.data.tokens.token_files import TokenSplit
+from recipe_exp.models.load import from_shape
+from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.tasks.running.resuming import new_start
+from recipe_exp.tasks.running.workbench import Workbench
+from recipe_exp.training.optimizers import parameter_groups
+from recipe_exp.training.step import seed_everything
+
+SHOWN_STEPS = 5
+
+
+@dataclass
+class Curves:
+    """Losses in nats a token, a value for each step.
+
+    Attributes:
+        ours: of the run.
+        plain: of the plain loop.
+        ours_on_plain: of our forward pass under the plain loop's weights.
+    """
+
+    ours: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    ours_on_plain: list[float] = field(default_factory=list)
+
+    def distances(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Returns |difference| of each single window, and of the curves, (steps,)."""
+        plain = np.array(self.plain)
+        return np.abs(np.array(self.ours_on_plain) - plain), np.abs(np.array(self.ours) - plain)
+
+
+def main() -> None:
+    """Prints the distances."""
+    options = parse()
+    with tempfile.TemporaryDirectory() as folder:
+        curves = learn(configured(options, folder), Path(folder))
+    windows, curve = curves.distances()
+    print(f"{'step':>6}{'ours':>14}{'plain loop':>14}{'one window':>14}{'curve':>14}")
+    for step in np.unique(np.linspace(0, len(curve) - 1, SHOWN_STEPS).astype(int)).tolist():
+        losses = f"{curves.ours[step]:>14.7f}{curves.plain[step]:>14.7f}"
+        print(f"{step + 1:>6}{losses}{windows[step]:>14.1e}{curve[step]:>14.1e}")
+    print(f"{'most':>6}{'':>28}{windows.max():>14.1e}{curve.max():>14.1e}")
+
+
+def parse() -> argparse.Namespace:
+    """Returns the command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="recipes in any format that data.path takes; the built-in ones without it")
+    parser.add_argument("--model", default="t5_mini", help="of conf/model, with random weights in its shape")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=8, help="recipes of a step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--compile", action="store_true", help="whether ours is compiled")
+    return parser.parse_args()
+
+
+def configured(options: argparse.Namespace, folder: str) -> ExperimentConfig:
+    """Returns the configuration of the run."""
+    data = ["data=sample"] if options.data is None else ["data=files", f"data.path={Path(options.data).absolute()}"]
+    return compose(
+        [
+            *data,
+            *(f"model={options.model}", "model.pretrained=false", "model.dropout=0"),
+            *("hardware=cpu", f"hardware.compile={str(options.compile).lower()}", "training.precision=fp32"),
+            *(f"training.batch_size={options.batch_size}", f"training.max_steps={options.steps}"),
+            *("training.num_epochs=1000", "training/schedule=constant", "training.warmup_steps=0"),
+            *(f"training.learning_rate={options.learning_rate}", "evaluation.every_n_steps=null"),
+            *(f"output_dir={folder}", f"data.cache_dir={folder}/cache"),
+        ]
+    )
+
+
+def learn(config: ExperimentConfig, folder: Path) -> Curves:
+    """Learns twice, side by side."""
+    vocab_size = config.model.shape.vocab_size
+    cache = build_or_open_cache(config.data, cache_dir=folder / "cache", tokenizer=None, vocab_size=vocab_size)
+    bench = Workbench.build(config, cache, new_start(config, cache), folder / "run")
+    split, curves = cache.split("train"), Curves()
+    plain = PlainLoop(config, split)
+    for window in bench.windows(0):
+        curves.ours_on_plain.append(plain.loss_by_ours(window))
+        curves.plain.append(plain.step(window))
+        result = bench.step(window)
+        curves.ours.append(float(result.loss_sum) / window.num_target_tokens)
+    return curves
+
+
+class PlainLoop:
+    """A padded training loop as anyone would write it.
+
+    Args:
+        config: of the run that it stands beside.
+        split: its recipes.
+    """
+
+    def __init__(self, config: ExperimentConfig, split: TokenSplit) -> None:
+        seed_everything(config.seed)
+        self._network = from_shape(config.model.shape, dtype=torch.float32, attention="eager")
+        self._network.eval()  # dropout is 0
+        self._split, self._max_norm = split, config.training.max_grad_norm
+        optimizer = config.training.optimizer
+        assert optimizer.kind == "adamw"
+        self._optimizer = torch.optim.AdamW(
+            parameter_groups(self._network, config.training.weight_decay),
+            lr=config.training.learning_rate,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.epsilon,
+        )
+
+    def loss_by_ours(self, window: Window) -> float:
+        """Returns the loss of a window under these weights, by the forward pass of the run."""
+        ours = SequenceLoss(self._network)
+        with torch.no_grad():
+            return float(sum(ours(part) for part in window.micro_batches)) / window.num_target_tokens
+
+    def step(self, window: Window) -> float:
+        """Learns from a window; returns its loss before that."""
+        indices = np.concatenate([part.indices for part in window.micro_batches])
+        input_ids, attention_mask, labels = make_micro_batch(self._split, indices).padded(self._split.pad_id)
+        logits = self._network(input_ids=input_ids, attention_mask=attention_mask, labels=labels).logits
+        loss = cross_entropy(logits.flatten(0, 1), labels.flatten())
+        self._optimizer.zero_grad()
+        loss.backward()
+        if self._max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._network.parameters(), self._max_norm)
+        self._optimizer.step()
+        return float(loss.detach())
+
+
+if __name__ == "__main__":
+    main()
