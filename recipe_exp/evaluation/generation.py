@@ -12,6 +12,7 @@ from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.errors import ModelError
 from recipe_exp.evaluation.decoders import build_decoder
 from recipe_exp.evaluation.searching import Sampling, Texts, sample, search_beams, search_likeliest
+from recipe_exp.hardware.memory import OutOfMemoryError, out_of_memory_noticed, release_memory
 from recipe_exp.models.families import FAMILIES
 from recipe_exp.models.sequence_loss import plain_network
 
@@ -50,6 +51,8 @@ def generate(
 ) -> list[str]:
     """Returns one recipe for each prompt, in their order; each depends on its prompt and its number alone.
 
+    A batch that the device's memory is too small for is written in two halves.
+
     Args:
         network: an encoder-decoder, bare or with an adapter, on any device.
         tokenizer: of the network.
@@ -61,6 +64,7 @@ def generate(
 
     Raises:
         ModelError: if a prompt or a recipe is longer than the network has positions for.
+        OutOfMemoryError: not even one recipe fits.
     """
     encoded = [_cut(ids, decoding.max_source_tokens) for ids in tokenizer.encode_batch(list(prompts))]
     _refuse_longer(network, max(map(len, encoded), default=0), decoding.max_new_tokens)
@@ -70,9 +74,15 @@ def generate(
     was_training = network.training
     network.eval()
     try:
-        for batch in _batches(order, encoded, decoding):
+        waiting = _batches(order, encoded, decoding)[::-1]
+        while waiting:
+            batch = waiting.pop()
             rows = [encoded[index] for index in batch]
-            written = _write(network, rows, [own_numbers[index] for index in batch], decoding, should_stop)
+            written = _write_if_it_fits(network, rows, [own_numbers[index] for index in batch], decoding, should_stop)
+            if written is None:
+                middle = len(batch) // 2
+                waiting += [batch[middle:], batch[:middle]]
+                continue
             for index, ids in zip(batch, written, strict=True):
                 recipes[index] = tokenizer.decode(ids)
             if between_batches is not None:
@@ -80,6 +90,25 @@ def generate(
     finally:
         network.train(was_training)
     return recipes
+
+
+def _write_if_it_fits(
+    network: Any,
+    rows: Sequence[Sequence[int]],
+    numbers: Sequence[int],
+    decoding: Decoding,
+    should_stop: Callable[[], bool] | None,
+) -> list[list[int]] | None:
+    """Returns the token ids of one batch's recipes; None where they need more memory than there is, but one may fit."""
+    try:
+        with out_of_memory_noticed():
+            return _write(network, rows, numbers, decoding, should_stop)
+    except OutOfMemoryError:
+        if len(rows) == 1:
+            raise
+    # Beyond the handler, whose traceback holds the tensors.
+    release_memory()
+    return None
 
 
 def _write(

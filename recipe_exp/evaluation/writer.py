@@ -9,8 +9,10 @@ from typing import Any
 
 from recipe_exp.data.prompts import parse_prompt
 from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+from recipe_exp.errors import HardwareError
 from recipe_exp.evaluation.generation import Decoding, generate
 from recipe_exp.evaluation.searching import Sampling
+from recipe_exp.hardware.memory import OutOfMemoryError
 from recipe_exp.models.finetuned import load_model_folder
 
 
@@ -74,16 +76,21 @@ class RecipeWriter:
             num_beams: beams of the search; None takes the run's.
             sampling: how tokens are drawn instead of searched for; None takes the run's.
             should_stop: asked after every token whether to leave it at that.
+
+        Raises:
+            HardwareError: the device's memory is too small for one recipe.
         """
-        return generate(
-            self.network,
-            self.tokenizer,
-            [parse_prompt(prompt, self.template) for prompt in prompts],
-            Decoding(
-                max_new_tokens=max_new_tokens or self.max_new_tokens,
-                num_beams=num_beams or self.num_beams,
-                sampling=sampling if sampling is not None or num_beams is not None else self.sampling,
-                max_source_tokens=self.max_source_tokens,
-            ),
-            should_stop=should_stop,
+        decoding = Decoding(
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
+            num_beams=num_beams or self.num_beams,
+            sampling=sampling if sampling is not None or num_beams is not None else self.sampling,
+            max_source_tokens=self.max_source_tokens,
         )
+        rendered = [parse_prompt(prompt, self.template) for prompt in prompts]
+        try:
+            return generate(self.network, self.tokenizer, rendered, decoding, should_stop=should_stop)
+        except OutOfMemoryError as error:
+            raise HardwareError(
+                f"out of memory in one recipe of up to {decoding.max_new_tokens} tokens and {decoding.num_beams} "
+                "beams; lower evaluation.max_new_tokens or evaluation.num_beams, or free the device's memory"
+            ) from error

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +209,54 @@ def test_the_network_is_left_as_it_was(network: T5ForConditionalGeneration, cach
         generate(network, cache.tokenizer, ["soup"], Decoding(8))
     assert network.training
     assert generate(network, cache.tokenizer, [], Decoding(8)) == []
+
+
+LIMITED = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from recipe_exp.config.model import ModelShape
+from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
+from recipe_exp.errors import HardwareError
+from recipe_exp.evaluation.writer import RecipeWriter
+from recipe_exp.models import load
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+shape = ModelShape(vocab_size=400, d_model=32, d_kv=64, d_ff=48, num_layers=2, num_decoder_layers=2, num_heads=16)
+network = load.from_shape(shape, dtype=torch.float32).eval()
+writer = RecipeWriter(network, RecipeTokenizer.from_pretrained(sys.argv[1]), "{title}", 96, 200, 1)
+prompts = [f"soup {number}" for number in range(24)]
+free = writer.generate(prompts)
+
+def limit(megabytes):
+    used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (used + megabytes * 2**20, resource.RLIM_INFINITY))
+
+# All 24 need 75 MiB for what they write; the second limit has no room for one that is far longer.
+limit(30)
+tight = writer.generate(prompts)
+try:
+    writer.generate(prompts[:1], max_new_tokens=40_000)
+    refusal = None
+except HardwareError as error:
+    refusal = str(error)
+print(json.dumps({"same": tight == free, "written": len(set(free)), "refusal": refusal}))
+"""
+
+
+def test_a_batch_too_large_for_the_memory_is_written_in_parts(cache: TokenCache, tmp_path: Path) -> None:
+    cache.tokenizer.save(tmp_path / "tokenizer")
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "tokenizer")],
+        # Memory that the allocator keeps would not count against the limit.
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found["same"]
+    assert found["written"] > 1, "the prompts matter"
+    assert found["refusal"].startswith("out of memory in one recipe of up to 40000 tokens")
