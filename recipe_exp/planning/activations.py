@@ -7,12 +7,11 @@ padding; what attention pads within its buckets of similar lengths is left out.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import LoraConfig
-from recipe_exp.planning.parameters import adapted_layers
+from recipe_exp.planning.adapter_activations import AdapterActivations
 
 _CROSS = "decoder.EncDecAttention"
 # The inverse root mean square of a token, and what dropout hashes for it at one place.
@@ -82,7 +81,6 @@ class SavedActivations:
     ) -> None:
         self.shape = model.shape
         self.lora = lora
-        self._adapted = adapted_shares(model, lora)
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
         self.has_fused_attention = attention == "sdpa" and self.is_cuda
@@ -90,6 +88,9 @@ class SavedActivations:
         self.key_bytes = _KEY_BYTES if model.dropout is None or model.dropout > 0.0 else 0
         self.inner = model.shape.num_heads * model.shape.d_kv
         self.compute_bytes = 2 if is_bf16 else 4
+        self._adapter = (
+            None if lora is None else AdapterActivations(model, lora, compute_bytes=self.compute_bytes, device=device)
+        )
         # A frozen base is held in bf16 then. The residual stream between the layers has the weights' type.
         self.stream_bytes = 2 if is_bf16 and (lora is not None or holds_bf16) else 4
 
@@ -219,23 +220,13 @@ class SavedActivations:
 
     def _linear_inputs(self, layer: str, names: tuple[str, ...], width: int) -> float:
         """Bytes a token for the inputs of linear layers that read the same values."""
-        if self.lora is None:
+        if self._adapter is None:
             return width * self.compute_bytes
-        num_adapted = sum(self._adapted[f"{layer}.{name}"] for name in names)
-        num_copies = num_adapted if self._copies_inputs else min(num_adapted, 1.0)
-        # The adapter's dropout works on fp32 values, whatever the base computes in.
-        mask = (1 if self.is_cuda else 4) if self.lora.dropout > 0.0 else 0
-        return width * (num_copies * self.compute_bytes + num_adapted * mask) + (
-            num_adapted * self.lora.rank * self.compute_bytes
-        )
+        return self._adapter.inputs(layer, names, width, are_copied=self._copies_inputs)
 
     def _scaled_outputs(self, layer: str, names: tuple[str, ...]) -> float:
-        """Bytes a token: DoRA keeps what the base and what the adapter gave, for the gradient of the magnitudes."""
-        if self.lora is None or not self.lora.dora:
-            return 0.0
-        widths = {"o": self.shape.d_model, "wo": self.shape.d_model, "wi_0": self.shape.d_ff, "wi_1": self.shape.d_ff}
-        outputs = sum(self._adapted[f"{layer}.{name}"] * widths.get(name, self.inner) for name in names)
-        return 2 * self.compute_bytes * outputs
+        """Bytes a token that DoRA keeps of what layers gave."""
+        return 0.0 if self._adapter is None else self._adapter.scaled_outputs(layer, names)
 
     def _fused_output(self) -> float:
         """Bytes a token: what a fused kernel gave, and the logarithm of the sum of each head's exponentials."""
@@ -246,14 +237,3 @@ class SavedActivations:
     def _norm(self) -> float:
         """Bytes a token: the residual stream, its factor, and the key of the dropout before it."""
         return self.stream_bytes * self.shape.d_model + _FACTOR_BYTES + self.key_bytes
-
-
-def adapted_shares(model: ModelConfig, lora: LoraConfig | None) -> defaultdict[str, float]:
-    """Returns the share of a stack's blocks in which a layer such as `decoder.EncDecAttention.q` is adapted."""
-    shares: defaultdict[str, float] = defaultdict(float)
-    if lora is None:
-        return shares
-    blocks = {"encoder": model.shape.num_layers, "decoder": model.shape.num_decoder_layers}
-    for (layer, _), count in adapted_layers(model.shape, lora.targets).items():
-        shares[layer] = count / blocks[layer.partition(".")[0]]
-    return shares

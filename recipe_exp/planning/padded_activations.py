@@ -11,7 +11,8 @@ import math
 
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.config.training import LoraConfig
-from recipe_exp.planning.activations import Batch, adapted_shares
+from recipe_exp.planning.activations import Batch
+from recipe_exp.planning.adapter_activations import AdapterActivations
 
 # The memory-efficient kernel reads its mask in rows of a multiple of eight values.
 _MASK_ALIGNMENT = 8
@@ -43,7 +44,6 @@ class PaddedActivations:
     ) -> None:
         self.shape = model.shape
         self.lora = lora
-        self._adapted = adapted_shares(model, lora)
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
         self.is_sdpa = attention == "sdpa"
@@ -51,6 +51,9 @@ class PaddedActivations:
         self.has_dropout = model.dropout is None or model.dropout > 0.0
         self.inner = model.shape.num_heads * model.shape.d_kv
         self.compute_bytes = 2 if is_bf16 else 4
+        self._adapter = (
+            None if lora is None else AdapterActivations(model, lora, compute_bytes=self.compute_bytes, device=device)
+        )
         # A frozen base is held in bf16 then. The residual stream between the layers has the weights' type.
         self.stream_bytes = 2 if is_bf16 and (lora is not None or holds_bf16) else 4
 
@@ -169,23 +172,13 @@ class PaddedActivations:
 
     def _linear_inputs(self, layer: str, names: tuple[str, ...], width: int) -> float:
         """Bytes a token for the inputs of linear layers that read the same values."""
-        if self.lora is None:
+        if self._adapter is None:
             return width * self.compute_bytes * (len(names) if self._copies_inputs else 1)
-        num_adapted = sum(self._adapted[f"{layer}.{name}"] for name in names)
-        num_copies = num_adapted if self._copies_inputs else min(num_adapted, 1.0)
-        # The adapter's dropout works on fp32 values, whatever the base computes in.
-        mask = (1 if self.is_cuda else 4) if self.lora.dropout > 0.0 else 0
-        return width * (num_copies * self.compute_bytes + num_adapted * mask) + (
-            num_adapted * self.lora.rank * self.compute_bytes
-        )
+        return self._adapter.inputs(layer, names, width, are_copied=self._copies_inputs)
 
     def _scaled_outputs(self, layer: str, names: tuple[str, ...]) -> float:
-        """Bytes a token: DoRA keeps what the base and what the adapter gave, for the gradient of the magnitudes."""
-        if self.lora is None or not self.lora.dora:
-            return 0.0
-        widths = {"o": self.shape.d_model, "wo": self.shape.d_model, "wi_0": self.shape.d_ff, "wi_1": self.shape.d_ff}
-        outputs = sum(self._adapted[f"{layer}.{name}"] * widths.get(name, self.inner) for name in names)
-        return 2 * self.compute_bytes * outputs
+        """Bytes a token that DoRA keeps of what layers gave."""
+        return 0.0 if self._adapter is None else self._adapter.scaled_outputs(layer, names)
 
     def _norm(self) -> float:
         """Bytes a token: the input, its scale, and the scaled input where the norm's weight is tuned."""
