@@ -256,7 +256,8 @@ def _end_record(sweep: Sweep, keeper: _Keeper) -> None:
             keeper.journal.artifact(folder.path / name)
     outcomes = keeper.board.outcomes()
     if outcomes:
-        keep_verdict(judge_trials(outcomes, folder.output_dir), folder, keeper.journal)
+        verdict = judge_trials(outcomes, folder.output_dir)
+        keep_verdict(verdict, folder, keeper.journal, sweep.config.description)
 
 
 def _tags(sweep: Sweep) -> dict[str, str]:

@@ -34,8 +34,14 @@ def judge_trials(outcomes: Sequence[Outcome], output_dir: Path) -> Verdict:
     return judge([_summary(outcome, output_dir) for outcome in outcomes], swept)
 
 
-def keep_verdict(verdict: Verdict, sweep: RunFolder, journal: Journal) -> None:
+def keep_verdict(verdict: Verdict, sweep: RunFolder, journal: Journal, description: str | None = None) -> None:
     """Writes the report and its figures into the sweep's folder, and gives them and the verdict to its record.
+
+    Args:
+        verdict: on all trials.
+        sweep: folder of the sweep.
+        journal: of its record.
+        description: of the sweep, which stays above the verdict.
 
     Raises:
         OSError: if the disk refuses.
@@ -50,7 +56,7 @@ def keep_verdict(verdict: Verdict, sweep: RunFolder, journal: Journal) -> None:
         write_atomically(sweep.path / _FIGURES / f"{name}.svg", plot_as_svg(plot).encode())
     if drawn:
         journal.artifact(sweep.path / _FIGURES)
-    journal.tags({"recipe_exp.verdict": headline(verdict), "mlflow.note.content": _note(verdict)})
+    journal.tags({"recipe_exp.verdict": headline(verdict), "mlflow.note.content": _note(verdict, description)})
     if verdict.best is not None:
         journal.tags({"recipe_exp.best_run": verdict.best.run.run_id or ""})
         journal.metrics(0, {f"best/{verdict.metric}": verdict.best.value})
@@ -76,6 +82,8 @@ def _summary(outcome: Outcome, output_dir: Path) -> RunSummary:
     )
 
 
-def _note(verdict: Verdict) -> str:
+def _note(verdict: Verdict, description: str | None) -> str:
     """The verdict as MLflow's page of the run shows it."""
-    return "\n".join([f"**{headline(verdict)}**", "", *(f"- {sentence}" for sentence in findings(verdict))])
+    above = [] if description is None else [description, ""]
+    found = [f"- {sentence}" for sentence in findings(verdict)]
+    return "\n".join([*above, f"**{headline(verdict)}**", "", *found])

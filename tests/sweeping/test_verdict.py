@@ -78,7 +78,7 @@ def test_on_a_narrow_terminal_nothing_is_cut(
 def test_the_folder_and_the_record_of_the_sweep_keep_it(outcomes: list[Outcome], tmp_path: Path) -> None:
     sweep = RunFolder.create(tmp_path, run_name="learning_rate", kind="sweep", command=[])
     journal = Journal(sweep)
-    keep_verdict(judge_trials(outcomes, tmp_path), sweep, journal)
+    keep_verdict(judge_trials(outcomes, tmp_path), sweep, journal, "What I wanted to know.")
     journal.close()
     assert "Sweep of learning_rate" in (sweep.path / REPORT_NAME).read_text()
     assert "<svg" in (sweep.path / "figures" / "eval_loss_by_learning_rate.svg").read_text()
@@ -86,6 +86,7 @@ def test_the_folder_and_the_record_of_the_sweep_keep_it(outcomes: list[Outcome],
     assert [event["path"] for event in events if event["event"] == "artifact"] == [REPORT_NAME, "figures"]
     tags = {name: value for event in events for name, value in event.get("tags", {}).items()}
     assert tags["recipe_exp.verdict"].startswith("best: learning_rate=0.01")
+    assert tags["mlflow.note.content"].startswith("What I wanted to know.\n\n**best: learning_rate=0.01")
     assert "- the best training.learning_rate is at the edge" in tags["mlflow.note.content"]
     assert [event["metrics"] for event in events if event["event"] == "metrics"] == [{"best/eval/loss": 0.25}]
 
