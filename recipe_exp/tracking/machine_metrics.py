@@ -8,6 +8,7 @@ MACHINE_METRICS = frozenset(
         "train/recipes_per_second",
         "train/utilisation",
         "train/compile_seconds",
+        "train/compile_speedup",
         "train/data_wait_share",
         "train/evaluation_share",
         "train/logging_share",

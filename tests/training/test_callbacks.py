@@ -291,7 +291,11 @@ def test_shares_of_time_are_of_all_that_passed_since_the_last_logged_point(build
     expected = {"data_wait": 2 / whole, "evaluation": 4 / whole, "logging": 2 / whole, "checkpoint": 2 / whole}
     assert shares == pytest.approx(expected)
     assert log.entries[1]["train/data_wait_share"] == pytest.approx(2 / 10)
-    assert log.entries[1].keys() >= MACHINE_METRICS - {"train/utilisation", "train/compile_seconds"}
+    assert log.entries[1].keys() >= MACHINE_METRICS - {
+        "train/utilisation",
+        "train/compile_seconds",
+        "train/compile_speedup",
+    }
 
 
 def test_a_non_finite_step_stops_the_run_and_is_named(build_trainer: TrainerBuilder) -> None:

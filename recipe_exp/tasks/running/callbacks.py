@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from recipe_exp.config.messages import show_value
-from recipe_exp.data.loader import Window
+from recipe_exp.data.loader import MicroBatch, Window, make_micro_batch
 from recipe_exp.errors import TrainingError
 from recipe_exp.evaluation.cost import describe_cost
 from recipe_exp.evaluation.evaluator import Evaluator
@@ -33,6 +33,7 @@ from recipe_exp.training import checkpoint
 from recipe_exp.training.callbacks import import_callbacks
 from recipe_exp.training.callbacks.callback import Callback
 from recipe_exp.training.callbacks.checkpoint import Best, CheckpointCallback
+from recipe_exp.training.callbacks.compiling import CompileSavingCallback, compare_kernels
 from recipe_exp.training.callbacks.console import ConsoleCallback
 from recipe_exp.training.callbacks.evaluation import (
     BestMetric,
@@ -239,17 +240,33 @@ def _watchdog(bench: Workbench, session: RunSession | None, console: Console) ->
 
 def _of_main_process(bench: Workbench, session: RunSession, console: Console) -> list[Callback]:
     callbacks: list[Callback] = [JournalCallback(session.journal), *_pruning(), ConsoleCallback(console)]
+
+    def report(line: str) -> None:
+        console.print(line, highlight=False)
+
+    # Within the backward pass weights are updated, and there is no room for all of their gradients.
+    if bench.loss.kernels.is_compiled and not bench.config.training.update_in_backward:
+        callbacks.append(
+            CompileSavingCallback(
+                lambda: compare_kernels(bench.loss, _half_of_a_micro_batch(bench), bench.accelerator),
+                lambda: bench.loss.kernels.compile_seconds,
+                report,
+            )
+        )
     if bench.config.hardware.profile_steps is not None:
         # PyTorch's profiler is loaded where it is used.
         from recipe_exp.training.callbacks.profile import ProfileCallback
-
-        def report(line: str) -> None:
-            console.print(line, highlight=False)
 
         callbacks.append(
             ProfileCallback(session.folder.path / PROFILE_FOLDER, bench.config.hardware.profile_steps, report)
         )
     return callbacks
+
+
+def _half_of_a_micro_batch(bench: Workbench) -> MicroBatch:
+    """Returns every second example of the run's first micro-batch: uncompiled, more is kept for the backward pass."""
+    indices = next(bench.windows(0)).micro_batches[0].indices
+    return make_micro_batch(bench.cache.split("train"), indices[::2], noise=(bench.config.seed, 0))
 
 
 def _pruning() -> list[PruneCallback]:
