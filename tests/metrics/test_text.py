@@ -10,9 +10,10 @@ import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from recipe_exp.metrics import bleu_signature, chrf_signature, compute_metrics, perplexity
-from recipe_exp.metrics.text import ROUGE_NAMES, distinct, length_ratio, repetition, words
+from recipe_exp.metrics.text import ROUGE_NAMES, bleu_tokens, distinct, length_ratio, repetition, words
 
 PAIRS = [
     ("Mix the flour and the milk.", "Mix the milk and the flour."),
@@ -60,6 +61,17 @@ def test_scores_of_a_corpus_are_the_references_to_the_last_digit() -> None:
 def test_scores_of_any_texts_are_the_references_to_the_last_digit(rows: list[tuple[str, str]]) -> None:
     references, predictions = map(list, zip(*rows, strict=True))
     check_against_the_oracles(references, predictions)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.characters(max_codepoint=126) | st.sampled_from("0189.,-&;<>é½\u00a0\n"), max_size=40))
+def test_tokens_are_those_of_sacrebleu(text: str) -> None:
+    assert bleu_tokens(text) == Tokenizer13a()(text.rstrip()).split()
+
+
+@pytest.mark.parametrize("text", ["&quot;a&amp;lt;b&gt;", "<skipped> salt-\n pepper-", "1,000.5-6 a.b,c -1 2- '"])
+def test_entities_and_breaks_are_read_as_sacrebleu_reads_them(text: str) -> None:
+    assert bleu_tokens(text) == Tokenizer13a()(text.rstrip()).split()
 
 
 def test_signatures_name_what_makes_scores_comparable() -> None:
