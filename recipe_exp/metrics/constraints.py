@@ -25,7 +25,7 @@ DIETS: dict[str, frozenset[str]] = {
     "nut-free": frozenset(KINDS["nut"] | {"nut", "peanut"}),
     "egg-free": _EGG,
 }
-# A food of which each diet forbids a cup.
+# A food that each diet forbids.
 FORBIDDEN_FOODS = {
     "vegetarian": "ham",
     "vegan": "honey",

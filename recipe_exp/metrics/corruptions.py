@@ -237,13 +237,14 @@ def copied(case: Case) -> Recipe | None:
 
 
 def forbidden_ingredient(case: Case) -> Recipe | None:
-    """Add a food that a diet forbids to which the recipe keeps."""
+    """Put a food that a diet forbids to which the recipe keeps in the place of an ingredient, in the same amount."""
     lines = case.recipe.ingredients
     foods = [food for diet, food in FORBIDDEN_FOODS.items() if lines and diet in kept_diets(lines)]
     if not foods:
         return None
-    place = case.random.randrange(len(lines) + 1)
-    return replace(case.recipe, ingredients=(*lines[:place], f"1 cup {case.random.choice(foods)}", *lines[place:]))
+    place = case.random.randrange(len(lines))
+    line = f"{split_measure(lines[place])[0]} {case.random.choice(foods)}".strip()
+    return replace(case.recipe, ingredients=(*lines[:place], line, *lines[place + 1 :]))
 
 
 _CORRUPTIONS = (

@@ -109,8 +109,9 @@ def clean_ending(reading: Reading) -> float:
     """1 for a recipe that ends with a whole step, 0 for one that breaks off or has no step.
 
     It breaks off if its last line is a marker without text, or a step without final punctuation where the steps use
-    any, or that ends with a comma or a word such as `the`. In a recipe without punctuation other ends cannot be judged
-    and count as whole; so does one that was cut between two sentences.
+    any, or that ends with a comma or a word such as `the`. A recipe's only step is taken to use punctuation, as those
+    that are written in one paragraph do. Where several steps use none other ends cannot be judged and count as whole;
+    so does a recipe that was cut between two sentences.
     """
     return float(bool(reading.recipe.instructions) and not is_truncated(reading.parsed))
 
@@ -121,10 +122,13 @@ def is_truncated(parsed: ParsedRecipe) -> bool:
         return False
     if not parsed.lines[-1].text:
         return True
-    *earlier, last = parsed.recipe.instructions or ("",)
+    if not parsed.recipe.instructions:
+        return False
+    *earlier, last = parsed.recipe.instructions
     if _SENTENCE_END.search(last):
         return False
-    return bool(_INNER_END.search(last) or _DANGLING.search(last) or any(map(_SENTENCE_END.search, earlier)))
+    uses_punctuation = not earlier or any(map(_SENTENCE_END.search, earlier))
+    return bool(uses_punctuation or _INNER_END.search(last) or _DANGLING.search(last))
 
 
 def _is_in_order(parsed: ParsedRecipe) -> bool:

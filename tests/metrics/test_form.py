@@ -77,6 +77,8 @@ def test_an_ending_is_judged_by_the_recipes_own_punctuation(text: str, changed: 
     assert clean_ending(text[:-3]) == 0.0
     assert clean_ending(text[: text.index("3. ") + 2]) == 0.0
     assert clean_ending(changed(instructions=("Stir", "Bake", "Serve"))) == 1.0
+    assert clean_ending(changed(instructions=("Stir all of it and bake",))) == 0.0, "one paragraph without an end"
+    assert clean_ending(changed(instructions=("Stir all of it and bake.",))) == 1.0
     assert clean_ending(changed(instructions=())) == 0.0
 
 
