@@ -13,6 +13,7 @@ from recipe_exp.config.data import DataConfig
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.groups import GROUPS
 from recipe_exp.config.relevance import is_free, numbers_relevant
+from recipe_exp.secrets import redact
 
 _KEY_CHARACTERS = 12
 # Their names are no files of this machine.
@@ -51,12 +52,15 @@ def digest(value: object) -> str:
 
 
 def _files_of(data: DataConfig) -> Any:
-    """Files that were moved are the same data, files that have grown are not; a run compares their contents too."""
+    """Files that were moved are the same data, files that have grown are not; a run compares their contents too.
+
+    It is recorded, so a name that holds a secret is without it.
+    """
     if data.path is None or data.format in _NAMED_DATA:
         return data.path
     path = Path(data.path).expanduser()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        return [[file.relative_to(path).as_posix(), file.stat().st_size] for file in files]
+        return [[redact(file.relative_to(path).as_posix()), file.stat().st_size] for file in files]
     files = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 - of any folder
-    return [[file.name, file.stat().st_size] for file in files if file.is_file()] or data.path
+    return [[redact(file.name), file.stat().st_size] for file in files if file.is_file()] or redact(data.path)
