@@ -137,7 +137,7 @@ SAVE = {
     "model copied": once("write", r"/model\.partial/config\.json$"),
     "model renamed": once("rename", r"/model\.partial$"),
     "last model": Case(refuse("mkdir", r"/model\.partial$", after=5), MISTAKE, CONTINUE, [GOES_ON, GOES_ON]),
-    "best": once("write", r"/\.run\.json\.", after=5),
+    "best": once("write", r"/\.run\.json\.", after=6),
 }
 LOG = {
     "metrics": Case(refuse("write", r"/metrics\.jsonl$", after=1, times=1), FINISHED, None),
@@ -151,7 +151,7 @@ LOG = {
     "samples": Case(
         refuse("write", r"/samples\.jsonl$", after=1, times=1), FINISHED, rf"warning: .*samples\.jsonl: {SPACE}"
     ),
-    "run.json at the end": at_start(refuse("write", r"/\.run\.json\.", after=10), CONTINUE),
+    "run.json at the end": at_start(refuse("write", r"/\.run\.json\.", after=24), CONTINUE),
 }
 RESUME = {
     "resume: config.yaml": resumed(refuse("rename", r"/\.config\.yaml"), MISTAKE, CONTINUE),

@@ -33,9 +33,7 @@ class PredictionFiles:
         try:
             self.folder.mkdir(exist_ok=True)
             write_atomically(self.folder / _file_name(step), encode_predictions(predictions))
-            for path in self.folder.glob("step-*.jsonl"):
-                if path.name not in kept:
-                    path.unlink(missing_ok=True)
+            _keep(self.folder, kept)
         except OSError as error:
             self.console.print(
                 f"warning: {self.folder}: {reason_of(error)}; the report will lack what was written at step {step}",
@@ -48,6 +46,18 @@ def rewind_predictions(folder: Path, step: int) -> None:
     """Removes what was written after a step; it will be written again."""
     for path in folder.glob("step-*.jsonl"):
         if path.name > _file_name(step):
+            path.unlink(missing_ok=True)
+
+
+def keep_best_and_last(folder: Path, best_step: int) -> None:
+    """Removes what was the best before the last evaluation, once it is known which is now."""
+    names = sorted(path.name for path in folder.glob("step-*.jsonl"))
+    _keep(folder, {*names[-1:], _file_name(best_step)})
+
+
+def _keep(folder: Path, names: set[str]) -> None:
+    for path in folder.glob("step-*.jsonl"):
+        if path.name not in names:
             path.unlink(missing_ok=True)
 
 

@@ -24,6 +24,7 @@ from recipe_exp.tasks.evaluation_report import (
     report_content,
 )
 from recipe_exp.tasks.facts import evaluation_facts
+from recipe_exp.tasks.running.predictions import keep_best_and_last
 from recipe_exp.tasks.running.session import RunSession
 from recipe_exp.tasks.summary import REPORT_FILE
 
@@ -47,6 +48,7 @@ def write_run_report(session: RunSession, config: ExperimentConfig, cache: Token
         return
     step, path = kept
     try:
+        keep_best_and_last(path.parent, step)
         predictions = read_predictions(path)
         scorer = Scorer(cache.prepared, cache.folder.parent)
         decoding = decoding_of(config.evaluation, config.data.max_source_tokens)
