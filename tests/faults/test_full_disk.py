@@ -307,7 +307,7 @@ def test_a_merge_that_finds_no_room_leaves_nothing(
 
 
 SWEEP_CASES = {
-    "sweep.json": (refuse("write", r"/\.sweep\.json"), MISTAKE, [rf"error: .*sweep\.json: {SPACE}"]),
+    "sweep.json": (refuse("write", r"/\.sweep\.json"), FINISHED, []),
     "sweep.json once": (refuse("write", r"/\.sweep\.json", times=1), FINISHED, []),
     "trial's log": (refuse("open", r"/trial-1\.log$"), FINISHED, []),
 }
@@ -329,6 +329,18 @@ def test_a_full_disk_ends_no_trial_of_a_sweep(
     assert SPACE in attempt.shown
     records = [json.loads(path.read_text()) for path in (tmp_path / "outputs" / "runs").glob("*/run.json")]
     assert [record["status"] for record in records] == ["finished", "finished"]
+
+
+@pytest.mark.faults_full
+def test_a_sweep_whose_ledger_finds_no_room_starts_nothing(
+    fork_server: ForkServer, command: list[str], tmp_path: Path
+) -> None:
+    sweep = [*(key for key in command if not key.startswith("resume")), "training.max_steps=4", "seed=1,2", "-m"]
+    attempt = fork_server.attempt(sweep, tmp_path, disk=refuse("write", r"/ledger\.jsonl$"))
+    assert attempt.code == MISTAKE, attempt.shown
+    assert_one_line(attempt.shown, rf"error: .*ledger\.jsonl: cannot be written \({SPACE}\)")
+    assert not list((tmp_path / "outputs").glob("runs/*"))
+    assert fork_server.attempt(sweep, tmp_path).code == FINISHED
 
 
 # The kernel's own refusals.
