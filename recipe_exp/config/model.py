@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from recipe_exp.config.base import Count, Section, Text
 
+# Each is planned for and looked at by itself.
+Layers = Annotated[int, Field(ge=1, le=1_000)]
+
 
 class ModelShape(Section):
     """The dimensions of a T5 v1.1 network, so that memory and time are known before anything is downloaded."""
@@ -20,9 +23,9 @@ class ModelShape(Section):
     """Width of one attention head."""
     d_ff: Count
     """Width of the gated feed-forward layer."""
-    num_layers: Count
+    num_layers: Layers
     """Encoder blocks."""
-    num_decoder_layers: Count
+    num_decoder_layers: Layers
     """Decoder blocks."""
     num_heads: Count
     """Attention heads of every block."""

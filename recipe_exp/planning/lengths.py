@@ -109,7 +109,9 @@ def typical_batch(
     for _ in range(_NUM_WINDOWS):
         chosen = random.integers(len(lengths.targets), size=min(batch_size, _MAX_WINDOW))
         sources, targets = lengths.sources[chosen], lengths.targets[chosen]
-        hands = plan_micro_batches(sources, targets, micro_batch_tokens, num_processes, is_padded=is_padded)
+        # Processes beyond the examples of a window have nothing to do.
+        num_working = min(num_processes, len(chosen))
+        hands = plan_micro_batches(sources, targets, micro_batch_tokens, num_working, is_padded=is_padded)
         parts = [part for hand in hands for part in hand if len(part)]
         shapes = [batch_of(sources[part], targets[part], is_padded=is_padded) for part in parts]
         found.append(max(shapes, key=_tokens))
