@@ -27,7 +27,7 @@ from recipe_exp.reports.page import (
     share_text,
 )
 from recipe_exp.reports.plots import plots_as_html
-from recipe_exp.reports.ranges import RANGES_STYLE, ranges_html
+from recipe_exp.reports.ranges import RANGES_STYLE, breakable, ranges_html
 
 _WIDTH, _HEIGHT, _BASE, _TOP = 320, 150, 128, 18
 _NUM_TICKS = 4
@@ -154,7 +154,7 @@ def _block(block: Block) -> str:
 
 def _figures(block: Figures) -> str:
     figures = "".join(
-        f'<div class="figure"><b>{escape(one.value)}</b><span>{escape(one.label)}</span>'
+        f'<div class="figure"><b>{escape(one.value)}</b><span>{breakable(one.label)}</span>'
         f"<small>{escape(one.explanation)}</small></div>"
         for one in block.figures
     )

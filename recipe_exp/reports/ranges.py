@@ -16,7 +16,7 @@ align-items:center;margin:0 0 1.25rem;font-size:.9375rem}
 .ranges b{font-weight:600}.ranges small{display:block;color:var(--soft);font-size:.75rem;line-height:1.2}
 .ranges .v{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .range{display:contents}.range .t{min-width:0}
-@media(max-width:40rem){.ranges{display:block}.range{display:grid;grid-template-columns:1fr max-content;
+@media(max-width:40rem){.ranges{display:block}.range{display:grid;grid-template-columns:minmax(0,1fr) max-content;
 gap:.1rem .75rem;margin:0 0 .7rem}.range .t{grid-column:1/-1;order:1}}
 """
 
@@ -39,7 +39,7 @@ def ranges_html(block: Ranges) -> str:
 
 
 def _row(each: Range, block: Ranges) -> str:
-    label = f'<div class="l"><b>{escape(each.label)}</b><small>{escape(each.note)}</small></div>'
+    label = f'<div class="l"><b>{breakable(each.label)}</b><small>{escape(each.note)}</small></div>'
     value = f'<div class="v">{escape(each.value)}</div>'
     drawn = [f'<path d="M{_ROOM} {_MIDDLE}H{_WIDTH - _ROOM}" stroke="var(--line)" stroke-width="2"/>']
     for number, place in enumerate(each.marks):
@@ -57,6 +57,11 @@ def _row(each: Range, block: Ranges) -> str:
         f'aria-label="{escape(each.label)}: {escape(each.value)}">{"".join(drawn)}</svg></div>'
     )
     return f'<div class="range">{label}{chart}{value}</div>'
+
+
+def breakable(text: str) -> str:
+    """Returns a text as HTML whose names may be broken behind their underscores, where a page is narrow."""
+    return escape(text).replace("_", "_<wbr>")
 
 
 def _x(share: float) -> float:

@@ -19,7 +19,7 @@ from recipe_exp.reports.evaluation import (
 from recipe_exp.reports.markdown import as_markdown
 from recipe_exp.reports.page import MarkedTexts, Page, Ranges, Table
 
-_VOID = {"meta", "br", "img", "path", "line", "rect", "circle", "polyline"}
+_VOID = {"meta", "br", "wbr", "img", "path", "line", "rect", "circle", "polyline"}
 
 
 class Reader(HTMLParser):
