@@ -115,6 +115,7 @@ def test_imports_come_from_a_floor_below(module: str) -> None:
         ("peft", ("models/adapters.py",)),
         ("flash_attn", ("models/",)),
         ("optuna", ("sweeping/study.py",)),
+        ("submitit", ("sweeping/submitit_jobs.py",)),
     ],
 )
 def test_library_stays_in_its_room(library: str, rooms: tuple[str, ...]) -> None:

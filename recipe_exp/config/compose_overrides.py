@@ -81,7 +81,11 @@ def read_overrides(overrides: Sequence[str], options: dict[str, list[str]]) -> l
     mistakes = preflight.find_too_many(overrides)
     if mistakes:
         raise ConfigError(mistakes)
-    return [read_override(text, options) for text in overrides]
+    lines = [read_override(text, options) for text in overrides]
+    found = preflight.find_wrong_launcher_settings([line.change for line in lines if line.change and not line.mistakes])
+    for line in lines:
+        line.mistakes += found.get(line.text, [])
+    return lines
 
 
 def read_override(text: str, options: dict[str, list[str]]) -> Line:

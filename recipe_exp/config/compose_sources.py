@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -25,6 +25,7 @@ from recipe_exp.config import interpolation
 from recipe_exp.config.base import default_values
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.groups import GROUPS, schemas
+from recipe_exp.config.launchers import LAUNCHERS
 from recipe_exp.config.messages import show_path
 from recipe_exp.config.option_files import OptionFile, config_dir, find_option, read_option, user_config_dir
 from recipe_exp.errors import ConfigError
@@ -36,10 +37,8 @@ HYDRA_SETTINGS = {
     "job": {"name": "recipe_exp", "chdir": False},
 }
 # The classes are in `sweeping/`; they are named here because `hydra.launcher.slots=2` is part of a command line.
-SWEEP_PLUGINS: dict[str, dict[str, Any]] = {
-    "launcher": {"_target_": "hydra_plugins.recipe_exp.ProcessLauncher", "slots": 1},
-    "sweeper": {"_target_": "hydra_plugins.recipe_exp.LedgerSweeper", "params": None},
-}
+_PLUGINS = "hydra_plugins.recipe_exp"
+_SWEEPER = {"_target_": f"{_PLUGINS}.LedgerSweeper", "params": None}
 
 
 class OptionFiles(FileConfigSource):
@@ -95,9 +94,12 @@ def register() -> None:
     store.store(name="schema", node=default_values(ExperimentConfig) | {"hydra": HYDRA_SETTINGS})
     for group, name, section in schemas():
         store.store(group=group, name=name, node=default_values(section))
-    for kind, plugin in SWEEP_PLUGINS.items():
-        store.store(group=f"hydra/{kind}", name="recipe_exp", node=plugin)
+    # Packages of Hydra's own authors name their launchers like these; Hydra loads them with its first plugin.
     Plugins.instance().register(RecipeExpSearchPath)
+    store.store(group="hydra/sweeper", name="recipe_exp", node=_SWEEPER)
+    for name, section in LAUNCHERS.items():
+        launcher = {"_target_": f"{_PLUGINS}.TrialLauncher", "kind": name, **default_values(section)}
+        store.store(group="hydra/launcher", name=name, node=launcher)
     SourcesRegistry.instance().register(OptionFiles)
     OmegaConf.register_new_resolver("mul", interpolation.multiply, replace=True)
 

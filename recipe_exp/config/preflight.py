@@ -19,13 +19,20 @@ from recipe_exp.config.base import Section, sections_in
 from recipe_exp.config.experiment import CONTRADICTION, ExperimentConfig
 from recipe_exp.config.foreign_names import answer
 from recipe_exp.config.groups import GLOBAL_GROUPS
+from recipe_exp.config.launchers import DEFAULT_LAUNCHER, LAUNCHER_KEYS, LAUNCHERS, find_wrong_setting
 from recipe_exp.config.messages import dotted_key, grouped_by_key, in_one_line, lines_of, show_line, show_setting
 from recipe_exp.config.relevance import MAPPING_KEYS
 from recipe_exp.secrets import find_secret, is_secret_name
 
 _PACKAGE_HEADER = "# @package _global_"
 
-HYDRA_KEYS = {"hydra.mode": "RUN or MULTIRUN", "hydra.launcher.slots": "how many trials run at once"}
+LAUNCHER_GROUP = "hydra/launcher"
+_SETTINGS_OF_HYDRA = {
+    "hydra.mode": "RUN or MULTIRUN",
+    LAUNCHER_GROUP: f"{', '.join(list(LAUNCHERS)[:-1])} or {list(LAUNCHERS)[-1]}",
+    "hydra.launcher.slots": "how many trials run at once",
+}
+HYDRA_KEYS = frozenset(_SETTINGS_OF_HYDRA) | LAUNCHER_KEYS
 """What of Hydra's own configuration an override may set; all else is fixed, so that Hydra writes no file."""
 NO_OVERRIDE = "not an override; write key=value, and quote values with spaces or commas"
 """What is said of a line that Hydra cannot parse."""
@@ -106,16 +113,26 @@ def find_impossible(change: Change) -> list[str]:
     """Returns the mistake of a change that no configuration could take: one of Hydra's own, or of a nested value."""
     shown = show_line(change.line)
     if change.key.replace("/", ".").partition(".")[0] == "hydra":
-        if change.key not in HYDRA_KEYS or change.operation is not Operation.CHANGE:
-            settings = " and ".join(f"{key} ({what})" for key, what in HYDRA_KEYS.items())
-            return [f"{shown}: Hydra's own settings are fixed, except {settings}"]
+        is_unknown_launcher = change.key == LAUNCHER_GROUP and str(change.value) not in LAUNCHERS
+        if change.key not in HYDRA_KEYS or change.operation is not Operation.CHANGE or is_unknown_launcher:
+            settings = ", ".join(f"{key} ({what})" for key, what in _SETTINGS_OF_HYDRA.items())
+            return [f"{shown}: Hydra's own settings are fixed, except {settings} and the launcher's other keys"]
         if change.key == "hydra.mode" and change.value not in ("RUN", "MULTIRUN"):
-            return [f"{shown}: must be {HYDRA_KEYS[change.key]}"]
-        if change.key == "hydra.launcher.slots" and (type(change.value) is not int or change.value < 1):
-            return [f"{shown}: must be a number of trials, 1 or more"]
+            return [f"{shown}: must be {_SETTINGS_OF_HYDRA[change.key]}"]
     if _is_deep(change.value, _MAX_DEPTH):
         return [f"{shown}: {_TOO_DEEP}"]
     return []
+
+
+def find_wrong_launcher_settings(changes: Sequence[Change]) -> dict[str, list[str]]:
+    """Returns what is wrong with the settings of the launcher that is chosen among all changes, by their lines."""
+    chosen = [str(change.value) for change in changes if change.key == LAUNCHER_GROUP]
+    launcher = chosen[-1] if chosen else DEFAULT_LAUNCHER
+    return {
+        change.line: find_wrong_setting(launcher, change.key, change.value)
+        for change in changes
+        if change.key in LAUNCHER_KEYS
+    }
 
 
 def find_unknown_option(

@@ -33,7 +33,7 @@ def decide(
     record: TrialRecord,
     sweep: SweepConfig,
     is_alive: Callable[[str | None], bool],
-    find_run: Callable[[TrialRecord], tuple[str, bool] | None],
+    find_run: Callable[[TrialRecord], tuple[str | None, bool]],
 ) -> Decision:
     """Returns what to do with a trial.
 
@@ -41,7 +41,8 @@ def decide(
         record: what the ledger says of it.
         sweep: settings of the sweep.
         is_alive: whether the process that took a trial lives.
-        find_run: returns the run id of the trial's run that can be continued, and whether a process is at work in it.
+        find_run: returns the run id of the trial's run that can be continued, None without one, and whether a process
+            is at work on the trial.
     """
     number, count = sweep.part
     if record.state in RESULTS or (record.number - 1) % count != number - 1:
@@ -51,8 +52,7 @@ def decide(
     is_taken = record.state == "running"
     if is_taken and is_alive(record.owner):
         return Decision("leave")
-    found = find_run(record) if record.num_attempts else None
-    run_id, is_at_work = found or (None, False)
+    run_id, is_at_work = find_run(record) if record.num_attempts else (None, False)
     if is_at_work:
         return Decision("wait")
     micro_batch_tokens = _micro_batch_tokens(record)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import hydra
@@ -25,9 +28,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recipe_exp.config.compose import compose_command
 from recipe_exp.config.compose_sources import register
-from recipe_exp.config.messages import show_setting
+from recipe_exp.config.launchers import (
+    LAUNCHERS,
+    ProcessSlots,
+    SubmititLocalJobs,
+    SubmititSlurmJobs,
+    find_wrong_settings,
+)
 from recipe_exp.config.option_files import config_dir
 from recipe_exp.errors import ConfigError
+from recipe_exp.sweeping.executors import Cluster
 from recipe_exp.sweeping.grid import plan_trials
 from recipe_exp.sweeping.meaning import sweep_of_grid, sweep_of_search
 from recipe_exp.sweeping.space import space_of
@@ -45,7 +55,7 @@ def run_sweep(arguments: list[str]) -> int:
         SweepError: if a trial did not finish.
     """
     register()
-    for plugin in (LedgerSweeper, ProcessLauncher):
+    for plugin in (LedgerSweeper, TrialLauncher):
         # Hydra makes plugins of the package `hydra_plugins` only, which it would import with every command.
         Plugins.instance().class_name_to_class[f"hydra_plugins.recipe_exp.{plugin.__name__}"] = plugin
     command = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(_refuse)
@@ -84,7 +94,7 @@ class LedgerSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        if not isinstance(self.launcher, ProcessLauncher):
+        if not isinstance(self.launcher, TrialLauncher):
             _refuse(config)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -95,11 +105,11 @@ class LedgerSweeper(Sweeper):
             SweepError: if a trial has no result.
         """
         assert self.hydra_context is not None
-        assert isinstance(self.launcher, ProcessLauncher)
+        assert isinstance(self.launcher, TrialLauncher)
         loader: Any = _OptionsForUsers(self.hydra_context.config_loader)
         lines = [f"{key}={values}" for key, values in self._params.items()]
         overrides = OverridesParser.create(config_loader=loader).parse_overrides([*lines, *arguments])
-        num_slots = self.launcher.num_slots
+        num_slots = self.launcher.settings.slots
         try:
             settings = compose_command([*lines, *arguments], is_sweep=True).config.sweep
         except ConfigError:
@@ -114,38 +124,65 @@ class LedgerSweeper(Sweeper):
             self.launcher.run(sweep_of_search(space_of(overrides), num_slots, _command()))
 
 
-class ProcessLauncher(Launcher):
-    """Runs each trial as a process of its own.
+class TrialLauncher(Launcher):
+    """Runs each trial as a process of its own, on this machine or on a cluster.
 
     Args:
-        slots: how many trials run at once (`hydra.launcher.slots`).
+        kind: the chosen `hydra/launcher`.
+        settings: its keys.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self, kind: str, **settings: Any) -> None:
+        self._kind = kind
+        self._settings = settings
 
     @property
-    def num_slots(self) -> int:
-        """How many trials run at once.
+    def settings(self) -> ProcessSlots:
+        """The keys, checked.
 
         Raises:
-            ConfigError: if that is no number.
+            ConfigError: with the mistakes of their values.
         """
-        if not isinstance(self._slots, int) or isinstance(self._slots, bool) or self._slots < 1:
-            shown = show_setting("hydra.launcher.slots", self._slots)
-            raise ConfigError([f"{shown}: must be a number of trials, 1 or more"])
-        return self._slots
+        mistakes = find_wrong_settings(self._kind, self._settings)
+        if mistakes:
+            raise ConfigError(mistakes)
+        return LAUNCHERS[self._kind].model_validate(self._settings)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keeps nothing: a trial composes its configuration in its own process."""
 
     def run(self, sweep: Sweep) -> None:
-        """Runs what a sweep lacks."""
-        run_trials(sweep)
+        """Runs what a sweep lacks.
+
+        Raises:
+            ConfigError: the cluster cannot be reached from here, or its library is missing.
+        """
+        run_trials(replace(sweep, cluster=_cluster(self._kind, self.settings)))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
         """Stands for Hydra's interface, whose batches would wait for their slowest trial; `run` takes its place."""
         raise NotImplementedError
+
+
+def _cluster(kind: str, settings: ProcessSlots) -> Cluster | None:
+    """Returns what stands in for this machine, None for itself; the libraries are extras."""
+    match settings:
+        case SubmititLocalJobs():
+            _need(kind, "submitit", "slurm")
+            if isinstance(settings, SubmititSlurmJobs) and shutil.which("sbatch") is None:
+                raise ConfigError(
+                    [f"hydra/launcher={kind}: finds no sbatch; give the command on a node of the cluster"]
+                )
+            from recipe_exp.sweeping.submitit_jobs import SubmititCluster
+
+            return SubmititCluster(settings)
+        case _:
+            return None
+
+
+def _need(kind: str, library: str, extra: str) -> None:
+    if importlib.util.find_spec(library) is None:
+        raise ConfigError([f"hydra/launcher={kind}: needs the extra `{extra}`; pip install 'recipe-exp[{extra}]'"])
 
 
 def _command() -> list[str]:

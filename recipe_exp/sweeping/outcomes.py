@@ -16,9 +16,10 @@ from typing import Any
 from recipe_exp.errors import CheckpointError, ExitCode
 from recipe_exp.secrets import redact
 from recipe_exp.signals import ENDING_SIGNALS
+from recipe_exp.sweeping.executors import Exit
 from recipe_exp.sweeping.grid import Trial
 from recipe_exp.sweeping.ledger import Ended, TrialRecord, TrialState, now
-from recipe_exp.sweeping.trials import Exit, log_path
+from recipe_exp.sweeping.trials import log_path
 from recipe_exp.tracking import RunFolder
 
 _STOPPED = frozenset({*ENDING_SIGNALS.values(), *(-number for number in ENDING_SIGNALS), ExitCode.UNFINISHED})

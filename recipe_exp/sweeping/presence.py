@@ -25,16 +25,17 @@ class Presence:
 
     Args:
         folder: of the sweep.
+        mark: ends the name; drawn at random without one.
 
     Attributes:
         name: what the ledger calls the process.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mark: str | None = None) -> None:
         self._folder = folder / "processes"
         host = "".join(letter if letter.isalnum() else "-" for letter in socket.gethostname())
         self._host = f"{host}."
-        self.name = f"{self._host}{os.getpid()}.{secrets.token_hex(2)}"
+        self.name = f"{self._host}{os.getpid()}.{mark or secrets.token_hex(2)}"
         self._path = self._folder / self.name
         self._beaten = 0.0
         self._held = ExitStack()
@@ -58,6 +59,11 @@ class Presence:
             self._beaten = time.monotonic()
             with suppress(OSError):
                 self._path.touch()
+
+    def has_others(self, mark: str) -> bool:
+        """Returns whether another process of this mark lives."""
+        names = (path.name for path in self._folder.glob(f"*.{mark}"))
+        return any(name != self.name and self.is_alive(name) for name in names)
 
     def is_alive(self, name: str | None) -> bool:
         """Returns whether the process that a ledger calls `name` lives; this one does."""

@@ -11,13 +11,14 @@ from typing import Protocol
 from recipe_exp.config.sweep import SweepConfig
 from recipe_exp.errors import CheckpointError
 from recipe_exp.sweeping.decisions import Decision, decide
+from recipe_exp.sweeping.executors import Exit
 from recipe_exp.sweeping.grid import Trial
 from recipe_exp.sweeping.ledger import RESULTS, Ended, Ledger, Planned, Started, TrialRecord, now
 from recipe_exp.sweeping.live import Display, Row, describe_end
 from recipe_exp.sweeping.outcomes import Outcome, best_outcome, find_trial_run, outcome_of, read_end, unseen_end
 from recipe_exp.sweeping.presence import Presence
 from recipe_exp.sweeping.progress import Evaluation, TrialProgress
-from recipe_exp.sweeping.trials import Exit, Job
+from recipe_exp.sweeping.trials import Job
 from recipe_exp.tracking import RunFolder, UploaderHandle, is_alive
 
 
@@ -93,12 +94,14 @@ class Board:
         """Returns what to do with a trial."""
         return decide(record, self.sweep, self.presence.is_alive, self._find_run)
 
-    def _find_run(self, record: TrialRecord) -> tuple[str, bool] | None:
+    def _find_run(self, record: TrialRecord) -> tuple[str | None, bool]:
+        # A job of a cluster outlives the sweep's process for a while, and its machine's locks may not reach here.
+        is_job_alive = self.presence.has_others(record.key)
         folder = find_trial_run(self.folder, record.key)
         # Without its configuration there is nothing to continue.
         if folder is None or not folder.config_path.is_file():
-            return None
-        return folder.run_id, is_alive(folder)
+            return None, is_job_alive
+        return folder.run_id, is_job_alive or is_alive(folder)
 
 
 def renumbered(trial: Trial, number: int) -> Trial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from recipe_exp.planning.device import visible_gpus as reported_gpus
 from recipe_exp.reports.verdict_table import print_verdict
 from recipe_exp.signals import ENDING_SIGNALS
 from recipe_exp.sweeping.decisions import is_settled
+from recipe_exp.sweeping.executors import Cluster, Executor, LocalExecutor
 from recipe_exp.sweeping.grid import Trial, plan_trials, swept_values
 from recipe_exp.sweeping.ledger import RESULTS, TrialRecord
 from recipe_exp.sweeping.live import Display
@@ -59,6 +60,7 @@ class Sweep:
         make_search: makes what thinks of further trials, in the sweep's folder; None for a grid.
         num_slots: how many trials run at once.
         command: the command line.
+        cluster: where they run; None for this machine.
     """
 
     config: ExperimentConfig
@@ -67,6 +69,12 @@ class Sweep:
     num_slots: int
     command: Sequence[str]
     make_search: Callable[[Board], Search] | None = None
+    cluster: Cluster | None = None
+
+    @property
+    def cores(self) -> int:
+        """CPU threads of a trial, if the sweep begins now."""
+        return cores_per_slot(self.num_slots) if self.cluster is None else self.cluster.cores
 
 
 def run_trials(sweep: Sweep) -> list[Outcome]:
@@ -82,8 +90,7 @@ def run_trials(sweep: Sweep) -> list[Outcome]:
     """
     config = sweep.config
     with StopSignals() as stop:
-        cores = cores_per_slot(sweep.num_slots)
-        folder = open_sweep(Path(config.output_dir), sweep.meaning, config.sweep, cores, sweep.command)
+        folder = open_sweep(Path(config.output_dir), sweep.meaning, config.sweep, sweep.cores, sweep.command)
         with Presence(folder.path) as presence:
             board = _board(sweep, folder, presence)
             fault = _run(sweep, board, stop)
@@ -125,19 +132,25 @@ def _run(sweep: Sweep, board: Board, stop: StopSignals) -> Exception | None:
 
 
 def _run_pool(sweep: Sweep, board: Board, stop: StopSignals, keeper: _Keeper) -> None:
-    cores = board.folder.read_record().get("cores_per_trial") or cores_per_slot(sweep.num_slots)
+    cores = board.folder.read_record().get("cores_per_trial") or sweep.cores
     environment = {PARENT_RUN_ID_VARIABLE: board.folder.run_id}
     if sweep.config.sweep.pruner != "none":
         environment[PRUNING_VARIABLE] = str(pruning_folder(board.folder))
-    pool = TrialPool(_machine(sweep, int(cores)), board.folder.path, environment, stop)
-    with Display(sweep.config.evaluation.best_metric, sweep.num_slots) as display:
+    with _executor(sweep, board) as executor, Display(sweep.config.evaluation.best_metric, sweep.num_slots) as display:
+        pool = TrialPool(_machine(sweep, int(cores)), executor, board.folder.path, environment, stop)
         search = sweep.make_search(board) if sweep.make_search is not None else None
         queue: Queue = LedgerQueue(board, display, search, keeper.after_end)
         pool.run(queue)
 
 
+def _executor(sweep: Sweep, board: Board) -> AbstractContextManager[Executor]:
+    if sweep.cluster is None:
+        return nullcontext(LocalExecutor())
+    return sweep.cluster.open(board.folder.path, board.presence.name)
+
+
 def _machine(sweep: Sweep, cores: int) -> Machine:
-    if sweep.config.hardware.device == "cpu" or sweep.num_slots == 1:
+    if sweep.cluster is not None or sweep.config.hardware.device == "cpu" or sweep.num_slots == 1:
         return Machine(sweep.num_slots, cores)
     memory = min((gpu.memory_bytes for gpu in reported_gpus()), default=0)
     return Machine(sweep.num_slots, cores, visible_gpus(), memory)

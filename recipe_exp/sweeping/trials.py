@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -12,28 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol
+from typing import Protocol
 
-from recipe_exp.signals import ended_with_parent, handling
+from recipe_exp.signals import handling
+from recipe_exp.sweeping.executors import Executor, Exit, Order, TrialProcess
 from recipe_exp.sweeping.grid import Trial
 from recipe_exp.sweeping.slots import Machine, share_of_machine
-from recipe_exp.tracking import TRIAL_VARIABLE
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a trial's process ended.
-
-    Attributes:
-        exit_code: as the process gave it; negative for the number of the signal that killed it.
-        seconds: from its start to its end.
-    """
-
-    exit_code: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,12 +83,7 @@ class StopSignals:
 @dataclass(frozen=True)
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes]
-    started: float
-
-    def exit(self) -> Exit | None:
-        exit_code = self.process.poll()
-        return None if exit_code is None else Exit(exit_code, time.monotonic() - self.started)
+    process: TrialProcess
 
 
 class TrialPool:
@@ -112,18 +92,24 @@ class TrialPool:
     A session of its own keeps the terminal's Ctrl-C from reaching a trial twice: the pool passes each signal on once,
     and starts nothing after the first. A second signal is passed on too, and ends a trial at once.
 
-    When this process dies without a word, the kernel sends SIGTERM to its trials, so that none goes on alone, but each
-    still writes its checkpoint and its status, and ends its own worker processes.
-
     Args:
         machine: what the slots divide.
+        executor: starts them.
         log_folder: gets `trial-N.log`, each trial's output.
         environment: variables for every trial.
         stop: the signals that are passed on.
     """
 
-    def __init__(self, machine: Machine, log_folder: Path, environment: Mapping[str, str], stop: StopSignals) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        executor: Executor,
+        log_folder: Path,
+        environment: Mapping[str, str],
+        stop: StopSignals,
+    ) -> None:
         self._machine = machine
+        self._executor = executor
         self._log_folder = log_folder
         self._environment = environment
         self._stop = stop
@@ -155,28 +141,14 @@ class TrialPool:
         slot = next(slot for slot in range(self._machine.num_slots) if slot not in self._running)
         share = share_of_machine(slot, self._machine, trial.config.hardware)
         overrides = [*trial.overrides, *share.overrides, *trial.run_name_override, *job.overrides, "hydra.mode=RUN"]
-        with _open_log(log_path(self._log_folder, trial.number)) as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "recipe_exp", *overrides],
-                # Unbuffered, so that the log shows what happens now and a killed trial's last words are in it.
-                env={
-                    **os.environ,
-                    "PYTHONUNBUFFERED": "1",
-                    TRIAL_VARIABLE: trial.key,
-                    **self._environment,
-                    **share.environment,
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=ended_with_parent(),
-            )
-        self._running[slot] = _Running(job, process, time.monotonic())
+        environment = {**self._environment, **share.environment}
+        log = log_path(self._log_folder, trial.number)
+        process = self._executor.start(Order(trial.key, overrides, environment, str(log), str(Path.cwd())))
+        self._running[slot] = _Running(job, process)
 
     def _collect(self, queue: Queue) -> None:
         for slot, running in list(self._running.items()):
-            exit = running.exit()
+            exit = running.process.exit()
             if exit is not None:
                 del self._running[slot]
                 queue.on_end(running.job, exit)
@@ -189,24 +161,16 @@ class TrialPool:
     def _end_remaining(self) -> None:
         """Ends what runs when the sweep itself has failed."""
         for running in self._running.values():
-            running.process.terminate()
+            running.process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
         for running in self._running.values():
-            try:
-                running.process.wait(max(deadline - time.monotonic(), 0.0))
-            except subprocess.TimeoutExpired:
-                running.process.kill()
-                running.process.wait()
+            while running.process.exit() is None:
+                if time.monotonic() > deadline:
+                    running.process.kill()
+                    break
+                time.sleep(POLL_SECONDS)
 
 
 def log_path(folder: Path, number: int) -> Path:
     """Returns the file in `folder` that holds the output of the trial of this number."""
     return folder / f"trial-{number}.log"
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    try:
-        return path.open("ab")
-    except OSError as error:
-        print(f"warning: {path}: {error.strerror}; what the trial prints is not kept", flush=True)
-        return Path(os.devnull).open("ab")

@@ -18,7 +18,7 @@ def record_of(state: TrialState, number: int = 1, tokens: int | None = None, use
 def decision(
     record: TrialRecord, sweep: SweepConfig | None = None, *, owner_lives: bool = False, run_lives: bool | None = False
 ) -> Decision:
-    found = None if run_lives is None else ("run-1", run_lives)
+    found = (None, False) if run_lives is None else ("run-1", run_lives)
     return decide(record, sweep or SweepConfig(), lambda _: owner_lives, lambda _: found)
 
 

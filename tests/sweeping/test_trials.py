@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import pytest
 
 from recipe_exp.config.compose import compose
-from recipe_exp.sweeping import trials as trials_module
+from recipe_exp.sweeping import executors
+from recipe_exp.sweeping.executors import Exit, LocalExecutor
 from recipe_exp.sweeping.grid import Trial
 from recipe_exp.sweeping.slots import Machine
-from recipe_exp.sweeping.trials import Exit, Job, StopSignals, TrialPool
+from recipe_exp.sweeping.trials import Job, StopSignals, TrialPool
 
 
 def test_signals_are_taken_once_and_handlers_given_back() -> None:
@@ -29,13 +30,13 @@ def test_signals_are_taken_once_and_handlers_given_back() -> None:
 def test_trials_end_when_the_sweep_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose(["hardware=cpu"])
     started: list[Any] = []
-    start = trials_module.subprocess.Popen
+    start = executors.subprocess.Popen
 
     def sleep(_command: list[str], **options: Any) -> Any:
         started.append(start(["sleep", "60" if len(started) == 0 else "0"], **options))
         return started[-1]
 
-    monkeypatch.setattr(trials_module.subprocess, "Popen", sleep)
+    monkeypatch.setattr(executors.subprocess, "Popen", sleep)
 
     class FullDisk:
         is_done = True
@@ -50,7 +51,7 @@ def test_trials_end_when_the_sweep_fails(tmp_path: Path, monkeypatch: pytest.Mon
         def on_tick(self) -> None:
             pass
 
-    pool = TrialPool(Machine(2, 1), tmp_path, {}, StopSignals())
+    pool = TrialPool(Machine(2, 1), LocalExecutor(), tmp_path, {}, StopSignals())
     with pytest.raises(OSError, match="disk full"):
         pool.run(FullDisk())
     assert [process.returncode for process in started] == [-signal.SIGTERM, 0]
