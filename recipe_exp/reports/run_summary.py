@@ -109,7 +109,10 @@ def read_summary(folder: RunFolder) -> RunSummary:
 
 
 def read_series(path: Path) -> dict[str, Series]:
-    """Returns the series of each metric in a `metrics.jsonl`; what is not finite is NaN, half a line is passed over."""
+    """Returns the series of each metric in a `metrics.jsonl`.
+
+    Null is NaN; half a line and what is no number are passed over.
+    """
     series: dict[str, dict[int, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
@@ -118,7 +121,8 @@ def read_series(path: Path) -> dict[str, Series]:
         except (ValueError, KeyError, TypeError):  # half a line that a kill left
             continue
         for name, value in metrics.items():
-            series.setdefault(name, {})[step] = math.nan if value is None else float(value)
+            if value is None or isinstance(value, int | float):
+                series.setdefault(name, {})[step] = math.nan if value is None else float(value)
     return {name: tuple(sorted(points.items())) for name, points in series.items()}
 
 

@@ -30,9 +30,9 @@ from recipe_exp.metrics.predictions import Prediction, encode_predictions, read_
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.load import build_model
 from recipe_exp.models.sequence_loss import SequenceLoss
-from recipe_exp.reports.evaluation import EvaluationReport, interval_text, value_text
+from recipe_exp.reports.evaluation import EvaluationReport, interval_text, render_evaluation, value_text
 from recipe_exp.tasks.building import generation_budget, open_data, resolve_machinery
-from recipe_exp.tasks.evaluation_report import Evaluated, as_json, as_page, make_report, report_content
+from recipe_exp.tasks.evaluation_report import Evaluated, as_json, make_report, report_content
 from recipe_exp.tasks.facts import evaluation_facts
 from recipe_exp.tasks.places import PREDICTIONS_SUFFIX, cache_dir_of, is_model_folder
 from recipe_exp.tasks.trained.loading import (
@@ -83,7 +83,7 @@ def run(config: ExperimentConfig) -> int:
     console.print(evaluation_table(report))
     page, texts = output.with_suffix(".html"), output.with_suffix(".jsonl")
     write_output(output, as_json(report_content(report)))
-    write_output(page, as_page(report))
+    write_output(page, render_evaluation(report))
     if not (texts.exists() and task.run.endswith(PREDICTIONS_SUFFIX) and texts.samefile(task.run)):
         write_output(texts, encode_predictions(evaluated.predictions).decode())
     console.print(f"saved {output}", highlight=False)

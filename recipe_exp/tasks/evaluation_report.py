@@ -15,7 +15,8 @@ from recipe_exp.evaluation.scoring import Scorer
 from recipe_exp.metrics import MetricResult
 from recipe_exp.metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap, summed_metrics
 from recipe_exp.metrics.predictions import Prediction, read_predictions
-from recipe_exp.reports.evaluation import EvaluationReport, render_evaluation
+from recipe_exp.reports.evaluation import EvaluationReport
+from recipe_exp.reports.run_summary import read_series
 from recipe_exp.tracking import RunFolder, list_runs
 
 PREDICTIONS_FOLDER = "predictions"
@@ -92,24 +93,13 @@ def as_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def as_page(report: EvaluationReport) -> str:
-    """Returns the report as one HTML file."""
-    return render_evaluation(report)
-
-
 def read_history(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Returns the finite values of the metrics that a report shows, by name, over steps."""
     history: dict[str, list[tuple[float, float]]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-            step, metrics = float(entry["step"]), dict(entry["metrics"])
-        except (ValueError, KeyError, TypeError):  # half a line that a kill left
-            continue
-        for name, value in metrics.items():
-            is_shown = name in _METRICS_SHOWN or name.startswith("eval/")
-            if is_shown and isinstance(value, int | float) and math.isfinite(value):
-                history.setdefault(name, []).append((step, float(value)))
+    for name, series in read_series(path).items():
+        finite = [(float(step), value) for step, value in series if math.isfinite(value)]
+        if finite and (name in _METRICS_SHOWN or name.startswith("eval/")):
+            history[name] = finite
     return history
 
 

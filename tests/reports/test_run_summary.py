@@ -33,11 +33,12 @@ def test_a_series_keeps_the_last_value_of_each_step(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     lines = [
         {"step": 4, "metrics": {"a": 1.0}},
-        {"step": 2, "metrics": {"a": None, "b": 3}},
+        {"step": 2, "metrics": {"a": None, "b": 3, "c": "many"}},
         {"step": 4, "metrics": {"a": 2}},
     ]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 9, "metr')
     found = read_series(path)
+    assert found.keys() == {"a", "b"}, "what is no number is passed over"
     assert found["b"] == ((2, 3.0),)
     assert found["a"][1] == (4, 2.0)
     assert math.isnan(found["a"][0][1])

@@ -14,10 +14,10 @@ from recipe_exp.evaluation.scoring import Scorer
 from recipe_exp.evaluation.untuned import UNTUNED, read_untuned, untuned_path
 from recipe_exp.files import reason_of, write_atomically
 from recipe_exp.metrics.predictions import read_predictions
+from recipe_exp.reports.evaluation import render_evaluation
 from recipe_exp.tasks.evaluation_report import (
     Evaluated,
     as_json,
-    as_page,
     best_predictions,
     make_report,
     read_history,
@@ -67,7 +67,7 @@ def write_run_report(session: RunSession, config: ExperimentConfig, cache: Token
             step=step,
         )
         report = make_report(evaluated)
-        for name, text in ((REPORT_FILE, as_page(report)), (NUMBERS_FILE, as_json(report_content(report)))):
+        for name, text in ((REPORT_FILE, render_evaluation(report)), (NUMBERS_FILE, as_json(report_content(report)))):
             write_atomically(folder.path / name, text.encode())
             session.journal.artifact(folder.path / name)
     except (OSError, DataError) as error:
