@@ -139,7 +139,8 @@ def learn_with_ours(config: ExperimentConfig, cache: TokenCache, folder: Path) -
     """Learns as `task=train` does; returns the weights before and after, and the steps."""
     start = new_start(config, cache)
     warm = Workbench.build(config, cache, start, folder / "warm")
-    warm.step(next(warm.windows(0)))
+    with warm.windows(0) as windows:
+        warm.step(next(windows))
     bench = Workbench.build(config, cache, start, folder / "run")
     before, steps, results = cloned(bench.loss.network), Steps(start.machinery.precision), []
     with steps.timed():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from recipe_exp.data.loader import Window
 from recipe_exp.errors import TrainingError
@@ -31,12 +31,22 @@ class RunLength:
     steps_per_epoch: int
 
 
+class Windows(Protocol):
+    """The windows of a run from some step on; whoever prepares them ahead stops when closed."""
+
+    def __next__(self) -> Window:
+        """Returns the window of the next step."""
+
+    def close(self) -> None:
+        """Prepares no more."""
+
+
 class Trainer:
     """Runs steps over windows until the run is long enough or something asks it to stop.
 
     Args:
         step: the arithmetic of one window.
-        windows: returns the windows from a step on; called once, with the restored position.
+        windows: returns the windows from a step on; they are closed before the run ends.
         length: how long the run is.
         callbacks: everything else.
         lifecycle: turns signals into a stop after the present step, the same one on every process.
@@ -48,7 +58,7 @@ class Trainer:
     def __init__(
         self,
         step: Callable[[Window], StepResult],
-        windows: Callable[[int], Iterator[Window]],
+        windows: Callable[[int], Windows],
         length: RunLength,
         callbacks: Sequence[Callback],
         lifecycle: Lifecycle,
@@ -69,7 +79,8 @@ class Trainer:
         self.clock = Stopwatch()
         self.spent = TimeSpent()
         self._is_save_due = False
-        self._windows: Iterator[Window] = iter(())
+        self._opened = ExitStack()
+        self._windows: Windows
 
     def fit(self) -> StopReason:
         """Trains, and returns why it ended.
@@ -82,7 +93,7 @@ class Trainer:
                 if self.restore is not None:
                     self.restore(self)
                 self.callbacks.call("on_train_begin", self)
-                self._windows = self.windows(self.state.step)
+                self._open_windows(self.state.step)
                 self.clock.start()
                 self.spent.start()
                 while not self.finished():
@@ -94,7 +105,9 @@ class Trainer:
                 self.lifecycle.fail(error)
                 raise
             finally:
-                self.callbacks.close(self)
+                # A thread that still prepares a window while Python ends takes the process down with SIGABRT.
+                with closing(self._opened):
+                    self.callbacks.close(self)
         return self.lifecycle.reason
 
     def _take_step(self) -> None:
@@ -120,7 +133,7 @@ class Trainer:
             if self.make_room is None:
                 raise TrainingError(f"step {self.state.step + 1}: out of memory")
             self.make_room(self, window)
-            self._windows = self.windows(self.state.step)
+            self._open_windows(self.state.step)
 
     def _roll_back(self, fault: RollbackError) -> None:
         """Goes back to the last good state and on after the present step: the windows between are passed over."""
@@ -131,7 +144,12 @@ class Trainer:
         self.roll_back(self, fault)
         self.state.num_skipped_steps += step - self.state.step
         self.state.step = step
+        self._open_windows(step)
+
+    def _open_windows(self, step: int) -> None:
+        self._opened.close()
         self._windows = self.windows(step)
+        self._opened.callback(self._windows.close)
 
     def finished(self) -> bool:
         """Returns whether the run is long enough or was asked to stop; all processes agree."""

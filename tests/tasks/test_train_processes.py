@@ -74,7 +74,8 @@ def test_a_killed_run_repeated_ends_like_an_uninterrupted_one(
 def test_a_signal_ends_after_the_step_and_names_the_command_that_continues(
     small_run: list[str], recipe_exp: Command, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = start([*small_run, "training.max_steps=100000", "training.num_epochs=100000"], tmp_path)
+    endless = ["training.max_steps=100000", "training.num_epochs=100000", "hardware.compile=false"]
+    process = start([*small_run, *endless], tmp_path)
     checkpoints = tmp_path / "outputs" / "runs"
     wait_for(lambda: any(checkpoints.glob("*/checkpoints/step-00000004")), process)
     process.send_signal(number)
@@ -102,7 +103,8 @@ def test_two_processes_learn_what_one_learns(small_run: list[str], recipe_exp: C
 def test_a_run_of_two_processes_is_continued_by_its_id_with_two(
     small_run: list[str], recipe_exp: Command, tmp_path: Path
 ) -> None:
-    process = start([*small_run, "hardware.num_processes=2", "training.max_steps=100000"], tmp_path)
+    endless = ["training.max_steps=100000", "hardware.compile=false"]
+    process = start([*small_run, "hardware.num_processes=2", *endless], tmp_path)
     wait_for(lambda: any((tmp_path / "outputs" / "runs").glob("*/checkpoints/step-00000002")), process)
     process.send_signal(signal.SIGTERM)
     shown, _ = process.communicate(timeout=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -152,8 +152,8 @@ def build_trainer() -> TrainerBuilder:
                 raise outcome
             return result_of(window + 1, **outcome)
 
-        def windows(start: int) -> Iterator[Any]:
-            return iter(range(start, total_steps))
+        def windows(start: int) -> Generator[Any]:
+            yield from range(start, total_steps)
 
         length = RunLength(total_steps, steps_per_epoch)
         return Trainer(step, windows, length, callbacks, lifecycle or Lifecycle(), restore, roll_back)

@@ -40,7 +40,7 @@ class Report(Callback):
     def on_train_end(self, trainer):
         print(f"ended after step {trainer.state.step}", flush=True)
 
-trainer = Trainer(step, lambda start: iter(range(start, 100)), RunLength(100, 10), [Report()], Lifecycle())
+trainer = Trainer(step, lambda start: (step for step in range(start, 100)), RunLength(100, 10), [Report()], Lifecycle())
 reason = trainer.fit()
 print(reason.name, reason.status, flush=True)
 sys.exit(reason.exit_code)

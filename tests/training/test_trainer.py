@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from recipe_exp.errors import TrainingError
 from recipe_exp.training.callbacks import EVENTS, Callback
+from recipe_exp.training.guard import RollbackError
 from recipe_exp.training.lifecycle import StopReason
 from recipe_exp.training.state import StepResult
 from recipe_exp.training.trainer import Stopwatch, Trainer
@@ -73,6 +75,49 @@ def test_counters_add_up_what_steps_report(build_trainer: TrainerBuilder) -> Non
         "num_skipped_steps": 0,
     }
     assert trainer.epoch == 1.5
+
+
+class StopAfter(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
+        if result.step == self.step:
+            trainer.stop(StopReason.SIGTERM)
+
+
+class Numbers(Iterator[int]):
+    """Windows that are prepared ahead until they are closed."""
+
+    def __init__(self, start: int, opened: list[Numbers]) -> None:
+        assert all(windows.is_closed for windows in opened)
+        opened.append(self)
+        self.next_step = start
+        self.is_closed = False
+
+    def __next__(self) -> int:
+        assert not self.is_closed
+        self.next_step += 1
+        return self.next_step - 1
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("ending", ["finished", "stopped", "failed", "rolled back"])
+def test_windows_are_closed_however_the_run_ends(build_trainer: TrainerBuilder, ending: str) -> None:
+    outcomes: dict[int, Mapping[str, Any] | BaseException] = {}
+    if ending == "failed":
+        outcomes[3] = RuntimeError("on purpose")
+    if ending == "rolled back":
+        outcomes[3] = RollbackError("on purpose")
+    callbacks = [StopAfter(3)] if ending == "stopped" else []
+    trainer = build_trainer(*callbacks, outcomes=outcomes, roll_back=lambda *_: outcomes.clear())
+    opened: list[Numbers] = []
+    trainer.windows = lambda start: Numbers(start, opened)
+    with pytest.raises(RuntimeError) if ending == "failed" else nullcontext():
+        trainer.fit()
+    assert [windows.is_closed for windows in opened] == [True] * (2 if ending == "rolled back" else 1)
 
 
 def test_a_restored_run_begins_where_it_was_saved(build_trainer: TrainerBuilder) -> None:

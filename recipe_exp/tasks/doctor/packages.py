@@ -28,6 +28,7 @@ _EXTRAS = {
     "postgres": "records runs in a PostgreSQL database",
     "ctranslate2": "exports for CTranslate2",
     "optuna": "searches with TPE and Gaussian processes, and prunes",
+    "slurm": "runs the trials of a sweep as jobs of a cluster",
     "dev": "runs the tests and checks",
 }
 

@@ -265,7 +265,8 @@ def _of_main_process(bench: Workbench, session: RunSession, console: Console) ->
 
 def _half_of_a_micro_batch(bench: Workbench) -> MicroBatch:
     """Returns every second example of the run's first micro-batch: uncompiled, more is kept for the backward pass."""
-    indices = next(bench.windows(0)).micro_batches[0].indices
+    with bench.windows(0) as windows:
+        indices = next(windows).micro_batches[0].indices
     return make_micro_batch(bench.cache.split("train"), indices[::2], noise=(bench.config.seed, 0))
 
 

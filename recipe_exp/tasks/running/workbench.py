@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -120,7 +120,7 @@ class Workbench:
         self.machinery = replace(self.machinery, micro_batch_tokens=tokens)
         return True
 
-    def windows(self, start_step: int) -> Iterator[Window]:
+    def windows(self, start_step: int) -> WindowLoader:
         """Returns this process's share of every window from a step on."""
         return WindowLoader(
             self.cache.split("train"),
