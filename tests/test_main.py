@@ -84,6 +84,12 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
+def test_data_is_prepared_without_pytorch(shell: Shell) -> None:
+    ended = shell.run("task=prepare", "data.max_examples=50", "hardware=cpu", "data.cache_dir=cache", spy=True)
+    assert ended.exit_code == 0, ended.errors
+    assert ended.loaded & {"torch", "transformers", "mlflow", "accelerate", "peft"} == set()
+
+
 @pytest.mark.parametrize("arguments", [("--help",), XXL], ids=["help", "cfg"])
 def test_looking_loads_nothing_heavy_and_writes_nothing(shell: Shell, arguments: tuple[str, ...]) -> None:
     ended = shell.run(*arguments, spy=True)

@@ -12,7 +12,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.files import write_atomically
 from recipe_exp.reports.data_card import DATA_CARD_FILES, render
 from recipe_exp.secrets import redact_command
-from recipe_exp.tasks.building import describe_data
+from recipe_exp.tasks.data import describe_data
 from recipe_exp.tracking import Journal, RunFolder, Status, is_alive, list_runs, start_uploader
 
 _, _, DATA_CARD_HTML = DATA_CARD_FILES

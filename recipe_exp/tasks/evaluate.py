@@ -24,14 +24,15 @@ from recipe_exp.evaluation.generation import BATCH_TOKENS
 from recipe_exp.evaluation.scoring import Scorer
 from recipe_exp.evaluation.untuned import UNTUNED, read_untuned, untuned_path, write_untuned
 from recipe_exp.hardware.accelerator import create_accelerator
-from recipe_exp.hardware.detect import Machinery
+from recipe_exp.hardware.machinery import Machinery
 from recipe_exp.metrics.bootstrap import bootstrap, summed_metrics
 from recipe_exp.metrics.predictions import Prediction, encode_predictions, read_predictions
 from recipe_exp.models.finetuned import load_model_folder
 from recipe_exp.models.load import build_model
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.reports.evaluation import EvaluationReport, interval_text, render_evaluation, value_text
-from recipe_exp.tasks.building import generation_budget, open_data, resolve_machinery
+from recipe_exp.tasks.building import generation_budget, resolve_machinery
+from recipe_exp.tasks.data import open_data
 from recipe_exp.tasks.evaluation_report import Evaluated, as_json, make_report, report_content
 from recipe_exp.tasks.facts import evaluation_facts
 from recipe_exp.tasks.places import PREDICTIONS_SUFFIX, cache_dir_of, is_model_folder

@@ -23,7 +23,7 @@ from recipe_exp.models.download import fetch_model
 from recipe_exp.models.stored_files import check_model_folder
 from recipe_exp.reports.data_card import DATA_CARD_FILES
 from recipe_exp.tasks import summary
-from recipe_exp.tasks.building import open_data
+from recipe_exp.tasks.data import open_data
 from recipe_exp.tasks.data_card import DATA_CARD_HTML, publish_data_card
 from recipe_exp.tasks.references import resolve_references
 

@@ -18,8 +18,8 @@ from recipe_exp.config.task import RerunTask, TrainTask
 from recipe_exp.errors import CheckpointError, ConfigError, ResumeError
 from recipe_exp.reports.run_diff import diff_runs
 from recipe_exp.reports.run_summary import read_summary
-from recipe_exp.tasks.building import open_data
 from recipe_exp.tasks.checks import check
+from recipe_exp.tasks.data import open_data
 from recipe_exp.tasks.running.resuming import changed_facts
 from recipe_exp.tasks.train import train
 from recipe_exp.tracking import RunFolder, collect_provenance, find_run, provenance_changes

@@ -15,7 +15,7 @@ from rich.text import Text
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.data.preparation.corpus_report import REJECTS_FILE
 from recipe_exp.data.tokens.cache import TokenCache
-from recipe_exp.hardware.detect import Machinery
+from recipe_exp.hardware.machinery import Machinery
 from recipe_exp.reports.data_card import describe_cause
 from recipe_exp.reports.numbers import show_number
 from recipe_exp.tasks.running.session import RunSession, resume_command

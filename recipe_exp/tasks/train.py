@@ -26,7 +26,7 @@ from recipe_exp.hardware.processes import is_main_process, is_worker, run_proces
 from recipe_exp.models.download import find_commit
 from recipe_exp.signals import Interrupted
 from recipe_exp.tasks import summary
-from recipe_exp.tasks.building import describe_data, open_data
+from recipe_exp.tasks.data import describe_data, open_data
 from recipe_exp.tasks.data_card import DATA_CARD_HTML, record_data
 from recipe_exp.tasks.evaluation_report import PREDICTIONS_FOLDER
 from recipe_exp.tasks.references import origin_of, resolve_references

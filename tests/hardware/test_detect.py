@@ -11,7 +11,7 @@ import torch
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
-from recipe_exp.hardware.detect import Machinery
+from recipe_exp.hardware.machinery import Machinery
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,9 @@ from small_runs import StopAt, final_state, run, series
 import recipe_exp
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import ConfigError, ResumeError
-from recipe_exp.tasks.building import longest_example_tokens, open_data, plan_windows
+from recipe_exp.tasks.building import longest_example_tokens, plan_windows
 from recipe_exp.tasks.checks import check
+from recipe_exp.tasks.data import open_data
 
 MIX = "data.prompts={title:1,ingredients:1,instruction:2}"
 LONG = ("training.max_steps=16", "training.log_every_n_steps=1", "evaluation.every_n_steps=8", "model.dropout=0.1")

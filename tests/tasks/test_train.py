@@ -12,7 +12,7 @@ import recipe_exp
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import ConfigError, DataError, ResumeError
 from recipe_exp.planning.flops import training_flops
-from recipe_exp.tasks.building import open_data
+from recipe_exp.tasks.data import open_data
 from recipe_exp.tracking.machine_metrics import MACHINE_METRICS
 from recipe_exp.training.callbacks import Callback
 from recipe_exp.training.state import StepResult

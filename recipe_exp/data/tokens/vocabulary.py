@@ -31,6 +31,9 @@ WORD_START = "▁"
 _ALPHABET = frozenset(string.ascii_letters + string.digits + string.punctuation + WORD_START)
 # Rarer words teach no piece that frequent ones do not; merging takes time for every distinct word.
 _MAX_DISTINCT_WORDS = 30_000
+# Millions of recipes hold millions of words that occur once; of more than so many, the rarer half is forgotten.
+_MAX_COUNTED_WORDS = 2**18
+_TEXTS_AT_ONCE = 4096
 # A unit within which pieces are merged. A digit is one of its own, so that every number is spelt the same way.
 _UNIT = re.compile(rf"{WORD_START}?(?:[^\W\d_]+|\d|([^\w{WORD_START}]|_)\1*)|{WORD_START}")
 # A piece that the texts never need whole is scored as if it had been seen this often.
@@ -53,10 +56,10 @@ def train_unigram(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Raises:
         DataError: the texts are empty, or their characters alone do not fit.
     """
-    words = _count_words(texts)
+    words, seen = _count_words(texts)
     if not words:
         raise DataError("there is no text to train a tokenizer on; check data.path and what was rejected")
-    characters = sorted(_ALPHABET.union(itertools.chain.from_iterable(words)))
+    characters = sorted(_ALPHABET | seen)
     room = vocab_size - len(CONTROL_PIECES) - len(SENTINELS) - len(characters)
     if room < 0:
         raise DataError(
@@ -73,21 +76,33 @@ def t5_normaliser() -> normalizers.Normalizer:
     return normalizers.Sequence(steps)
 
 
-def _count_words(texts: Iterable[str]) -> Counter[str]:
-    """Returns how often each word occurs, normalised and with the mark of a word's start."""
-    raw = Counter(itertools.chain.from_iterable(map(str.split, texts)))
+def _count_words(texts: Iterable[str]) -> tuple[Counter[str], set[str]]:
+    """Returns how often each word occurs, normalised and with the mark of a word's start, and all their characters.
+
+    Memory does not grow with the texts: where words are too many, those that were rare until then are forgotten, as in
+    lossy counting (Manku and Motwani 2002).
+    """
     normaliser = t5_normaliser()
     words: Counter[str] = Counter()
-    for text, count in raw.items():
-        for word in normaliser.normalize_str(ascii_fractions(text).replace(WORD_START, " ")).split():
-            words[WORD_START + word] += count
-    return words
+    characters: set[str] = set()
+    remaining = iter(texts)
+    while some := list(itertools.islice(remaining, _TEXTS_AT_ONCE)):
+        for text, count in Counter(itertools.chain.from_iterable(map(str.split, some))).items():
+            for word in normaliser.normalize_str(ascii_fractions(text).replace(WORD_START, " ")).split():
+                words[WORD_START + word] += count
+                characters.update(word)
+        if len(words) > _MAX_COUNTED_WORDS:
+            words = Counter(dict(_most_frequent(words, _MAX_COUNTED_WORDS // 2)))
+    return words, characters
+
+
+def _most_frequent(words: Counter[str], number: int) -> list[tuple[str, int]]:
+    return heapq.nsmallest(number, words.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _count_units(words: Counter[str]) -> dict[str, int]:
-    frequent = heapq.nsmallest(_MAX_DISTINCT_WORDS, words.items(), key=lambda item: (-item[1], item[0]))
     units: Counter[str] = Counter()
-    for word, count in frequent:
+    for word, count in _most_frequent(words, _MAX_DISTINCT_WORDS):
         for match in _UNIT.finditer(word):
             units[match[0]] += count
     return dict(sorted(units.items()))

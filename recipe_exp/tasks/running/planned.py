@@ -13,7 +13,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import HardwareError
 from recipe_exp.files import size_text, write_atomically
 from recipe_exp.hardware import accelerator as processes
-from recipe_exp.hardware.detect import Machinery
+from recipe_exp.hardware.machinery import Machinery
 from recipe_exp.hardware.peak import PeakMemory
 from recipe_exp.planning.device import is_other_card, visible_gpus
 from recipe_exp.planning.inputs import Inputs, Machine

@@ -12,7 +12,8 @@ from recipe_exp.config.relevance import FACTS, Difference, differences
 from recipe_exp.config.training import LoraConfig
 from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import CheckpointError, HardwareError, ModelError
-from recipe_exp.hardware.detect import Machinery, resolve_device, resolve_precision
+from recipe_exp.hardware.detect import resolve_device, resolve_precision
+from recipe_exp.hardware.machinery import Machinery
 from recipe_exp.models.base_weights import BASE_FOLDER, base_fingerprint
 from recipe_exp.tasks.building import resolve_machinery
 from recipe_exp.tasks.running.resume_rules import Span, extended, length_problem, planned_steps, refuse, span_of

@@ -18,7 +18,7 @@ from recipe_exp.errors import CheckpointError
 from recipe_exp.evaluation.evaluator import Evaluator
 from recipe_exp.files import reason_of
 from recipe_exp.hardware.accelerator import create_accelerator, from_main_process
-from recipe_exp.hardware.detect import Machinery
+from recipe_exp.hardware.machinery import Machinery
 from recipe_exp.models.base_weights import BASE_FOLDER
 from recipe_exp.models.finetuned import build_trainable, describe_model, load_tuned_state, tuned_state, weights_file
 from recipe_exp.models.sequence_loss import SequenceLoss

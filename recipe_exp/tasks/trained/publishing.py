@@ -25,7 +25,7 @@ from recipe_exp.models.export import ExportType, record_evaluated, write_model
 from recipe_exp.models.finetuned import folder_written_aside
 from recipe_exp.reports.model_card import MODEL_CARD, render
 from recipe_exp.secrets import redact
-from recipe_exp.tasks.building import open_data
+from recipe_exp.tasks.data import open_data
 from recipe_exp.tasks.trained.loading import StoredRun, warn_of_unknown_base
 from recipe_exp.tasks.trained.model_facts import describe
 from recipe_exp.tasks.trained.model_folders import write_settings

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from recipe_exp.data.sample import sample_recipes
+from recipe_exp.data.tokens import vocabulary
 from recipe_exp.data.tokens.tokenizer import RecipeTokenizer
 from recipe_exp.data.tokens.vocabulary import CONTROL_PIECES, SENTINELS, train_unigram
 from recipe_exp.errors import DataError
@@ -117,6 +118,21 @@ def test_the_order_of_the_texts_plays_no_part(draws: random.Random) -> None:
     shuffled = TEXTS[:60]
     draws.shuffle(shuffled)
     assert train_unigram(shuffled, 400).to_str() == train_unigram(TEXTS[:60], 400).to_str()
+
+
+def test_of_too_many_words_the_frequent_ones_are_learnt_and_every_character_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vocabulary, "_MAX_COUNTED_WORDS", 200)
+    monkeypatch.setattr(vocabulary, "_TEXTS_AT_ONCE", 10)
+    rare = [chr(0x4E00 + number) for number in range(3000)]
+    texts = [f"butter flour {word} sugar" for word in rare]
+    words, characters = vocabulary._count_words(texts)
+    assert len(words) < 300
+    assert words["▁butter"] == words["▁flour"] == words["▁sugar"] == 3000
+    assert characters >= {*rare}
+    tokenizer = train_unigram(texts, 4000)
+    assert tokenizer.encode("butter flour sugar").tokens[:3] == ["▁butter", "▁flour", "▁sugar"]
 
 
 def test_ten_thousand_recipes_take_seconds() -> None:
