@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses logical $(ARGS)
+	$(BIN)/python -m pytest --numprocesses logical -m "not long and not faults_full" $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

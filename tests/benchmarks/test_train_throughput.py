@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "train_throughput.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_arms_learn_the_same_from_the_same(tmp_path: Path) -> None:
     options = ("--model", "t5_tiny", "--examples", "8", "--batch-size", "4", "--rounds", "1", "--threads", "1")
     command = [sys.executable, str(SCRIPT), *options, "--json", str(tmp_path / "figures.json"), "--max-foreign", "1"]

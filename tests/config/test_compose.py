@@ -92,6 +92,7 @@ def test_groups_of_the_design_exist() -> None:
     assert not [name for names in options.values() for name in names if "schema" in name]
 
 
+@pytest.mark.long
 def test_every_combination_of_model_training_and_hardware_composes() -> None:
     """`hardware` is composed once for each option, since no other group changes it, and validated with all."""
     options = group_options()

@@ -187,6 +187,7 @@ def only_error(text: str) -> str:
     return line
 
 
+@pytest.mark.long
 def test_preparing_fetches_the_model_for_a_machine_without_a_network(
     hub: Hub, home: Path, recipe_exp: Command, small_run: list[str]
 ) -> None:
@@ -202,6 +203,7 @@ def test_preparing_fetches_the_model_for_a_machine_without_a_network(
     assert "fetching" not in trained.stderr
 
 
+@pytest.mark.long
 def test_a_download_that_broke_off_goes_on_in_another_process(
     hub: Hub, home: Path, tmp_path: Path, recipe_exp: Command
 ) -> None:
@@ -318,6 +320,7 @@ def test_the_commit_is_that_of_the_cache(home: Path, model: Path) -> None:
     assert find_commit(str(model)) is None
 
 
+@pytest.mark.long
 def test_a_run_records_the_commit_of_its_model(
     home: Path, model: Path, recipe_exp: Command, small_run: list[str], tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def test_a_large_card_writes_as_many_at_once_as_are_of_use(composed):
     assert generation_tokens(setup, beams, 256, machine) == 10 * 2 * 768
 
 
+@pytest.mark.long
 @given(
     card=st.floats(1.0, 90.0),
     num_beams=st.integers(1, 8),

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu.py"
 ROWS = ("base, full", "large, full", "XL, low memory", "XXL, low memory", "XXL, LoRA")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_row_is_planned_and_counted():
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--device", "cpu", "--model-scale", "tiny", "--hardware", "rtx5090"],

@@ -58,7 +58,7 @@ def states(bench: Any) -> list[str]:
     return [trial["state"] for trial in bench.summary()["trials"]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_trials_end_as_they_do_on_this_machine_and_the_same_command_goes_on(bench: Any, name: str) -> None:
     seeds = ("seed=13,14,15,16", "training.max_steps=4")
@@ -82,7 +82,7 @@ def test_trials_end_as_they_do_on_this_machine_and_the_same_command_goes_on(benc
     assert bench.record()["status"] == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_nothing_is_lost_when_the_sweep_is_killed(bench: Any, name: str) -> None:
     seeds = ("seed=1,2,3", "training.max_steps=300")

@@ -243,6 +243,7 @@ def test_the_same_command_runs_only_what_has_no_result(troubled: Mixed) -> None:
     assert len(bench.ledger()) == 4 + 2 * 4 + 2 * 3
 
 
+@pytest.mark.long
 def test_more_values_join_a_sweep_and_a_further_one_begins_again(bench: Any) -> None:
     assert bench.run("-m", "seed=1,2", *UNTRACKED).returncode == 0
     extended = bench.run("-m", "seed=2,3", "sweep.extend=latest", "sweep.keep_checkpoints=best", *UNTRACKED)
@@ -281,6 +282,7 @@ def test_shards_share_a_sweep(bench: Any) -> None:
     assert any(all(f"seed={seed}" in output for seed in "12345") for output, _ in outputs), outputs
 
 
+@pytest.mark.long
 def test_nothing_is_lost_when_the_sweep_itself_is_killed(bench: Any) -> None:
     line = ("-m", "seed=1,2,3", "hydra.launcher.slots=2", "tracking=journal_only", "training.warmup_steps=1")
     process = bench.start(*line, "training.max_steps=100")

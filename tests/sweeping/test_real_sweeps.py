@@ -69,7 +69,7 @@ class Kitchen:
         return [entry for entry in kept if entry[1]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_trouble_leaves_no_trace_in_the_numbers(tmp_path: Path, small_run: list[str]) -> None:
     kitchen = Kitchen(tmp_path, small_run)
@@ -97,7 +97,7 @@ def test_trouble_leaves_no_trace_in_the_numbers(tmp_path: Path, small_run: list[
     assert record["machinery"]["micro_batch_tokens"] == 1024
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_trial_that_is_far_behind_is_pruned(tmp_path: Path, small_run: list[str]) -> None:
     kitchen = Kitchen(tmp_path, small_run)

@@ -88,7 +88,7 @@ def test_a_search_that_is_interrupted_after_each_trial_draws_the_same(tmp_path: 
     assert parts.search("search=tpe", "num_trials=6", "seed=3").next()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tpe_finds_the_valley_and_random_pruned_draws_what_random_draws(tmp_path: Path) -> None:
     learning, random = Bench(tmp_path / "tpe"), Bench(tmp_path / "random")
     for bench, settings in (
@@ -177,7 +177,7 @@ def test_two_aims_are_told_both_values(bench: Bench) -> None:
     assert [known.values for known in bench.studied()] == [[1.0, 2.0], [2.0, 2.0]]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gaussian_process_is_interrupted_like_the_others(tmp_path: Path) -> None:
     settings = ("search=gp", "num_trials=13")
     whole, parts = Bench(tmp_path / "whole"), Bench(tmp_path / "parts")

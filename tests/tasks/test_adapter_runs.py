@@ -137,6 +137,7 @@ def test_a_wrong_base_of_the_same_shape_is_refused_everywhere(
 # In 4 bits
 
 
+@pytest.mark.long
 @needs_bitsandbytes
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_qlora_learns_and_says_what_its_base_is_held_in(

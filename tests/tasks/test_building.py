@@ -56,6 +56,7 @@ def test_the_plan_has_the_weights_of_the_mix_and_the_difficulty_of_the_curriculu
         ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("keys", "stop_at"), [((MIX, "data.paraphrase=true"), 13), ((MIX, "training.curriculum=quality_first"), 4)]
 )

@@ -242,6 +242,7 @@ def test_prompts_are_built_in_where_the_data_is_gone(runs: dict[str, Path], tmp_
     assert "gone.jsonl" not in (folder / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_how_it_was_evaluated_is_compared_too(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def losses(folder: Path) -> list[float]:
     return [line["metrics"]["train/loss"] for line in lines if "train/loss" in line["metrics"]]
 
 
+@pytest.mark.long
 @each
 def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(small_run: list[str], option: str) -> None:
     command = [*small_run, f"training={option}"]
@@ -44,6 +45,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_like_one_that_was_not(small_run
     assert losses(parted) == losses(whole)
 
 
+@pytest.mark.slow
 @each
 def test_it_learns_and_what_it_learnt_can_be_used(small_run: list[str], option: str) -> None:
     folder = folder_of(run([*small_run, f"training={option}", "training.max_steps=24"]))

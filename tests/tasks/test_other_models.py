@@ -144,6 +144,7 @@ def check_run(result: TrainResult, outputs: Path, *, ctranslate2: bool = False) 
     return folder
 
 
+@pytest.mark.long
 def test_byt5_is_tuned_evaluated_asked_and_published(small_run: list[str], byt5: list[str], tmp_path: Path) -> None:
     for more in ((), LORA):
         result = train(compose([*without_model(small_run), *byt5, *more, "training.max_steps=4"]))
@@ -154,6 +155,7 @@ def test_byt5_is_tuned_evaluated_asked_and_published(small_run: list[str], byt5:
         assert AutoModelForSeq2SeqLM.from_pretrained(folder).config.vocab_size == 384
 
 
+@pytest.mark.long
 def test_mt5_is_tuned_evaluated_asked_and_published(small_run: list[str], mt5: list[str], tmp_path: Path) -> None:
     result = train(compose([*without_model(small_run), *mt5, "training.max_steps=4"]))
     folder = check_run(result, tmp_path / "outputs", ctranslate2=find_spec("ctranslate2") is not None)
@@ -167,6 +169,7 @@ def test_mt5_is_tuned_evaluated_asked_and_published(small_run: list[str], mt5: l
     assert not torch.equal(published.lm_head.weight, published.shared.weight)
 
 
+@pytest.mark.long
 def test_an_adapter_on_mt5_is_tuned_and_merged_to_the_same_logits(
     small_run: list[str], mt5: list[str], tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ def final_files(run: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in newest.glob("*.safetensors")}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_repeated_ends_like_an_uninterrupted_one(
     small_run: list[str], recipe_exp: Command, tmp_path: Path
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_signal_ends_after_the_step_and_names_the_command_that_continues(
     assert newest.name == f"step-{record['step']:08d}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_learn_what_one_learns(small_run: list[str], recipe_exp: Command, tmp_path: Path) -> None:
     overrides = [*small_run, "training.log_every_n_steps=1", "training.max_steps=3", "evaluation.every_n_steps=null"]
     one = recipe_exp([*overrides, f"output_dir={tmp_path / 'one' / 'outputs'}"])
@@ -99,7 +99,7 @@ def test_two_processes_learn_what_one_learns(small_run: list[str], recipe_exp: C
     assert losses(the_run(tmp_path)) == pytest.approx(losses(the_run(tmp_path / "one")), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_two_processes_is_continued_by_its_id_with_two(
     small_run: list[str], recipe_exp: Command, tmp_path: Path
 ) -> None:
@@ -133,7 +133,7 @@ def test_torchrun_starts_the_same_run(small_run: list[str], tmp_path: Path) -> N
     assert (record["status"], record["machinery"]["num_processes"]) == ("finished", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tracker_has_the_whole_run_also_after_the_folder_moved(
     small_run: list[str], recipe_exp: Command, tmp_path: Path
 ) -> None:

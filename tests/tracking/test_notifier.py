@@ -352,7 +352,7 @@ def test_of_a_run_that_is_killed_it_is_said_that_it_ended_without_a_word(
     assert "python -m recipe_exp resume=" in endpoint.messages[-1]["message"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_stalls_says_so(
     endpoint: Endpoint, small_run: list[str], recipe_exp: Command, tmp_path: Path
 ) -> None:
@@ -365,7 +365,7 @@ def test_a_run_that_stalls_says_so(
     assert "toast ended without a word" not in endpoint.titles
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_speak_with_one_voice_and_a_signal_is_said(
     endpoint: Endpoint, small_run: list[str], tmp_path: Path
 ) -> None:

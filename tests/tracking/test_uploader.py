@@ -395,7 +395,7 @@ def test_killing_training_loses_nothing_and_the_run_can_go_on(stored: Path) -> N
     assert not (folder.path / "mlruns").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_runs_share_a_fresh_database(output_dir: Path) -> None:
     names = ("one", "two", "three")
     folders = [RunFolder.create(output_dir, run_name=name, command=["train"]) for name in names]

@@ -17,7 +17,7 @@ from recipe_exp.training.callbacks.compiling import compare_kernels
 Builder = Callable[..., Any]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_both_are_timed_and_nothing_is_changed(built: Builder, batch: MicroBatch, compiled: Kernels) -> None:
     loss = SequenceLoss(built(dropout=0.1), compiled)
     accelerator = create_accelerator(device="cpu", precision="fp32", num_threads=1)

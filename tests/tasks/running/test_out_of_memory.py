@@ -51,6 +51,7 @@ def limited(small_run: list[str], recipe_exp: Callable[..., Any], tmp_path: Path
     return run
 
 
+@pytest.mark.long
 def test_the_same_window_is_learnt_from_in_smaller_micro_batches(limited: Callable[..., Any], tmp_path: Path) -> None:
     whole = limited(None, "run_name=whole")
     assert whole.returncode == 0, whole.stderr
@@ -72,6 +73,7 @@ def test_the_same_window_is_learnt_from_in_smaller_micro_batches(limited: Callab
         assert (weight - second[name]).norm() <= 1e-3 * weight.norm(), name
 
 
+@pytest.mark.long
 def test_where_one_example_does_not_fit_the_line_says_what_would(limited: Callable[..., Any], tmp_path: Path) -> None:
     # What one example needs; Python itself finds room in what is left.
     vast = ("model.shape.d_ff=8192", "training.batch_size=2", "training.checkpoint_every_n_steps=1")
