@@ -289,13 +289,19 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
 def _found_by_transformers(name: str, **where: Any) -> Any:
     # Takes seconds to import, and a folder with a tokenizer.json never needs it.
     from transformers import AutoTokenizer, T5Tokenizer
+    from transformers.utils import logging
 
+    verbosity = logging.get_verbosity()
+    # What cannot be read is said in one line by who asked.
+    logging.set_verbosity(logging.CRITICAL)
     try:
         # Told so, transformers does not ask at the terminal whether it may execute the folder's code.
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
     except ValueError:
         # A folder of mT5 that holds its SentencePiece file alone is known to T5's own class only.
         return T5Tokenizer.from_pretrained(name, **where)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _backend_of(found: Any) -> Tokenizer:

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import sentencepiece
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -442,7 +443,6 @@ class TestBytesAmongPieces:
 
     @pytest.mark.parametrize("config", [{"tokenizer_class": "T5Tokenizer", "extra_ids": 0}, {}])
     def test_a_sentencepiece_file_alone_gives_its_own_ids(self, tmp_path: Path, config: dict[str, object]) -> None:
-        sentencepiece = pytest.importorskip("sentencepiece")
         lines = [line for text in SAMPLES for line in text.split("\n") if line]
         with (tmp_path / "spiece.model").open("wb") as file:
             sentencepiece.SentencePieceTrainer.train(
