@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PreTrainedModel, T5Config, T5ForCondi
 from transformers.utils import logging
 
 from recipe_exp.config.model import ModelConfig, ModelShape
+from recipe_exp.data.remarks import without_remarks
 from recipe_exp.errors import ModelError
 from recipe_exp.models.download import fetch_model
 from recipe_exp.models.families import FAMILIES, Family
@@ -224,15 +225,13 @@ def has_tied_embeddings(network: PreTrainedModel) -> bool:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keeps progress bars and remarks on tied weights and deprecations, which no user can act on, off the terminal."""
-    verbosity, had_progress_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    had_progress_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with without_remarks(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(verbosity)
         if had_progress_bars:
             logging.enable_progress_bar()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -106,7 +106,7 @@ class Trainer:
                 raise
             finally:
                 # A thread that still prepares a window while Python ends takes the process down with SIGABRT.
-                with closing(self._opened):
+                with self._opened:
                     self.callbacks.close(self)
         return self.lifecycle.reason
 

@@ -206,12 +206,7 @@ def test_a_run_stops_after_the_step_in_which_it_was_asked(build_trainer: Trainer
 
 
 def test_a_run_that_was_asked_to_stop_in_its_last_step_is_finished(build_trainer: TrainerBuilder) -> None:
-    class Stop(Callback):
-        def on_step_end(self, trainer: Trainer, result: StepResult) -> None:
-            if result.step == trainer.length.total_steps:
-                trainer.stop(StopReason.SIGTERM)
-
-    assert build_trainer(Stop()).fit() is StopReason.FINISHED
+    assert build_trainer(StopAfter(6), total_steps=6).fit() is StopReason.FINISHED
 
 
 def test_validation_and_saving_have_their_events_and_stop_the_clock(build_trainer: TrainerBuilder) -> None:

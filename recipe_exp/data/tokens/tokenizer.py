@@ -20,6 +20,7 @@ from typing import Any, Self
 from tokenizers import Tokenizer
 
 from recipe_exp.data.hub import hub_is_reachable
+from recipe_exp.data.remarks import without_remarks
 from recipe_exp.data.tokens.byte_pairs import has_byte_pairs, with_plain_ends
 from recipe_exp.data.tokens.byte_tokenizer import BYTE_CLASS, byte_tokenizer, is_of_bytes, reads_bytes
 from recipe_exp.data.tokens.vocabulary import CONTROL_PIECES, EOS, PAD, UNK, WORD_START
@@ -289,19 +290,14 @@ def _load_auto(name: str, revision: str | None) -> Tokenizer:
 def _found_by_transformers(name: str, **where: Any) -> Any:
     # Takes seconds to import, and a folder with a tokenizer.json never needs it.
     from transformers import AutoTokenizer, T5Tokenizer
-    from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    # What cannot be read is said in one line by who asked.
-    logging.set_verbosity(logging.CRITICAL)
-    try:
-        # Told so, transformers does not ask at the terminal whether it may execute the folder's code.
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
-    except ValueError:
-        # A folder of mT5 that holds its SentencePiece file alone is known to T5's own class only.
-        return T5Tokenizer.from_pretrained(name, **where)
-    finally:
-        logging.set_verbosity(verbosity)
+    with without_remarks():
+        try:
+            # Told so, transformers does not ask at the terminal whether it may execute the folder's code.
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **where)
+        except ValueError:
+            # A folder of mT5 that holds its SentencePiece file alone is known to T5's own class only.
+            return T5Tokenizer.from_pretrained(name, **where)
 
 
 def _backend_of(found: Any) -> Tokenizer:
