@@ -58,10 +58,22 @@ class SubmititSlurmJobs(SubmititLocalJobs):
     """Features that the nodes must have."""
 
 
+class RayTasks(ProcessSlots):
+    """Trials are tasks of a Ray cluster; the keys are named as Ray's are."""
+
+    address: Text | None = None
+    """Of the cluster, or `auto`; null starts one on this machine for the time of the sweep."""
+    num_cpus: Count = 1
+    """CPUs of a task, and threads of a trial whose `hardware.num_threads` is `auto`."""
+    num_gpus: Annotated[int, Field(ge=0, le=1_000)] = 0
+    """GPUs of a task."""
+
+
 LAUNCHERS: dict[str, type[ProcessSlots]] = {
     DEFAULT_LAUNCHER: ProcessSlots,
     "submitit_slurm": SubmititSlurmJobs,
     "submitit_local": SubmititLocalJobs,
+    "ray": RayTasks,
 }
 """Every option of the group with its keys."""
 

@@ -31,6 +31,7 @@ from recipe_exp.config.compose_sources import register
 from recipe_exp.config.launchers import (
     LAUNCHERS,
     ProcessSlots,
+    RayTasks,
     SubmititLocalJobs,
     SubmititSlurmJobs,
     find_wrong_settings,
@@ -176,6 +177,11 @@ def _cluster(kind: str, settings: ProcessSlots) -> Cluster | None:
             from recipe_exp.sweeping.submitit_jobs import SubmititCluster
 
             return SubmititCluster(settings)
+        case RayTasks():
+            _need(kind, "ray", "ray")
+            from recipe_exp.sweeping.ray_tasks import RayCluster
+
+            return RayCluster(settings)
         case _:
             return None
 

@@ -1,4 +1,4 @@
-"""Sweeps whose trials are jobs: submitit's executor of this machine stands in for a cluster."""
+"""Sweeps whose trials are jobs: submitit's executor of this machine and a local Ray stand in for clusters."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from recipe_exp.sweeping.remote import RemoteProcess
 from recipe_exp.sweeping.submitit_jobs import SubmititCluster, common_parameters, slurm_parameters
 
 pytestmark = pytest.mark.timeout(1500)
-LAUNCHERS = ("submitit_local",)
+LAUNCHERS = ("submitit_local", "ray")
 LINE = ("tracking=journal_only", "training.warmup_steps=1", "hydra.launcher.slots=2")
+# A local Ray would otherwise leave a file in the home folder.
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
 
 
 def start(bench: Any, name: str, *arguments: str) -> subprocess.Popen[str]:
-    process: subprocess.Popen[str] = bench.start("-m", f"hydra/launcher={name}", *arguments, *LINE)
+    process: subprocess.Popen[str] = bench.start("-m", f"hydra/launcher={name}", *arguments, *LINE, **ENVIRONMENT)
     return process
 
 
@@ -289,7 +291,7 @@ def test_settings_are_named_as_submitit_names_them() -> None:
 
 @pytest.mark.parametrize(
     ("name", "library", "extra"),
-    [("submitit_slurm", "submitit", "slurm"), ("submitit_local", "submitit", "slurm")],
+    [("submitit_slurm", "submitit", "slurm"), ("submitit_local", "submitit", "slurm"), ("ray", "ray", "ray")],
 )
 def test_a_missing_extra_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str, extra: str
@@ -316,9 +318,9 @@ def test_without_sbatch_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.Mo
     ("line", "says"),
     [
         (["hydra.launcher.partition=gpu"], "hydra.launcher.partition=gpu: a key of hydra/launcher=submitit_slurm;"),
-        (["hydra.launcher.timeout_min=9"], "a key of hydra/launcher=submitit_slurm or submitit_"),
+        (["hydra/launcher=ray", "hydra.launcher.timeout_min=9"], "a key of hydra/launcher=submitit_slurm or submitit_"),
         (["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=0"], "timeout_min=0: must be at least 1"),
-        (["hydra/launcher=submitit_local", "hydra.launcher.slots=0"], "must be a number of trials, 1 or more"),
+        (["hydra/launcher=ray", "hydra.launcher.slots=0"], "must be a number of trials, 1 or more"),
         (["hydra.launcher.partitions=gpu"], "Hydra's own settings are fixed"),
     ],
 )

@@ -1,0 +1,98 @@
+"""Trials as tasks of a Ray cluster, or of one that is started on this machine for the time of the sweep."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from recipe_exp.config.launchers import RayTasks
+from recipe_exp.errors import SweepError
+from recipe_exp.signals import ENDING_SIGNALS
+from recipe_exp.sweeping.remote import RemoteExecutor
+
+
+class RayCluster:
+    """A Ray cluster.
+
+    Args:
+        settings: where it is, and what each task is given.
+    """
+
+    def __init__(self, settings: RayTasks) -> None:
+        self._settings = settings
+
+    @property
+    def cores(self) -> int:
+        """CPU threads of a trial."""
+        return self._settings.num_cpus
+
+    @contextmanager
+    def open(self, sweep: Path, owner: str) -> Iterator[RemoteExecutor]:
+        """Yields what starts the tasks of a sweep.
+
+        Raises:
+            SweepError: the cluster does not answer.
+        """
+        _connect(self._settings.address)
+        settings = self._settings
+        # A task that Ray starts again by itself would not know of the checkpoint that its trial goes on from.
+        task = ray.remote(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_retries=0)(_run_command)
+
+        def submit(folder: Path) -> _Task:
+            return _Task(task.remote(sys.executable, str(folder), str(Path.cwd())))
+
+        try:
+            yield RemoteExecutor(sweep, owner, submit)
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        what = f"hydra.launcher.address={address}" if address else "a local Ray"
+        raise SweepError(f"{what}: does not answer: {' '.join(str(error).split())}") from error
+    finally:
+        # Ray ends its driver with SIGTERM, before the trials could write their checkpoints.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _run_command(python: str, job: str, folder: str) -> int:
+    """Runs a job beside Ray's worker, whose end would otherwise be the trial's too."""
+    command = [python, "-m", "recipe_exp.sweeping.job", job]
+    with Path(job, "output.log").open("ab") as log:
+        return subprocess.call(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+class _Task:
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    @property
+    def name(self) -> str:
+        return f"Ray's task {self._reference.task_id().hex()}"
+
+    def is_over(self) -> bool:
+        done, _ = ray.wait([self._reference], timeout=0)
+        return bool(done)
+
+    def cancel(self) -> None:
+        ray.cancel(self._reference, force=True)
