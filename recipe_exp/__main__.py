@@ -111,6 +111,7 @@ def _line_of_disk_fault(error: OSError) -> str | None:
 def _run(arguments: list[str]) -> int:
     _load_secrets()
     flags = _parse_flags(arguments)
+    arguments = _flags_first(arguments, flags.overrides)
     if flags.help:
         print(USAGE.format(groups=_group_table()))
         return 0
@@ -154,7 +155,8 @@ def _parse_flags(arguments: list[str]) -> Namespace:
     parser = get_args_parser()
     parser.exit_on_error = False
     try:
-        flags, unknown = parser.parse_known_args(arguments)
+        # Words may stand on both sides of a flag; the plain way to parse would leave out those behind it.
+        flags, unknown = parser.parse_known_intermixed_args(arguments)
     except ArgumentError as error:
         raise ConfigError([f"{error.argument_name}: {redact(error.message)}"]) from None
     names = [argument.partition("=")[0] for argument in unknown if argument.startswith("-")]
@@ -167,6 +169,14 @@ def _parse_flags(arguments: list[str]) -> Namespace:
     if mistakes:
         raise ConfigError(mistakes)
     return flags
+
+
+def _flags_first(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Returns the words in the order in which Hydra understands them."""
+    flags = list(arguments)
+    for word in overrides:
+        flags.remove(word)
+    return [*flags, *overrides]
 
 
 def _flags_that_exclude_each_other(flags: Namespace) -> list[str]:

@@ -181,6 +181,12 @@ def test_flags_of_other_trainers_are_answered(shell: Shell) -> None:
     ]
 
 
+def test_keys_count_on_both_sides_of_a_flag(shell: Shell) -> None:
+    ended = shell.run("seed=7", "--cfg", "job", "training.batch_size=3")
+    config = yaml.safe_load(ended.output)
+    assert (config["seed"], config["training"]["batch_size"]) == (7, 3)
+
+
 def test_configuration_of_ones_own_is_used(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "xdg" / "recipe_exp" / "local" / "default.yaml"
     path.parent.mkdir(parents=True)
@@ -250,14 +256,21 @@ def test_several_values_need_the_flag(task: list[ExperimentConfig], capsys: pyte
     assert task == []
 
 
-@pytest.mark.parametrize("arguments", [["-m", "seed=1,2"], ["sweeps=learning_rate"]])
+@pytest.mark.parametrize(
+    ("arguments", "as_handed"),
+    [
+        (["-m", "seed=1,2"], ["-m", "seed=1,2"]),
+        (["sweeps=learning_rate"], ["sweeps=learning_rate"]),
+        (["hardware=cpu", "-m", "seed=1,2"], ["-m", "hardware=cpu", "seed=1,2"]),
+    ],
+)
 def test_sweep_is_handed_to_the_sweeper(
-    monkeypatch: pytest.MonkeyPatch, task: list[ExperimentConfig], arguments: list[str]
+    monkeypatch: pytest.MonkeyPatch, task: list[ExperimentConfig], arguments: list[str], as_handed: list[str]
 ) -> None:
     handed: list[list[str]] = []
     monkeypatch.setattr(door, "_hand_to_hydra", lambda arguments: handed.append(arguments) or 0)
     assert door.main(arguments) == 0
-    assert handed == [arguments]
+    assert handed == [as_handed]
     assert task == []
 
 
