@@ -44,8 +44,9 @@ class ModelConfig(Section):
     """Load weights and tokenizer of `name`. False starts from random weights in `shape` and builds a tokenizer."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Dropout probability of every layer; null keeps the model's own (0.1 for FLAN-T5)."""
-    attention: Literal["auto", "eager", "sdpa"] = "auto"
-    """Attention kernel. `auto` takes what computes T5's position bias correctly on the device."""
+    attention: Literal["auto", "eager", "sdpa", "sdpa_varlen"] = "auto"
+    """Attention kernel. `auto` takes what computes T5's position bias correctly on the device; `sdpa_varlen` is
+    flash-attn where there is no bias, from decoder to encoder."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a quarter more time for much less memory."""
     shape: ModelShape
@@ -55,5 +56,7 @@ class ModelConfig(Section):
     @classmethod
     def _refuse_flash_attention(cls, value: object) -> object:
         if isinstance(value, str) and value.startswith("flash"):
-            raise ValueError("flash attention's kernel takes no additive bias, which T5's positions are; use sdpa")
+            raise ValueError(
+                "flash attention's kernel takes no additive bias, which T5's positions are; use sdpa_varlen"
+            )
         return value

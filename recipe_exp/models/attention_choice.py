@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
@@ -31,7 +32,7 @@ class AttentionChoice:
     """A kernel and why it is taken.
 
     Attributes:
-        kernel: `eager` or `sdpa`.
+        kernel: `eager`, `sdpa` or `sdpa_varlen`.
         reason: in a few words.
     """
 
@@ -43,26 +44,51 @@ def choose_attention(configured: str, device: str, precision: str) -> AttentionC
     """Returns the kernel of a run.
 
     On a CPU it is `eager`: with a trained position bias PyTorch's fused kernel falls back to the same arithmetic
-    there. On a GPU it is `sdpa` where a tiny network gets the right loss and gradients from it.
+    there. On a GPU it is `sdpa_varlen` where flash-attn is installed, else `sdpa`, if a tiny network gets the right
+    loss and gradients from it.
 
     Args:
-        configured: `auto`, `eager` or `sdpa`.
+        configured: `auto` or a kernel; `sdpa_varlen` gives way where it cannot run.
         device: `cpu` or `cuda`.
         precision: resolved, `fp32`, `tf32` or `bf16`.
     """
-    if configured != "auto":
+    if configured in ("eager", "sdpa"):
         return AttentionChoice(configured, "as configured")
+    missing = missing_for_varlen(device, precision)
+    reasons = [f"sdpa_varlen needs {missing}"] if configured == "sdpa_varlen" and missing else []
     if device == "cpu":
-        return AttentionChoice("eager", "no fused kernel trains the position bias on a CPU")
+        return AttentionChoice("eager", "; ".join([*reasons, "no fused kernel trains the position bias on a CPU"]))
+    for kernel in ("sdpa",) if missing else ("sdpa_varlen", "sdpa"):
+        is_right, found = _try(kernel, device, precision)
+        reasons.append(found if is_right else f"{kernel} {found}")
+        if is_right:
+            return AttentionChoice(kernel, "; ".join(reasons))
+    return AttentionChoice("eager", "; ".join(reasons))
+
+
+def missing_for_varlen(device: str, precision: str) -> str | None:
+    """Returns what `sdpa_varlen` needs and is not there, in a few words; None where it can be tried.
+
+    Args:
+        device: `cpu` or `cuda`.
+        precision: resolved, `fp32`, `tf32` or `bf16`.
+    """
+    if device != "cuda":
+        return "a GPU"
+    if precision != "bf16":
+        return "training.precision=bf16"
+    return None if find_spec("flash_attn") is not None else "the extra `flash`"
+
+
+def _try(kernel: str, device: str, precision: str) -> tuple[bool, str]:
+    """Returns whether a kernel is right here, and what was found."""
     try:
-        error = largest_error("sdpa", device, precision)
+        error = largest_error(kernel, device, precision)
     except Exception as fault:  # whatever a kernel raises that was not built for this device
-        return AttentionChoice("eager", f"sdpa does not run here: {' '.join(str(fault).split())[:80]}")
-    tolerance = TOLERANCES["bf16" if precision == "bf16" else "fp32"]
+        return False, f"does not run here: {' '.join(str(fault).split())[:80]}"
     # tf32 rounds to ten bits of mantissa.
-    if error <= (TOLERANCES["bf16"] if precision == "tf32" else tolerance):
-        return AttentionChoice("sdpa", f"right to {error:.0e}")
-    return AttentionChoice("eager", f"sdpa gives other numbers here, by {error:.0e}")
+    is_right = error <= TOLERANCES["fp32" if precision == "fp32" else "bf16"]
+    return is_right, f"right to {error:.0e}" if is_right else f"gives other numbers here, by {error:.0e}"
 
 
 def largest_error(kernel: str, device: str, precision: str) -> float:

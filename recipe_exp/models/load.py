@@ -14,7 +14,14 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    GenerationConfig,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 from transformers.utils import logging
 
 from recipe_exp.config.model import ModelConfig, ModelShape
@@ -26,6 +33,10 @@ from recipe_exp.models.quantized import Quantization, keep_layout, loading_setti
 from recipe_exp.models.stored_files import SHAPE_NAMES, check_model_folder, refuse_other_shape, stored_shape
 
 _MAX_LOGIT_DIFFERENCE = 1e-4
+
+# transformers' forward pass pads, and has no text of another length to attend across to.
+AttentionInterface.register("sdpa_varlen", AttentionInterface()["sdpa"])
+AttentionMaskInterface.register("sdpa_varlen", AttentionMaskInterface()["sdpa"])
 
 
 def build_model(

@@ -63,7 +63,8 @@ class SavedActivations:
         lora: the adapter, or None if every weight is tuned.
         is_bf16: whether matrix products run in bfloat16 under autocast.
         holds_bf16: whether the weights that are tuned are held in bfloat16.
-        attention: `eager` or `sdpa`, which keeps its output and the bias of each text on a GPU instead of weights.
+        attention: `eager` or a fused kernel, which on a GPU keeps its output and the bias of each text instead of
+            weights.
         device: `cpu` or `cuda`; CUDA keeps the dropout masks of an adapter in one byte.
         is_compiled: whether elementwise arithmetic is fused, so that nothing stands between its steps.
     """
@@ -83,7 +84,7 @@ class SavedActivations:
         self.lora = lora
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
-        self.has_fused_attention = attention == "sdpa" and self.is_cuda
+        self.has_fused_attention = attention != "eager" and self.is_cuda
         self.is_compiled = is_compiled
         self.key_bytes = _KEY_BYTES if model.dropout is None or model.dropout > 0.0 else 0
         self.inner = model.shape.num_heads * model.shape.d_kv

@@ -62,8 +62,8 @@ class PlannedDevice:
         return "bf16" if self.has_bf16 else "fp32"
 
     def attention(self, configured: str) -> str:
-        """Returns `eager` or `sdpa`."""
-        if configured != "auto":
+        """Returns `eager` or `sdpa`; `sdpa_varlen` takes no more memory than that, and gives way to it."""
+        if configured in ("eager", "sdpa"):
             return configured
         return "sdpa" if self.device == "cuda" else "eager"
 

@@ -46,7 +46,7 @@ class PaddedActivations:
         self.lora = lora
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
-        self.is_sdpa = attention == "sdpa"
+        self.is_sdpa = attention != "eager"
         self.has_fused_attention = self.is_sdpa and self.is_cuda
         self.has_dropout = model.dropout is None or model.dropout > 0.0
         self.inner = model.shape.num_heads * model.shape.d_kv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 IndexArray = npt.NDArray[np.int64]
 
-_BUCKET_COST = 4096
+_BUCKET_COST = 16_384
 """Pairs of tokens that computing one more bucket costs as much as: the fixed costs of its kernels on a CPU."""
 
 
@@ -45,11 +46,13 @@ class Segments:
 
     Attributes:
         lengths: tokens of each text, on the host.
+        key_lengths: tokens of what each text attends to, on the host.
         buckets: that together hold each text once.
         is_causal: whether a token sees none after it.
     """
 
     lengths: IndexArray
+    key_lengths: IndexArray
     buckets: tuple[Bucket, ...]
     is_causal: bool
 
@@ -57,6 +60,14 @@ class Segments:
     def longest(self) -> int:
         """Tokens of the longest text."""
         return int(self.lengths.max())
+
+    @cached_property
+    def boundaries(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where each text begins and the last one ends, int32, (texts + 1,), and the same of what is attended to."""
+        device = self.buckets[0].tokens.device
+        sides = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (self.lengths, self.key_lengths)]
+        moved = [torch.from_numpy(ends.astype(np.int32)).to(device, non_blocking=True) for ends in sides]
+        return moved[0], moved[1]
 
 
 def self_segments(lengths: IndexArray, *, is_causal: bool, device: torch.device) -> Segments:
@@ -67,12 +78,12 @@ def self_segments(lengths: IndexArray, *, is_causal: bool, device: torch.device)
         is_causal: whether a token sees none after it.
         device: where the indices are needed.
     """
-    return Segments(lengths, _buckets(lengths, lengths, device), is_causal)
+    return Segments(lengths, lengths, _buckets(lengths, lengths, device), is_causal)
 
 
 def cross_segments(lengths: IndexArray, key_lengths: IndexArray, *, device: torch.device) -> Segments:
     """Returns targets whose tokens attend to the source of the same example."""
-    return Segments(lengths, _buckets(lengths, key_lengths, device), is_causal=False)
+    return Segments(lengths, key_lengths, _buckets(lengths, key_lengths, device), is_causal=False)
 
 
 def _buckets(queries: IndexArray, keys: IndexArray, device: torch.device) -> tuple[Bucket, ...]:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from recipe_exp.models.unpadded.attention import attend, attend_with_sdpa
+from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Dropout, Site
 from recipe_exp.models.unpadded.functions import add_and_norm, dropout, gated_gelu
@@ -128,19 +128,15 @@ class _Pass:
         bias: torch.Tensor | None,
         site: int,
     ) -> torch.Tensor:
-        arguments = (
-            layer.q(asking),
-            layer.k(attended),
-            layer.v(attended),
-            bias,
-            segments,
-            self._site(site),
-            self.num_heads,
-        )
-        if self.stack.config._attn_implementation == "sdpa":
-            found = attend_with_sdpa(*arguments)
+        projected = (layer.q(asking), layer.k(attended), layer.v(attended))
+        more = (segments, self._site(site), self.num_heads)
+        kernel = self.stack.config._attn_implementation
+        if kernel == "eager":
+            found = attend(*projected, bias, *more, self.kernels)
+        elif kernel == "sdpa_varlen" and bias is None:
+            found = attend_with_flash(*projected, *more)
         else:
-            found = attend(*arguments, self.kernels)
+            found = attend_with_sdpa(*projected, bias, *more)
         output: torch.Tensor = layer.o(found)
         return output
 

@@ -102,14 +102,14 @@ def check_attention(model: ModelConfig, hardware: HardwareConfig, precision: str
         precision: resolved, `fp32`, `tf32` or `bf16`.
     """
     from recipe_exp.hardware.detect import resolve_device
-    from recipe_exp.models.attention_choice import choose_attention, loss_and_gradients
+    from recipe_exp.models.attention_choice import choose_attention, loss_and_gradients, missing_for_varlen
 
     device = resolve_device(hardware.device)
     wanted = choose_attention(model.attention, device, precision).kernel
     kind = "bf16" if precision == "bf16" else "fp32"
     reference = loss_and_gradients("eager", "cpu", "fp32")
     for kernel in get_args(ModelConfig.model_fields["attention"].annotation):
-        if kernel != "auto":
+        if kernel != "auto" and not (kernel == "sdpa_varlen" and missing_for_varlen(device, precision)):
             compute = partial(loss_and_gradients, kernel, device, kind)
             yield judge_attention(kernel, wanted, kind, compute, reference)
 

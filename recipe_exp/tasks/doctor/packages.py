@@ -28,7 +28,9 @@ _EXTRAS = {
     "postgres": "records runs in a PostgreSQL database",
     "ctranslate2": "exports for CTranslate2",
     "optuna": "searches with TPE and Gaussian processes, and prunes",
-    "slurm": "runs the trials of a sweep as jobs of a cluster",
+    "flash": "attends from recipe to prompt without padding on a GPU",
+    "slurm": "runs the trials of a sweep as jobs of a Slurm cluster",
+    "ray": "runs them as tasks of a Ray cluster",
     "dev": "runs the tests and checks",
 }
 

@@ -14,6 +14,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import CheckpointError, HardwareError, ModelError
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
 from recipe_exp.hardware.machinery import Machinery
+from recipe_exp.models.attention_choice import missing_for_varlen
 from recipe_exp.models.base_weights import BASE_FOLDER, base_fingerprint
 from recipe_exp.tasks.building import resolve_machinery
 from recipe_exp.tasks.running.resume_rules import Span, extended, length_problem, planned_steps, refuse, span_of
@@ -160,12 +161,15 @@ def _machinery(config: ExperimentConfig, cache: TokenCache, then: Machinery) -> 
         and "precision" not in config.resume_allow
         and _can_compute(then.precision, now.device)
     )
+    keeps_attention = model.attention == "auto" and (
+        then.attention != "sdpa_varlen" or missing_for_varlen(now.device, now.precision) is None
+    )
     return replace(
         now,
         precision=then.precision if keeps_precision else now.precision,
         num_threads=then.num_threads if hardware.num_threads == "auto" else now.num_threads,
-        attention=then.attention if model.attention == "auto" else now.attention,
-        attention_reason=then.attention_reason if model.attention == "auto" else now.attention_reason,
+        attention=then.attention if keeps_attention else now.attention,
+        attention_reason=then.attention_reason if keeps_attention else now.attention_reason,
         is_compiled=then.is_compiled if hardware.compile == "auto" else now.is_compiled,
     )
 

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe_exp.models.unpadded.attention import attend, attend_with_sdpa
+from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import UNCOMPILED
 from recipe_exp.models.unpadded.segments import Segments, cross_segments, self_segments
 
+pytestmark = pytest.mark.usefixtures("flash_attn")
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 60)), min_size=1, max_size=12)
 
@@ -70,7 +71,7 @@ def text_by_text(
 
 
 @settings(deadline=None, max_examples=25)
-@given(LENGTHS, st.sampled_from(["across", "causal", "both ways"]), st.sampled_from(["eager", "sdpa"]))
+@given(LENGTHS, st.sampled_from(["across", "causal", "both ways"]), st.sampled_from(["eager", "sdpa", "varlen"]))
 def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind: str, backend: str) -> None:
     queries, keys = np.array(pairs).T
     segments: Segments
@@ -85,6 +86,8 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
     wanted = text_by_text(*tensors, bias, (queries.tolist(), keys.tolist()), is_causal=kind == "causal")
     if backend == "sdpa":
         found = attend_with_sdpa(*tensors, bias, segments, None, 2)
+    elif backend == "varlen" and bias is None:
+        found = attend_with_flash(*tensors, segments, None, 2)
     else:
         found = attend(*tensors, bias, segments, None, 2, UNCOMPILED)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)

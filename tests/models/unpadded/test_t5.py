@@ -16,6 +16,7 @@ from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 from recipe_exp.models.unpadded.t5 import position_bias
 
+pytestmark = pytest.mark.usefixtures("flash_attn")
 Builder = Callable[..., Any]
 
 
@@ -40,7 +41,7 @@ def padded_loss(network: Any, batch: MicroBatch) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen"])
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 def test_loss_and_gradients_are_those_of_transformers(
     built: Builder, batch: MicroBatch, kernels: Kernels, attention: str, is_checkpointed: bool
@@ -54,7 +55,7 @@ def test_loss_and_gradients_are_those_of_transformers(
     assert relative(gradient, expected) < 1e-5
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen"])
 def test_gradients_in_bf16_are_close(built: Builder, batch: MicroBatch, kernels: Kernels, attention: str) -> None:
     network = built(attention)
     expected_loss, expected = gradient_of(network, lambda: padded_loss(network, batch))
@@ -134,7 +135,7 @@ def one_of(batch: MicroBatch, index: int) -> MicroBatch:
     )
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen"])
 def test_dropout_changes_the_loss_as_much_as_that_of_transformers(
     built: Builder, batch: MicroBatch, attention: str
 ) -> None:
