@@ -1,13 +1,15 @@
 """The plan beside what a GPU really does, under a cap of memory: peak, recipes a second, share of the peak arithmetic.
 
-    python benchmarks/gpu.py [--cap-gb 32] [--hardware rtx5090] [--rows base large xl xxl xxl-lora]
+    python benchmarks/gpu.py [--cap-gb 32] [--hardware rtx5090] [--rows base large xl xxl xxl-lora] [--against trainer]
     python benchmarks/gpu.py --device cpu --model-scale tiny
 
 Random weights of the real shapes, typical recipes, windows of 32 or 16 (4 for tiny networks). On a GPU every row has a
 process of its own, the cap is `torch.cuda.set_per_process_memory_fraction`, and the actual peak is
 `torch.cuda.max_memory_allocated`, held against the plan's tensors; `reserved` is what PyTorch's allocator took for it,
-fragmentation included. On a CPU the actual peak is the live tensors of one more step, there is no cap, and
-`--model-scale tiny` shrinks the networks, which proves the script and nothing else.
+fragmentation included. With `--against trainer` Seq2SeqTrainer learns from the same windows at its best: bf16, grouped
+by length, a whole window at once, with the same checkpointing; it has no step in low memory. On a CPU the actual peak
+is the live tensors of one more step, there is no cap, and `--model-scale tiny` shrinks the networks, which proves the
+script and nothing else.
 """
 
 from __future__ import annotations
@@ -20,17 +22,25 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from datasets import Dataset
 from live_bytes import RealStep, counted, made_up_texts
+from throughput_arms import Steps, TrainerBuilder
+from throughput_job import Settings
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from recipe_exp.config.compose import compose
 from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.data.loader import Window
 from recipe_exp.data.plan import plan_micro_batches
+from recipe_exp.models.attention_choice import choose_attention
+from recipe_exp.models.finetuned import build_trainable
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.inputs import Machine
 from recipe_exp.planning.lengths import LengthArray, Lengths, batch_of, estimated_lengths
@@ -46,6 +56,7 @@ ROWS = {
     "xxl-lora": ("FLAN-T5 XXL, LoRA", ("model=flan_t5_xxl", "training=lora"), 16),
 }
 Texts: TypeAlias = tuple[LengthArray, LengthArray]
+LOW_MEMORY = ("xl", "xxl")
 CHECKPOINTED = ("large", "xl", "xxl", "xxl-lora")
 NUM_STEPS = {"cuda": 8, "cpu": 1}
 TINY_BATCH = 4
@@ -76,18 +87,22 @@ def main() -> None:
     """Prints the table; with `--row`, measures one row and prints it as JSON."""
     options = parse()
     if options.row:
-        print(json.dumps(asdict(measure(options.row, options))))
+        measure_row = measure if options.row_of == "ours" else measure_trainer
+        print(json.dumps(asdict(measure_row(options.row, options))))
         return
     measured = measure if options.device == "cpu" else measure_apart
     header = f"{'':<25}{'batch':>6}{'micro-batch':>12}{'planned':>10}{'actual':>10}{'':>8}{'reserved':>10}"
     print(f"{header}{'recipes/s':>11}{'of peak':>9}")
     for name in options.rows:
-        label = ROWS[name][0]
+        label, batch = ROWS[name][0], batch_size_of(name, options)
         try:
-            shown = figures(measured(name, options))
+            row = measured(name, options)
         except RuntimeError as error:  # such as out of memory, where the other rows still say something
-            shown = f"  {str(error).strip().splitlines()[-1][:120]}"
-        print(f"{label:<25}{batch_size_of(name, options):>6}{shown}", flush=True)
+            print(f"{label:<25}{batch:>6}  {last_words(error)}", flush=True)
+            continue
+        print(f"{label:<25}{batch:>6}{figures(row)}", flush=True)
+        if options.against == "trainer" and name not in LOW_MEMORY:
+            print(f"{'  Seq2SeqTrainer':<25}{batch:>6}{compared(row, name, options)}", flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -98,7 +113,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hardware", default="auto", help="of conf/hardware, for the peak of the arithmetic")
     parser.add_argument("--model-scale", choices=("full", "tiny"), default="full")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--against", choices=("trainer",))
     parser.add_argument("--row", choices=ROWS)
+    parser.add_argument("--row-of", choices=("ours", "trainer"), default="ours")
     return parser.parse_args()
 
 
@@ -113,18 +130,39 @@ def figures(row: Measured) -> str:
     )
 
 
+def compared(ours: Measured, name: str, options: argparse.Namespace) -> str:
+    """Returns the columns of Seq2SeqTrainer, and how many times as fast the row above is."""
+    try:
+        theirs = (measure_trainer if options.device == "cpu" else measure_apart)(name, options, "trainer")
+    except RuntimeError as error:
+        return f"  {last_words(error)}"
+    faster = ours.recipes_per_second / theirs.recipes_per_second
+    actual = size(theirs.actual_bytes) if theirs.actual_bytes else ""
+    reserved = "" if theirs.reserved_bytes is None else size(theirs.reserved_bytes)
+    share = "" if theirs.utilisation is None else f"{theirs.utilisation:.0%}"
+    rate = f"{theirs.recipes_per_second:,.1f}"
+    return f"{'':>22}{actual:>10}{'':>8}{reserved:>10}{rate:>11}{share:>9}   ours is {faster:.2f} times as fast"
+
+
+def last_words(error: Exception) -> str:
+    """Returns the end of an error's message, such as what ran out."""
+    return str(error).strip().splitlines()[-1][:120]
+
+
 def size(number: int) -> str:
     """Returns bytes in GiB, or MiB below one."""
     return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
 
 
-def measure_apart(name: str, _: argparse.Namespace) -> Measured:
+def measure_apart(name: str, _: argparse.Namespace, whose: str = "ours") -> Measured:
     """Takes some steps of a row in a process of its own, whose memory nothing else has touched.
 
     Raises:
         RuntimeError: if it fails; the message ends with its last words.
     """
-    done = subprocess.run([sys.executable, *sys.argv, "--row", name], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *sys.argv, "--row", name, "--row-of", whose], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or f"killed ({done.returncode})")
     return Measured(**json.loads(done.stdout.strip().splitlines()[-1]))
@@ -133,13 +171,11 @@ def measure_apart(name: str, _: argparse.Namespace) -> Measured:
 def measure(name: str, options: argparse.Namespace) -> Measured:
     """Takes some steps of a row."""
     config, device = configured(name, options), options.device
-    precision, attention = ("bf16", "sdpa") if device == "cuda" else ("bf16", "eager")
+    precision = "bf16"
+    attention = choose_attention("auto", device, precision).kernel
     setup = Setup(config.model, config.training, precision, is_compiled=device == "cuda")
     lengths = estimated_lengths(config.data, None)
-    cap = int(options.cap_gb * GIB)
-    if device == "cuda":
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0))
+    cap = capped(options)
     tokens = auto_micro_batch_tokens(setup, Machine(device, attention, cap), lengths.longest_tokens)
     windows = [cut(setup, lengths, tokens, seed) for seed in range(NUM_STEPS[device])]
     shapes = [batch_of(*texts) for window in windows for texts in window]
@@ -157,9 +193,61 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
         take(step, windows[0])
         seconds, actual, reserved = timed(step, windows, device)
     rate = len(windows) * setup.training.batch_size / seconds
+    return Measured(tokens, planned, actual, reserved, rate, utilisation(config, setup, lengths, rate))
+
+
+def measure_trainer(name: str, options: argparse.Namespace, _: str = "trainer") -> Measured:
+    """Lets Seq2SeqTrainer learn from the windows of a row, after one more of them."""
+    config, device = configured(name, options), options.device
+    setup = Setup(config.model, config.training, "bf16")
+    lengths = estimated_lengths(config.data, None)
+    capped(options)
+    whole = lengths.longest_tokens * config.training.batch_size
+    windows = [cut(setup, lengths, whole, seed) for seed in range(NUM_STEPS[device])]
+    rows = [row for window in windows for texts in window for row in rows_of(config.model.shape.vocab_size, texts)]
+    settings = Settings(precision="bf16", is_grouped=True, device=device)
+    vocabulary = Tokenizer(WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=vocabulary, pad_token="<pad>")
+    with tempfile.TemporaryDirectory() as folder:
+        network = build_trainable(
+            config.model, config.training, precision="bf16", attention="sdpa", base_folder=Path(folder) / "base"
+        )
+        build = TrainerBuilder(config, settings, tokenizer, folder, None)
+        build(network, Dataset.from_list(rows[: config.training.batch_size]), Steps("bf16")).train()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        steps = Steps("bf16")
+        build(network, Dataset.from_list(rows), steps).train()
+    on_gpu = device == "cuda"
+    actual = torch.cuda.max_memory_allocated() if on_gpu else 0
+    reserved = torch.cuda.max_memory_reserved() if on_gpu else None
+    rate = len(rows) / steps.wall_seconds
+    return Measured(whole, 0, actual, reserved, rate, utilisation(config, setup, lengths, rate))
+
+
+def rows_of(vocab_size: int, texts: Texts) -> list[dict[str, Any]]:
+    """Returns random recipes of these lengths as rows for Seq2SeqTrainer."""
+    rows = []
+    for source, target in zip(*(lengths.tolist() for lengths in texts), strict=True):
+        input_ids, labels = (torch.randint(2, vocab_size, (length,)).tolist() for length in (source, target))
+        length = source + target
+        rows.append({"input_ids": input_ids, "attention_mask": [1] * source, "labels": labels, "length": length})
+    return rows
+
+
+def capped(options: argparse.Namespace) -> int:
+    """Returns the bytes that may be used, and holds PyTorch to them on a GPU."""
+    cap = int(options.cap_gb * GIB)
+    if options.device == "cuda":
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(cap / total, 1.0))
+    return cap
+
+
+def utilisation(config: ExperimentConfig, setup: Setup, lengths: Lengths, rate: float) -> float | None:
+    """Returns the share of the configured peak that so many recipes a second are."""
     peak = config.hardware.peak_tflops
-    share = None if peak is None else rate * flops_per_example(setup, lengths) / (peak * 1e12)
-    return Measured(tokens, planned, actual, reserved, rate, share)
+    return None if peak is None else rate * flops_per_example(setup, lengths) / (peak * 1e12)
 
 
 def timed(step: RealStep, windows: list[list[Texts]], device: str) -> tuple[float, int, int | None]:

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from transformers import (
     AutoTokenizer,
     DataCollatorForSeq2Seq,
+    PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     T5ForConditionalGeneration,
@@ -67,8 +68,10 @@ class Steps:
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Runs the clocks."""
+        wait_for_device()
         wall, cpu = time.perf_counter(), time.process_time()
         yield
+        wait_for_device()
         self.wall_seconds, self.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -224,7 +227,8 @@ class TrainerBuilder:
             lr_scheduler_type="constant",
             bf16=settings.precision == "bf16",
             seed=self.config.seed,
-            use_cpu=True,
+            use_cpu=settings.device == "cpu",
+            gradient_checkpointing=self.config.model.gradient_checkpointing,
             report_to=[],
             save_strategy="no",
             disable_tqdm=True,
@@ -241,6 +245,7 @@ class TrainerBuilder:
         # T5 takes the number of target tokens and does nothing with it, so Trainer itself has to divide by the
         # micro-batches of a step. Without accumulation nothing changes.
         trainer.model_accepts_loss_kwargs = False
+        trainer.remove_callback(PrinterCallback)
         return trainer
 
 
@@ -288,6 +293,12 @@ class Clock(TrainerCallback):
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Stops the clocks."""
         self._timed.__exit__(None, None, None)
+
+
+def wait_for_device() -> None:
+    """Returns when a GPU, if one is used, has done what it was told."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def cloned(network: torch.nn.Module) -> Weights:

@@ -22,6 +22,7 @@ class Settings:
         accumulation: micro-batches of a step.
         is_grouped: whether recipes of similar lengths go into a batch.
         is_padded: whether every recipe is as long as the limits.
+        device: `cpu` or `cuda`.
     """
 
     precision: str = "fp32"
@@ -29,6 +30,7 @@ class Settings:
     accumulation: int = 1
     is_grouped: bool = False
     is_padded: bool = False
+    device: str = "cpu"
 
     def __str__(self) -> str:
         return f"{self.precision}, {self.attention}, accumulation {self.accumulation}"

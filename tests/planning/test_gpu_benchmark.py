@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,18 @@ ROWS = ("base, full", "large, full", "XL, low memory", "XXL, low memory", "XXL, 
 @pytest.mark.long
 def test_every_row_is_planned_and_counted():
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--device", "cpu", "--model-scale", "tiny", "--hardware", "rtx5090"],
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--device",
+            "cpu",
+            "--model-scale",
+            "tiny",
+            "--hardware",
+            "rtx5090",
+            "--against",
+            "trainer",
+        ],
         env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
         capture_output=True,
         text=True,
@@ -25,7 +37,12 @@ def test_every_row_is_planned_and_counted():
     )
     header, *rows = done.stdout.splitlines()
     assert header.split() == ["batch", "micro-batch", "planned", "actual", "reserved", "recipes/s", "of", "peak"]
+    trainer = [row for row in rows if "Seq2SeqTrainer" in row]
+    rows = [row for row in rows if row not in trainer]
     assert len(rows) == len(ROWS)
+    assert len(trainer) == 3
+    for row in trainer:
+        assert re.search(r"ours is \d+\.\d\d times as fast$", row), row
     for name, row in zip(ROWS, rows, strict=True):
         assert name in row
         *_, difference, recipes_per_second, share = row.split()
