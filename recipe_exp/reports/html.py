@@ -67,6 +67,7 @@ th{font-weight:600;color:var(--soft);font-size:.8125rem;vertical-align:bottom}
 th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;min-width:0;padding:.4rem 0 .4rem .9rem}
 td.n{white-space:nowrap}
 .texts td:first-child{min-width:14rem}
+.wide td:first-child{min-width:11.5rem}
 tr:last-child td{border-bottom:0}
 .shares{display:flex;height:1.6rem;border-radius:5px;overflow:hidden;margin:0 0 .6rem}
 .shares svg{display:block;width:100%;height:100%}
@@ -80,7 +81,7 @@ figcaption b{display:block}
 figcaption span{display:block}
 figure svg{display:block;width:100%;height:auto;margin-top:.35rem}
 figure text{font-size:11px;fill:var(--soft)}
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem;
+.plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(22rem,100%),1fr));gap:1.5rem 2rem;
 margin:0 0 1.25rem}
 .wide-figure{grid-column:1/-1;overflow-x:auto}
 .wide-figure svg{min-width:34rem}
