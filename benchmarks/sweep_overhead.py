@@ -1,10 +1,10 @@
 """Measure what a sweep costs beside its trials: `sweep_overhead.py [--trials N] [--slots N] [--alone N]`.
 
 A stub stands in for the training task: it makes a run folder, logs ten steps and sends its journal to MLflow as a real
-run does. A command of one trial is timed by itself (the median of `--alone`), then a sweep of many; the difference for
-each trial, times the slots, is the overhead. In the middle the sweep's own process is killed and the command given
-again. Printed are the overhead, the resident memory of the sweep's process at 10 %, half and the end of each part, and
-whether each trial was run to its end once.
+run does. Commands of one trial are timed without a sweep, as many at once as there are slots, since they share the
+cores (the median of `--alone`); then a sweep of many. What a slot takes for each trial beyond that is the overhead. In
+the middle the sweep's own process is killed and the command given again. Printed are the overhead, the resident memory
+of the sweep's process at 10 %, half and 90 %, and whether each trial was run to its end once.
 """
 
 from __future__ import annotations
@@ -84,10 +84,12 @@ class Stub:
         with (self.folder / f"{output_dir}.log").open("ab") as log:
             return subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
 
-    def seconds(self, output_dir: str, *overrides: str) -> float:
-        """Runs a command to its end and returns its seconds."""
+    def seconds(self, output_dir: str, num_at_once: int = 1) -> float:
+        """Runs a command, as many times at once as asked, and returns the seconds until all have ended."""
         began = time.perf_counter()
-        if self.start(output_dir, *overrides).wait() != 0:
+        processes = [self.start(output_dir) for _ in range(num_at_once)]
+        exit_codes = [process.wait() for process in processes]
+        if any(exit_codes):
             sys.exit((self.folder / f"{output_dir}.log").read_text())
         return time.perf_counter() - began
 
@@ -103,10 +105,13 @@ class Stub:
 def watch(stub: Stub, process: subprocess.Popen[bytes], until: int, total: int) -> dict[str, float]:
     """Waits until a number of trials have ended and returns the process's memory in MiB on the way."""
     memory: dict[str, float] = {}
+    began = time.monotonic()
     while process.poll() is None:
+        # A process that has only begun is small, and what it goes on with is half done.
+        started_for = time.monotonic() - began
         done = len(stub.ends("sweep"))
         name = next((name for name, at in (("90 %", 0.9), ("half", 0.5), ("10 %", 0.1)) if done >= at * total), None)
-        if name is not None and name not in memory:
+        if name is not None and name not in memory and started_for > 5.0:
             memory[name] = psutil.Process(process.pid).memory_info().rss / 2**20
         if done >= until:
             break
@@ -124,7 +129,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         stub = Stub(Path(place))
         stub.seconds("alone")  # makes the tracker's database
-        alone = median(stub.seconds("alone") for _ in range(given.alone))
+        alone = median(stub.seconds("alone", given.slots) for _ in range(given.alone))
         stub.seconds("sweep")
         seeds = f"seed=range({given.trials})"
         line = ["-m", seeds, f"hydra.launcher.slots={given.slots}"]
@@ -139,11 +144,13 @@ def main() -> None:
         process = stub.start("sweep", *line)
         after = watch(stub, process, given.trials, given.trials)
         exit_code = process.wait()
+        if exit_code:
+            sys.exit((stub.folder / "sweep.log").read_text())
         second = time.perf_counter() - began
         ends = stub.ends("sweep")
     each = (first + second) * given.slots / given.trials
     print(f"trials {given.trials}, slots {given.slots}, cores {len(os.sched_getaffinity(0))}")
-    print(f"a trial by itself       {alone:6.2f} s")
+    print(f"a trial without a sweep {alone:6.2f} s, {given.slots} at once")
     print(f"a trial in the sweep    {each:6.2f} s of its slot, so {each - alone:+.2f} s of overhead")
     print(f"memory before the kill  {', '.join(f'{name} {size:.0f} MiB' for name, size in before.items())}")
     print(f"memory after it         {', '.join(f'{name} {size:.0f} MiB' for name, size in after.items())}")
