@@ -56,7 +56,6 @@ ROWS = {
     "xxl-lora": ("FLAN-T5 XXL, LoRA", ("model=flan_t5_xxl", "training=lora"), 16),
 }
 Texts: TypeAlias = tuple[LengthArray, LengthArray]
-LOW_MEMORY = ("xl", "xxl")
 CHECKPOINTED = ("large", "xl", "xxl", "xxl-lora")
 NUM_STEPS = {"cuda": 8, "cpu": 1}
 TINY_BATCH = 4
@@ -68,16 +67,16 @@ class Measured:
 
     Attributes:
         micro_batch_tokens: of the plan.
-        planned_bytes: tensors at the fullest moment of the windows that were taken.
-        actual_bytes: the same, counted.
+        planned_bytes: tensors at the fullest moment of the windows that were taken; None of what has no plan.
+        actual_bytes: the same, counted; None where nothing counts them.
         reserved_bytes: taken from the device; None on a CPU.
         recipes_per_second: after the first step.
         utilisation: share of the bf16 peak; None where no peak is known.
     """
 
     micro_batch_tokens: int
-    planned_bytes: int
-    actual_bytes: int
+    planned_bytes: int | None
+    actual_bytes: int | None
     reserved_bytes: int | None
     recipes_per_second: float
     utilisation: float | None
@@ -87,21 +86,19 @@ def main() -> None:
     """Prints the table; with `--row`, measures one row and prints it as JSON."""
     options = parse()
     if options.row:
-        measure_row = measure if options.row_of == "ours" else measure_trainer
-        print(json.dumps(asdict(measure_row(options.row, options))))
+        print(json.dumps(asdict(MEASURES[options.row_of](options.row, options))))
         return
-    measured = measure if options.device == "cpu" else measure_apart
     header = f"{'':<25}{'batch':>6}{'micro-batch':>12}{'planned':>10}{'actual':>10}{'':>8}{'reserved':>10}"
     print(f"{header}{'recipes/s':>11}{'of peak':>9}")
     for name in options.rows:
         label, batch = ROWS[name][0], batch_size_of(name, options)
         try:
-            row = measured(name, options)
+            row = measured(name, options, "ours")
         except RuntimeError as error:  # such as out of memory, where the other rows still say something
             print(f"{label:<25}{batch:>6}  {last_words(error)}", flush=True)
             continue
         print(f"{label:<25}{batch:>6}{figures(row)}", flush=True)
-        if options.against == "trainer" and name not in LOW_MEMORY:
+        if options.against == "trainer" and not configured(name, options).training.update_in_backward:
             print(f"{'  Seq2SeqTrainer':<25}{batch:>6}{compared(row, name, options)}", flush=True)
 
 
@@ -115,7 +112,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--against", choices=("trainer",))
     parser.add_argument("--row", choices=ROWS)
-    parser.add_argument("--row-of", choices=("ours", "trainer"), default="ours")
+    parser.add_argument("--row-of", choices=MEASURES, default="ours")
     return parser.parse_args()
 
 
@@ -123,9 +120,12 @@ def figures(row: Measured) -> str:
     """Returns the columns of a row."""
     reserved = "" if row.reserved_bytes is None else size(row.reserved_bytes)
     share = "" if row.utilisation is None else f"{row.utilisation:.0%}"
-    difference = row.planned_bytes / row.actual_bytes - 1
+    planned = "" if row.planned_bytes is None else size(row.planned_bytes)
+    actual = "" if row.actual_bytes is None else size(row.actual_bytes)
+    is_held = row.planned_bytes is not None and row.actual_bytes is not None
+    difference = f"{row.planned_bytes / row.actual_bytes - 1:+.1%}" if is_held else ""
     return (
-        f"{row.micro_batch_tokens:>12,}{size(row.planned_bytes):>10}{size(row.actual_bytes):>10}{difference:>+8.1%}"
+        f"{row.micro_batch_tokens:>12,}{planned:>10}{actual:>10}{difference:>8}"
         f"{reserved:>10}{row.recipes_per_second:>11,.1f}{share:>9}"
     )
 
@@ -133,15 +133,11 @@ def figures(row: Measured) -> str:
 def compared(ours: Measured, name: str, options: argparse.Namespace) -> str:
     """Returns the columns of Seq2SeqTrainer, and how many times as fast the row above is."""
     try:
-        theirs = (measure_trainer if options.device == "cpu" else measure_apart)(name, options, "trainer")
+        theirs = measured(name, options, "trainer")
     except RuntimeError as error:
         return f"  {last_words(error)}"
     faster = ours.recipes_per_second / theirs.recipes_per_second
-    actual = size(theirs.actual_bytes) if theirs.actual_bytes else ""
-    reserved = "" if theirs.reserved_bytes is None else size(theirs.reserved_bytes)
-    share = "" if theirs.utilisation is None else f"{theirs.utilisation:.0%}"
-    rate = f"{theirs.recipes_per_second:,.1f}"
-    return f"{'':>22}{actual:>10}{'':>8}{reserved:>10}{rate:>11}{share:>9}   ours is {faster:.2f} times as fast"
+    return f"{figures(theirs)}   ours is {faster:.2f} times as fast"
 
 
 def last_words(error: Exception) -> str:
@@ -154,12 +150,14 @@ def size(number: int) -> str:
     return f"{number / GIB:.2f} GiB" if number >= GIB else f"{number / 2**20:.1f} MiB"
 
 
-def measure_apart(name: str, _: argparse.Namespace, whose: str = "ours") -> Measured:
-    """Takes some steps of a row in a process of its own, whose memory nothing else has touched.
+def measured(name: str, options: argparse.Namespace, whose: str) -> Measured:
+    """Takes some steps of a row, on a GPU in a process of its own, whose memory nothing else has touched.
 
     Raises:
         RuntimeError: if it fails; the message ends with its last words.
     """
+    if options.device == "cpu":
+        return MEASURES[whose](name, options)
     done = subprocess.run(
         [sys.executable, *sys.argv, "--row", name, "--row-of", whose], capture_output=True, text=True, check=False
     )
@@ -196,7 +194,7 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
     return Measured(tokens, planned, actual, reserved, rate, utilisation(config, setup, lengths, rate))
 
 
-def measure_trainer(name: str, options: argparse.Namespace, _: str = "trainer") -> Measured:
+def measure_trainer(name: str, options: argparse.Namespace) -> Measured:
     """Lets Seq2SeqTrainer learn from the windows of a row, after one more of them."""
     config, device = configured(name, options), options.device
     setup = Setup(config.model, config.training, "bf16")
@@ -219,10 +217,10 @@ def measure_trainer(name: str, options: argparse.Namespace, _: str = "trainer") 
         steps = Steps("bf16")
         build(network, Dataset.from_list(rows), steps).train()
     on_gpu = device == "cuda"
-    actual = torch.cuda.max_memory_allocated() if on_gpu else 0
+    actual = torch.cuda.max_memory_allocated() if on_gpu else None
     reserved = torch.cuda.max_memory_reserved() if on_gpu else None
     rate = len(rows) / steps.wall_seconds
-    return Measured(whole, 0, actual, reserved, rate, utilisation(config, setup, lengths, rate))
+    return Measured(whole, None, actual, reserved, rate, utilisation(config, setup, lengths, rate))
 
 
 def rows_of(vocab_size: int, texts: Texts) -> list[dict[str, Any]]:
@@ -318,6 +316,9 @@ def tiny(model: ModelConfig) -> ModelConfig:
         "num_decoder_layers": 3,
     }
     return model.model_copy(update={"shape": shape.model_copy(update=update)})
+
+
+MEASURES = {"ours": measure, "trainer": measure_trainer}
 
 
 if __name__ == "__main__":
