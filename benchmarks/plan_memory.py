@@ -4,8 +4,8 @@
 
 On the CPU, with random weights, after a first step that makes the optimizer's state. `t5_tiny` and the shape of
 FLAN-T5 small take a window of one and of two micro-batches, with and without gradient checkpointing. `--models t5_tiny`
-takes two minutes on two cores, `--models flan_t5_small --types fp32` half an hour; a processor that has to emulate bf16
-takes hours for the rest.
+takes two minutes on two cores, `--models flan_t5_small --types fp32 --ways AdamW Adafactor LoRA` six; a processor that
+has to emulate bf16 takes hours for the rest.
 """
 
 from __future__ import annotations
