@@ -10,7 +10,11 @@ from torch import nn
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 
 MAX_LOGITS_BYTES = 64 * 2**20
-"""Bytes of fp32 logits that are there at the same time, several times over while their gradient is made."""
+"""Bytes of fp32 logits that are there at the same time, several times over where nothing is compiled."""
+MAX_TOKENS = 512
+"""Tokens whose logits are there at the same time. More make no product faster, and theirs stay in a CPU's cache."""
+_BLOCK_ENTRIES = range(512, 2049)
+"""Entries of the vocabulary that a CPU multiplies at once: its libraries are slow at products with wide results."""
 
 
 def summed_cross_entropy(
@@ -45,7 +49,14 @@ def summed_cross_entropy(
 
 def tokens_at_once(vocab_size: int) -> int:
     """Returns how many tokens share a chunk."""
-    return max(MAX_LOGITS_BYTES // (4 * vocab_size), 1)
+    return min(max(MAX_LOGITS_BYTES // (4 * vocab_size), 1), MAX_TOKENS)
+
+
+def num_blocks(vocab_size: int, device: torch.device) -> int:
+    """Returns into how many parts of equal size a vocabulary is cut; 1 if there is no such cut or no use for it."""
+    if device.type != "cpu":
+        return 1
+    return next((vocab_size // width for width in reversed(_BLOCK_ENTRIES) if vocab_size % width == 0), 1)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -58,27 +69,29 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         smoothing: float,
         kernels: Kernels,
     ) -> torch.Tensor:
-        cast = weight.to(hidden.dtype)
         needs_hidden, needs_weight = context.needs_input_grad[:2]
-        hidden_gradient = torch.empty_like(hidden) if needs_hidden else None
-        weight_gradient: torch.Tensor | None = None
-        loss = torch.zeros((), device=hidden.device)
         size = tokens_at_once(len(weight))
+        blocks = weight.to(hidden.dtype).unflatten(0, (num_blocks(len(weight), hidden.device), -1))
+        buffer = hidden.new_empty(min(size, len(hidden)) * len(weight))
+        hidden_gradient = torch.zeros_like(hidden) if needs_hidden else None
+        weight_gradient = torch.zeros_like(blocks, dtype=_sum_dtype(hidden, size)) if needs_weight else None
+        loss = torch.zeros((), device=hidden.device)
         for begin in range(0, len(hidden), size):
-            part = hidden[begin : begin + size]
-            logits = part @ cast.T
+            part, part_labels = hidden[begin : begin + size], labels[begin : begin + size]
+            logits = buffer[: len(part) * len(weight)].view(len(blocks), len(part), -1)
+            for block, entries in zip(logits, blocks, strict=True):
+                torch.mm(part, entries.T, out=block)
             if hidden_gradient is None:
-                loss += kernels.summed_loss(logits, labels[begin : begin + size], smoothing)
+                loss += kernels.summed_loss(logits, part_labels, smoothing)
                 continue
-            sums, gradient = kernels.loss_and_gradient(logits, labels[begin : begin + size], smoothing, hidden.dtype)
-            loss += sums
-            torch.mm(gradient, cast, out=hidden_gradient[begin : begin + size])
-            if needs_weight:
-                if weight_gradient is not None and weight_gradient.dtype != torch.float32:
-                    weight_gradient = weight_gradient.float()
-                weight_gradient = _plus_product(weight_gradient, gradient, part)
+            loss += kernels.loss_and_gradient_(logits, part_labels, smoothing)
+            part_gradient = hidden_gradient[begin : begin + size]
+            for block, entries in zip(logits, blocks, strict=True):
+                torch.addmm(part_gradient, block, entries, out=part_gradient)
+            for index in range(len(blocks) if weight_gradient is not None else 0):
+                _add_product(weight_gradient[index], logits[index], part)
         context.hidden_gradient = hidden_gradient
-        context.weight_gradient = torch.zeros_like(weight) if needs_weight and len(hidden) == 0 else weight_gradient
+        context.weight_gradient = None if weight_gradient is None else weight_gradient.flatten(0, 1)
         context.weight_dtype = weight.dtype
         return loss
 
@@ -96,10 +109,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return hidden, weight, None, None, None
 
 
-def _plus_product(total: torch.Tensor | None, gradient: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
-    """Returns the gradient of the projection's weight, in fp32 if there is one already, with a chunk's share."""
-    if total is None:
-        return gradient.T @ part
-    if gradient.dtype == torch.float32:
-        return total.addmm_(gradient.T, part)
-    return total.add_(gradient.T @ part)
+def _sum_dtype(hidden: torch.Tensor, size: int) -> torch.dtype:
+    """Returns the type of the projection's gradient: that of the product if it is one, fp32 for a sum of several."""
+    return hidden.dtype if len(hidden) <= size else torch.float32
+
+
+def _add_product(total: torch.Tensor, gradient: torch.Tensor, part: torch.Tensor) -> None:
+    if total.dtype == gradient.dtype:
+        torch.addmm(total, gradient.T, part, out=total)
+    else:
+        total += gradient.T @ part

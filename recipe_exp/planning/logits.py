@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from recipe_exp.config.model import ModelShape
 
-# Bytes of the fp32 logits of a chunk, as `recipe_exp.models.chunked_cross_entropy` has it.
+# Bytes of the fp32 logits of a chunk, and its tokens, as `recipe_exp.models.chunked_cross_entropy` has them.
 MAX_LOGITS_BYTES = 64 * 2**20
-
+MAX_TOKENS = 512
 
 # fp32 tensors and masks of the size of a chunk's logits that stand between the steps of softmax and gradient where
 # nothing is compiled.
@@ -32,11 +32,11 @@ class Logits:
         self.is_full = is_full
         self.weight_bytes = weight_bytes
         self.compute_bytes = 2 if is_bf16 else 4
-        # Logits and their gradient in the type of the computation, or what makes the gradient step by step.
+        # Logits that their gradient is written over, or what makes it step by step.
         eager = _EAGER_BYTES + (2 if is_bf16 else 0)
-        self._bytes_of_one = 2 * self.compute_bytes if is_compiled else eager
+        self._bytes_of_one = self.compute_bytes if is_compiled else eager
         self._head = shape.vocab_size * shape.d_model
-        self._tokens_at_once = max(MAX_LOGITS_BYTES // (4 * shape.vocab_size), 1)
+        self._tokens_at_once = min(max(MAX_LOGITS_BYTES // (4 * shape.vocab_size), 1), MAX_TOKENS)
 
     def peak(self, tokens: float) -> float:
         """Returns the most that the forward pass holds for the loss, the projection's gradient among it.
@@ -48,7 +48,12 @@ class Logits:
         cast = 2.0 * self._head if is_cast else 0.0
         # What the projection reads, and the gradient of it.
         around = 2 * self.hidden_gradient(tokens)
-        return cast + max(self._first_chunk(tokens), self._later_chunk(tokens)) + around
+        size = min(tokens, self._tokens_at_once) * self.shape.vocab_size
+        # A chunk's share of a sum in another type is there by itself.
+        is_sum_of_other_type = self.is_full and self._sum_bytes(tokens) != self.compute_bytes
+        share = self._head * self.compute_bytes if is_sum_of_other_type else 0
+        total = self._head * self._sum_bytes(tokens) if self.is_full else 0
+        return cast + total + max(size * self._bytes_of_one, size * self.compute_bytes + share) + around
 
     def hidden_gradient(self, tokens: float) -> float:
         """Returns the gradient of what the projection reads, which waits for the backward pass."""
@@ -58,26 +63,9 @@ class Logits:
         """Returns the gradient of the projection's weights when the backward pass begins, a cast included."""
         if not self.is_full:
             return 0.0
-        made = self.compute_bytes if not self._has_several(tokens) else 4
+        made = self._sum_bytes(tokens)
         return self._head * (made if made == self.weight_bytes else made + self.weight_bytes)
 
-    def _first_chunk(self, tokens: float) -> float:
-        """What makes the gradient of the logits, then both and the gradient of the projection."""
-        size = min(tokens, self._tokens_at_once) * self.shape.vocab_size
-        made = self._head * self.compute_bytes if self.is_full else 0
-        return max(size * self._bytes_of_one, size * 2 * self.compute_bytes + made)
-
-    def _later_chunk(self, tokens: float) -> float:
-        """The same beside what the chunk before left: its gradient, and the projection's, summed in fp32."""
-        before = self._tokens_at_once * self.shape.vocab_size
-        size = min((tokens - self._tokens_at_once) * self.shape.vocab_size, before)
-        if size <= 0:
-            return 0.0
-        total = 4.0 * self._head if self.is_full else 0.0
-        # The first share in bf16 is there until the sum with the second is.
-        share = 4.0 * self._head if self.is_full and self.is_bf16 else 0.0
-        logits = before * self.compute_bytes + size * self._bytes_of_one
-        return total + max(logits, size * 2 * self.compute_bytes + share)
-
-    def _has_several(self, tokens: float) -> bool:
-        return tokens > self._tokens_at_once
+    def _sum_bytes(self, tokens: float) -> int:
+        """Returns bytes of one entry of the projection's gradient, which is summed in fp32 over several chunks."""
+        return 4 if tokens > self._tokens_at_once else self.compute_bytes

@@ -28,7 +28,7 @@ _NAMES = (
     "by_head",
     "attention_weights",
     "attention_backward",
-    "loss_and_gradient",
+    "loss_and_gradient_",
     "summed_loss",
 )
 
@@ -60,6 +60,7 @@ class Kernels:
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         compiled = torch.compile(function, dynamic=True, fullgraph=True)
         is_first = True
+        is_in_place = function.__name__.endswith("_")
 
         @wraps(function)
         def call(*arguments: Any) -> Any:
@@ -67,9 +68,14 @@ class Kernels:
             if not is_first:
                 return compiled(*arguments)
             started = time.perf_counter()
+            # What fails half-way has written over its arguments.
+            spare = [_copy(argument) for argument in arguments] if is_in_place else arguments
             try:
                 result = compiled(*arguments)
             except Exception as error:
+                for argument, copy in zip(arguments, spare, strict=True):
+                    if argument is not copy:
+                        argument.copy_(copy)
                 # What fails uncompiled too, as for lack of memory, is no fault of the compiler.
                 result = function(*arguments)
                 self._give_up(error)
@@ -86,6 +92,10 @@ class Kernels:
             setattr(self, name, getattr(kernels, name))
         reason = " ".join(str(error).split())[:160]
         _LOGGER.warning("torch.compile does not work here (%s); the model runs uncompiled, and slower", reason)
+
+
+def _copy(argument: Any) -> Any:
+    return argument.clone() if isinstance(argument, torch.Tensor) else argument
 
 
 UNCOMPILED = Kernels(is_compiled=False)

@@ -213,40 +213,45 @@ def _kept_pairs(scores: torch.Tensor, query_keys: torch.Tensor, threshold: int) 
     return keep(rows[..., None], keys, threshold)
 
 
-def loss_and_gradient(
-    logits: torch.Tensor, labels: torch.Tensor, smoothing: float, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the summed cross-entropy of tokens, fp32, and its gradient after the logits.
+def loss_and_gradient_(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Returns the summed cross-entropy of tokens, fp32, and writes its gradient over the logits.
 
     Args:
-        logits: (tokens, vocabulary).
+        logits: (blocks, tokens, entries of a block), the vocabulary cut into blocks.
         labels: int64, (tokens,).
         smoothing: share of the target distribution spread evenly over the vocabulary.
-        dtype: of the gradient.
     """
     wide, normaliser = _normalised(logits)
-    vocabulary = torch.arange(logits.shape[1], device=logits.device)
-    is_label = vocabulary == labels[:, None]
+    is_label = _is_label(logits, labels)
     gradient = (wide - normaliser).exp() - torch.where(is_label, 1.0 - smoothing, 0.0)
     if smoothing:
-        gradient = gradient - smoothing / logits.shape[1]
-    return _summed(wide, normaliser, labels, smoothing), gradient.to(dtype)
+        gradient = gradient - smoothing / (logits.shape[0] * logits.shape[2])
+    loss = _summed(wide, normaliser, is_label, smoothing)
+    logits.copy_(gradient)
+    return loss
 
 
 def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Returns the summed cross-entropy of `loss_and_gradient` alone."""
-    return _summed(*_normalised(logits), labels, smoothing)
+    """Returns the summed cross-entropy of `loss_and_gradient_` alone."""
+    return _summed(*_normalised(logits), _is_label(logits, labels), smoothing)
 
 
 def _normalised(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the logits and the logarithm of the sum of their exponentials, both in fp32."""
+    """Returns the logits and the logarithm of the sum of their exponentials, (1, tokens, 1), both in fp32."""
     wide = logits.float()
-    largest = wide.amax(dim=1, keepdim=True)
-    return wide, largest + (wide - largest).exp().sum(dim=1, keepdim=True).log()
+    largest = wide.amax(dim=(0, 2), keepdim=True)
+    return wide, largest + (wide - largest).exp().sum(dim=(0, 2), keepdim=True).log()
 
 
-def _summed(wide: torch.Tensor, normaliser: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    losses = normaliser - (1.0 - smoothing) * wide.gather(1, labels[:, None])
+def _is_label(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    num_blocks, _, width = logits.shape
+    begins = torch.arange(num_blocks, dtype=torch.int32, device=logits.device)[:, None, None] * width
+    entries = begins + torch.arange(width, dtype=torch.int32, device=logits.device)
+    return entries == labels.to(torch.int32)[:, None]
+
+
+def _summed(wide: torch.Tensor, normaliser: torch.Tensor, is_label: torch.Tensor, smoothing: float) -> torch.Tensor:
+    losses = normaliser - (1.0 - smoothing) * torch.where(is_label, wide, 0.0).sum(dim=(0, 2), keepdim=True)
     if smoothing:
-        losses = losses - smoothing * wide.mean(dim=1, keepdim=True)
+        losses = losses - smoothing * wide.mean(dim=(0, 2), keepdim=True)
     return losses.sum()
