@@ -78,12 +78,14 @@ def main() -> None:
         pool, job = prepare(options, Path(folder))
         if "best" in job.arms:
             job = replace(job, best=probe(job, pool, options))
-        rounds = [undisturbed_round(sampled(job, pool, number, options), options) for number in range(options.rounds)]
-    check_first_losses(rounds)
-    found = summary(rounds, options, job.best)
+        rounds: list[Round] = []
+        for number in range(options.rounds):
+            rounds.append(undisturbed_round(sampled(job, pool, number, options), options))
+            check_first_losses(rounds)
+            found = summary(rounds, options, job.best)
+            if options.json:
+                Path(options.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print("\n".join(table(found)))
-    if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def parse() -> argparse.Namespace:
@@ -99,7 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     parser.add_argument("--prefix", default="", help="a command that each round is run by, such as 'nice -n 5'")
     parser.add_argument("--max-foreign", type=float, default=0.03, help="share of the machine that others may take")
-    parser.add_argument("--json", metavar="FILE", help="where to leave the figures")
+    parser.add_argument("--json", metavar="FILE", help="where to leave the figures, after each round")
     parser.add_argument("--round", help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of every arm")
     return parser.parse_intermixed_args()
