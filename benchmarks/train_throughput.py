@@ -243,10 +243,8 @@ def summary(rounds: list[Round], options: argparse.Namespace, best: Settings) ->
         "best": asdict(best),
         "foreign": [each.foreign for each in rounds],
         "setting": {
-            **{
-                name: getattr(options, name)
-                for name in ("model", "rounds", "examples", "batch_size", "threads", "seed")
-            },
+            **{name: getattr(options, name) for name in ("model", "examples", "batch_size", "threads", "seed")},
+            "rounds": len(rounds),
             "overrides": options.overrides,
             "machine": platform.machine(),
             "num_target_tokens": [each.arms[options.arms[0]].num_target_tokens for each in rounds],

@@ -88,8 +88,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part_gradient = hidden_gradient[begin : begin + size]
             for block, entries in zip(logits, blocks, strict=True):
                 torch.addmm(part_gradient, block, entries, out=part_gradient)
-            for index in range(len(blocks) if weight_gradient is not None else 0):
-                _add_product(weight_gradient[index], logits[index], part)
+            if weight_gradient is not None:
+                for total, block in zip(weight_gradient, logits, strict=True):
+                    _add_product(total, block, part)
         context.hidden_gradient = hidden_gradient
         context.weight_gradient = None if weight_gradient is None else weight_gradient.flatten(0, 1)
         context.weight_dtype = weight.dtype

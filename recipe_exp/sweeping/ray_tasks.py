@@ -18,6 +18,8 @@ from recipe_exp.errors import SweepError
 from recipe_exp.signals import ENDING_SIGNALS
 from recipe_exp.sweeping.remote import RemoteExecutor
 
+_LOGGER = logging.getLogger(__name__)
+
 
 class RayCluster:
     """A Ray cluster.
@@ -39,10 +41,10 @@ class RayCluster:
         """Yields what starts the tasks of a sweep.
 
         Raises:
-            SweepError: the cluster does not answer.
+            SweepError: the cluster does not answer, or this machine alone is to run what it has not enough of.
         """
-        _connect(self._settings.address)
         settings = self._settings
+        _connect(settings.address)
         # A task that Ray starts again by itself would not know of the checkpoint that its trial goes on from.
         task = ray.remote(num_cpus=settings.num_cpus, num_gpus=settings.num_gpus, max_retries=0)(_run_command)
 
@@ -50,6 +52,7 @@ class RayCluster:
             return _Task(task.remote(sys.executable, str(folder), str(Path.cwd())))
 
         try:
+            _check_room(settings)
             yield RemoteExecutor(sweep, owner, submit)
         finally:
             ray.shutdown()
@@ -71,6 +74,20 @@ def _connect(address: str | None) -> None:
         # Ray ends its driver with SIGTERM, before the trials could write their checkpoints.
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _check_room(settings: RayTasks) -> None:
+    """Refuses what a trial can never be given here; of a cluster, which may grow, it only says so."""
+    wanted = {"CPU": settings.num_cpus, "GPU": settings.num_gpus}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(kind, 0) >= number for kind, number in wanted.items()) for node in nodes):
+        return
+    asked = f"hydra.launcher.num_cpus={settings.num_cpus} hydra.launcher.num_gpus={settings.num_gpus}"
+    sizes = sorted({f"{node.get('CPU', 0):.0f} CPUs and {node.get('GPU', 0):.0f} GPUs" for node in nodes})
+    offered = "; ".join(sizes)
+    if settings.address is None:
+        raise SweepError(f"{asked}: this machine has {offered}; give a trial fewer, or hydra.launcher.address=...")
+    _LOGGER.warning("%s: no node of the cluster has these (%s); trials wait until one joins", asked, offered)
 
 
 def _run_command(python: str, job: str, folder: str) -> int:

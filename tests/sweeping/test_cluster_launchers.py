@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from recipe_exp.config.launchers import SubmititSlurmJobs
+from recipe_exp.config.launchers import RayTasks, SubmititSlurmJobs
 from recipe_exp.errors import ConfigError, SweepError
 from recipe_exp.sweeping import launcher
 from recipe_exp.sweeping.executors import Order
@@ -281,6 +281,25 @@ def test_what_slurm_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tools / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpu' >&2\nexit 1\n")
     with pytest.raises(SweepError, match=r"the job cannot be handed in: .*invalid partition specified: gpu"):
         SubmititCluster(settings)._submit(folder)
+
+
+@pytest.mark.slow
+def test_a_trial_is_not_left_waiting_for_what_this_machine_does_not_have(bench: Any) -> None:
+    code, text = run(bench, "ray", "seed=1,2", "hydra.launcher.num_gpus=99")
+    assert code == 1
+    (mistake,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert "hydra.launcher.num_cpus=1 hydra.launcher.num_gpus=99: this machine has " in mistake
+    assert "give a trial fewer, or hydra.launcher.address=" in mistake
+
+
+@pytest.mark.slow
+def test_a_cluster_may_still_grow(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    ray_tasks = pytest.importorskip("recipe_exp.sweeping.ray_tasks")
+    monkeypatch.setattr(ray_tasks.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}])
+    ray_tasks._check_room(RayTasks(address="auto", num_cpus=4, num_gpus=1))
+    assert caplog.text == ""
+    ray_tasks._check_room(RayTasks(address="auto", num_cpus=4, num_gpus=2))
+    assert "no node of the cluster has these (8 CPUs and 1 GPUs); trials wait until one joins" in caplog.text
 
 
 def test_settings_are_named_as_submitit_names_them() -> None:
