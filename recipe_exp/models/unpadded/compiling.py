@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.fx.experimental import _config as symbolic_shapes
 
 from recipe_exp.models.unpadded import kernels
 
@@ -47,8 +48,12 @@ class Kernels:
         self.compile_seconds = 0.0
         """Seconds that first calls took, compilation and reading of its cache included."""
         if is_compiled:
-            # PyTorch gives up after eight; types, dropout or none, and one text or several make more of some kernels.
+            # PyTorch gives up after eight; types, dropout or none, and what needs a gradient make more of some kernels.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
+            # A bucket of one text, or of as many texts as there are heads, would each be compiled for once more, in the
+            # middle of the run: PyTorch takes sizes of 1 and sizes that happen to be equal for constants.
+            symbolic_shapes.backed_size_oblivious = True
+            symbolic_shapes.use_duck_shape = False
         for name in _NAMES:
             setattr(self, name, self._lazily(getattr(kernels, name)) if is_compiled else getattr(kernels, name))
 
