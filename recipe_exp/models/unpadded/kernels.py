@@ -45,11 +45,11 @@ def normed(
         dtype: of the result.
 
     Returns:
-        (tokens, width) and, in fp32, (tokens, 1).
+        (tokens, width) and, in fp32, (tokens,).
     """
     wide = stream.float()
     factor = torch.rsqrt((wide * wide).mean(dim=1, keepdim=True) + epsilon)
-    return (wide * factor * weight.float()).to(dtype), factor
+    return (wide * factor * weight.float()).to(dtype), factor.squeeze(1)
 
 
 def added_and_normed(
@@ -77,10 +77,10 @@ def normed_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the gradients of the stream, that which passes by the norm included, and of the norm's weight."""
     wide, scaled = stream.float(), gradient.float()
-    direction = wide * factor
+    direction = wide * factor[:, None]
     inner = scaled * weight.float()
     along = (inner * direction).mean(dim=1, keepdim=True)
-    back = factor * (inner - direction * along) + stream_gradient.float()
+    back = factor[:, None] * (inner - direction * along) + stream_gradient.float()
     return back.to(stream.dtype), (scaled * direction).sum(dim=0)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.nn import functional
 
+from recipe_exp.data.loader import MicroBatch, join_texts
+from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.models.unpadded import compiling
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 from recipe_exp.models.unpadded.counter_dropout import Dropout, Site
@@ -98,6 +101,21 @@ def test_what_fails_uncompiled_too_is_no_fault_of_the_compiler(monkeypatch: pyte
     with pytest.raises(RuntimeError, match="not enough memory"):
         dropout(torch.randn(3, 8), site_of(3), kernels)
     assert kernels.is_compiled
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_once_the_first_step_is_over(built: Function, batch: MicroBatch, compiled: Kernels) -> None:
+    loss = SequenceLoss(built(dropout=0.1), compiled)
+
+    def num_compiled_after(batch: MicroBatch) -> int:
+        loss(batch).backward()
+        return int(counters["stats"]["unique_graphs"])
+
+    first = num_compiled_after(batch)
+    # Buckets of one text, of as many as there are heads, of more; as many words as there are heads.
+    for num_texts, num_tokens in ((1, 9), (3, 9), (2, 3), (5, 30), (1, 70)):
+        texts = [torch.full((num_tokens,), 5).numpy()] * num_texts
+        assert num_compiled_after(join_texts(texts, texts[::-1], noise=(7, 11))) == first
 
 
 @pytest.mark.slow
