@@ -71,7 +71,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         needs_hidden, needs_weight = context.needs_input_grad[:2]
         size = tokens_at_once(len(weight))
-        blocks = weight.to(hidden.dtype).unflatten(0, (num_blocks(len(weight), hidden.device), -1))
+        blocks = weight.to(hidden.dtype).view(num_blocks(len(weight), hidden.device), -1, weight.shape[1])
         buffer = hidden.new_empty(min(size, len(hidden)) * len(weight))
         hidden_gradient = torch.zeros_like(hidden) if needs_hidden else None
         weight_gradient = torch.zeros_like(blocks, dtype=_sum_dtype(hidden, size)) if needs_weight else None
