@@ -83,8 +83,8 @@ def _check_room(settings: RayTasks) -> None:
     if any(all(node.get(kind, 0) >= number for kind, number in wanted.items()) for node in nodes):
         return
     asked = f"hydra.launcher.num_cpus={settings.num_cpus} hydra.launcher.num_gpus={settings.num_gpus}"
-    sizes = sorted({f"{node.get('CPU', 0):.0f} CPUs and {node.get('GPU', 0):.0f} GPUs" for node in nodes})
-    offered = "; ".join(sizes)
+    sizes = {f"{node.get('CPU', 0):.0f} CPUs and {node.get('GPU', 0):.0f} GPUs" for node in nodes}
+    offered = "; ".join(sorted(sizes))
     if settings.address is None:
         raise SweepError(f"{asked}: this machine has {offered}; give a trial fewer, or hydra.launcher.address=...")
     _LOGGER.warning("%s: no node of the cluster has these (%s); trials wait until one joins", asked, offered)
