@@ -22,7 +22,8 @@ from recipe_exp.config.training import (
     TrainingConfig,
 )
 from recipe_exp.errors import HardwareError
-from recipe_exp.planning import fitting, memory
+from recipe_exp.models import chunked_cross_entropy
+from recipe_exp.planning import fitting, logits, memory
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.held import checkpoint_bytes
 from recipe_exp.planning.inputs import USABLE_SHARE, Machine
@@ -177,6 +178,11 @@ def test_compiled_arithmetic_needs_less_at_a_time(odd_model, training_config):
         for is_compiled in (False, True)
     )
     assert compiled < 0.7 * eager
+
+
+def test_the_plan_cuts_logits_as_the_loss_does():
+    assert logits.MAX_LOGITS_BYTES == chunked_cross_entropy.MAX_LOGITS_BYTES
+    assert logits.MAX_TOKENS == chunked_cross_entropy.MAX_TOKENS
 
 
 def test_logits_of_many_tokens_take_no_more_than_those_of_some(odd_model, training_config):

@@ -18,6 +18,7 @@ from recipe_exp.models.unpadded import kernels
 _LOGGER = logging.getLogger(__name__)
 _MAX_VARIANTS = 64
 _CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_CACHE_TAG = " recipe_exp: every size is a symbol"
 _NAMES = (
     "dropped",
     "normed",
@@ -54,6 +55,9 @@ class Kernels:
             # middle of the run: PyTorch takes sizes of 1 and sizes that happen to be equal for constants.
             symbolic_shapes.backed_size_oblivious = True
             symbolic_shapes.use_duck_shape = False
+            # A cache that other programs fill too would otherwise return kernels for sizes of two and more: PyTorch's
+            # key does not tell these settings.
+            torch.compiler.config.cache_key_tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "") + _CACHE_TAG
         for name in _NAMES:
             setattr(self, name, self._lazily(getattr(kernels, name)) if is_compiled else getattr(kernels, name))
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +120,42 @@ def test_nothing_is_compiled_once_the_first_step_is_over(built: Function, batch:
     for num_texts, num_tokens in ((1, 9), (3, 9), (2, 3), (5, 30), (1, 70)):
         texts = [torch.full((num_tokens,), 5).numpy()] * num_texts
         assert num_compiled_after(join_texts(texts, texts[::-1], noise=(7, 11))) == first
+
+
+_ASK_FOR_ONE_TEXT = """
+import sys
+import torch
+from torch._dynamo.utils import counters
+from recipe_exp.models.unpadded.compiling import Kernels
+from recipe_exp.models.unpadded.kernels import by_head
+
+if sys.argv[1] == "another program":
+    compiled = torch.compile(by_head, dynamic=True, fullgraph=True)
+else:
+    compiled = Kernels(is_compiled=True).by_head
+for num_texts in (2, 1):
+    compiled(torch.ones(10, 6), torch.zeros(num_texts, 5, dtype=torch.int64), 3)
+print(counters["stats"]["unique_graphs"], counters["aot_autograd"]["autograd_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+def test_kernels_of_other_settings_are_not_read_from_a_shared_cache(tmp_path: Path) -> None:
+    def graphs_and_hits(who: str) -> list[int]:
+        return [
+            int(number)
+            for number in subprocess.run(
+                [sys.executable, "-c", _ASK_FOR_ONE_TEXT, who],
+                env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout.split()
+        ]
+
+    assert graphs_and_hits("another program") == [2, 0]
+    assert graphs_and_hits("recipe_exp") == [1, 0]
+    assert graphs_and_hits("recipe_exp") == [1, 1]
 
 
 @pytest.mark.slow
