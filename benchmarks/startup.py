@@ -4,8 +4,10 @@ Rows take turns in processes of their own, and each counts from the start of its
 
 - `import`: `torch`, `accelerate` and transformers' T5, which every run needs, and nothing else;
 - `first step`: `python -m recipe_exp model=t5_tiny` until its first step has been taken, on data that is tokenized
-  already, with a tracking database that exists (one run before the first round sees to both);
+  already, with a tracking database that exists;
 - `--help` and `--cfg job`: the whole process.
+
+Each row is run once before the first round, which also leaves the compiled modules that Python reads from then on.
 
 Columns: medians over rounds by the clock and in CPU seconds of the process itself; `beyond import` is the median of the
 rounds' differences to the bare import. Words without dashes are overrides for the run, such as `tracking=journal_only`.
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -66,14 +69,14 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="startup-") as folder:
         (Path(folder) / "first_step.py").write_text(_FIRST_STEP, encoding="utf-8")
-        run = [*_RUN, *options.overrides]
-        first_step(run, folder)
-        found: dict[str, list[Taken]] = {"import": [], "first step": [], "--help": [], "--cfg job": []}
-        for _ in range(options.rounds):
-            found["import"].append(whole(["-c", _IMPORT], folder))
-            found["first step"].append(first_step(run, folder))
-            found["--help"].append(whole(["-m", "recipe_exp", "--help"], folder))
-            found["--cfg job"].append(whole(["-m", "recipe_exp", "--cfg", "job"], folder))
+        rows: dict[str, Callable[[], Taken]] = {
+            "import": lambda: whole(["-c", _IMPORT], folder),
+            "first step": lambda: first_step([*_RUN, *options.overrides], folder),
+            "--help": lambda: whole(["-m", "recipe_exp", "--help"], folder),
+            "--cfg job": lambda: whole(["-m", "recipe_exp", "--cfg", "job"], folder),
+        }
+        rounds = [{name: row() for name, row in rows.items()} for _ in range(options.rounds + 1)]
+        found = {name: [taken[name] for taken in rounds[1:]] for name in rows}
     print(f"{'':<12}{'wall':>9}{'CPU':>9}{'beyond import':>22}")
     for name, each in found.items():
         beyond = ""
@@ -106,7 +109,9 @@ def start(arguments: list[str], folder: str, **variables: str) -> None:
     Raises:
         SystemExit: if it fails, with what it said.
     """
-    environment = {**os.environ, **variables}
+    # Of its own, so that what a container forbids or an earlier run has left changes no figure.
+    environment = {**os.environ, **variables, "PYTHONPYCACHEPREFIX": str(Path(folder) / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

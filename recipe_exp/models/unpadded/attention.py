@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Site
-from recipe_exp.models.unpadded.kernels import by_head, visible_pairs
-from recipe_exp.models.unpadded.segments import Bucket, Segments
+from recipe_exp.models.unpadded.kernels import visible_pairs
+from recipe_exp.models.unpadded.segments import Bucket, Segments, Side
 
 
 def attend(
@@ -21,13 +21,12 @@ def attend(
     bias: torch.Tensor | None,
     segments: Segments,
     site: Site | None,
-    num_heads: int,
     kernels: Kernels,
 ) -> torch.Tensor:
     """Returns the attention's output of every token that asks, (tokens, heads * d_kv).
 
     softmax(q k + bias) v as in T5, which does not divide by the square root of the width. Kept for the backward pass
-    are queries, keys and values by bucket, and the weights before dropout.
+    are padded queries, keys and values, and the weights before dropout.
 
     Args:
         queries: (tokens, heads * d_kv).
@@ -36,11 +35,11 @@ def attend(
         bias: (heads, longest, longest) for each pair of places, or None.
         segments: which tokens attend to which.
         site: dropout of the weights, keyed by the token that asks; None without it.
-        num_heads: how many.
         kernels: that compute it.
     """
-    result: torch.Tensor = _Attention.apply(queries, keys, values, bias, segments, site, num_heads, kernels)  # type: ignore[no-untyped-call]
-    return result
+    rows = _padded_rows(queries, keys, values, segments, kernels)
+    found = _Attention.apply(*rows, bias, segments, site, kernels)  # type: ignore[no-untyped-call]
+    return _joined(found, segments, kernels)
 
 
 def attend_with_sdpa(
@@ -50,32 +49,30 @@ def attend_with_sdpa(
     bias: torch.Tensor | None,
     segments: Segments,
     site: Site | None,
-    num_heads: int,
+    kernels: Kernels,
 ) -> torch.Tensor:
     """Returns what `attend` does through PyTorch's scaled_dot_product_attention, which keeps no weights on a GPU.
 
     Its dropout is drawn from the device's generator, so it depends on how the window was cut. Arguments are those of
     `attend`.
     """
-    probability = 0.0 if site is None else site.probability
-    parts = []
+    num_heads, probability = segments.num_heads, 0.0 if site is None else site.probability
+    rows = _padded_rows(queries, keys, values, segments, kernels)
+    found = []
     for bucket in segments.buckets:
-        mask = visible_pairs(
-            bucket.query_slots.shape[1], bucket.key_slots.shape[1], bucket.key_lengths, segments.is_causal
-        )
+        mask = visible_pairs(bucket.num_queries, bucket.num_keys, bucket.key_lengths, segments.is_causal)
         if bias is not None:
-            mask = _part(bias, bucket).to(queries.dtype).masked_fill(~mask, -math.inf)
+            mask = _of_bucket(bias, bucket).to(queries.dtype).masked_fill(~mask, -math.inf)
         output = functional.scaled_dot_product_attention(
-            _by_text(by_head(queries, bucket.query_slots, num_heads), num_heads),
-            _by_text(by_head(keys, bucket.key_slots, num_heads), num_heads),
-            _by_text(by_head(values, bucket.key_slots, num_heads), num_heads),
+            _by_text(bucket.queries_of(rows[0], num_heads), num_heads),
+            _by_text(bucket.keys_of(rows[1], num_heads), num_heads),
+            _by_text(bucket.keys_of(rows[2], num_heads), num_heads),
             attn_mask=mask,
             dropout_p=probability,
             scale=1.0,
         )
-        parts.append(output.transpose(1, 2).flatten(0, 1).flatten(1).index_select(0, bucket.places))
-    order = torch.cat([bucket.tokens for bucket in segments.buckets]).argsort()
-    return torch.cat(parts).index_select(0, order)
+        found.append(output.reshape(-1, output.shape[3]))
+    return _joined(torch.cat(found), segments, kernels)
 
 
 def attend_with_flash(
@@ -84,7 +81,6 @@ def attend_with_flash(
     values: torch.Tensor,
     segments: Segments,
     site: Site | None,
-    num_heads: int,
 ) -> torch.Tensor:
     """Returns what `attend` does without a bias, through flash-attn's kernel for concatenated texts.
 
@@ -93,6 +89,7 @@ def attend_with_flash(
     """
     from flash_attn import flash_attn_varlen_func
 
+    num_heads = segments.num_heads
     boundaries, key_boundaries = segments.boundaries
     output: torch.Tensor = flash_attn_varlen_func(
         queries.view(len(queries), num_heads, -1),
@@ -112,6 +109,8 @@ def attend_with_flash(
 
 
 class _Attention(torch.autograd.Function):
+    """Attention between padded rows, (places * heads, d_kv), of queries, keys and values."""
+
     @staticmethod
     def forward(
         context: Any,
@@ -121,82 +120,120 @@ class _Attention(torch.autograd.Function):
         bias: torch.Tensor | None,
         segments: Segments,
         site: Site | None,
-        num_heads: int,
         kernels: Kernels,
     ) -> torch.Tensor:
-        output = torch.empty_like(queries)
-        saved = []
+        num_heads = segments.num_heads
+        output, all_weights = torch.empty_like(queries), []
+        place_keys, threshold, scale = _dropout(site, segments)
         with torch.autocast(queries.device.type, enabled=False):
             for bucket in segments.buckets:
-                parts = (
-                    kernels.by_head(queries, bucket.query_slots, num_heads),
-                    kernels.by_head(keys, bucket.key_slots, num_heads),
-                    kernels.by_head(values, bucket.key_slots, num_heads),
+                scores = torch.bmm(
+                    bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads).transpose(1, 2)
                 )
-                scores = _by_text(torch.bmm(parts[0], parts[1].transpose(1, 2)), num_heads)
                 weights, kept = kernels.attention_weights(
-                    scores,
-                    _part(bias, bucket),
+                    _by_text(scores, num_heads),
+                    None if bias is None else _of_bucket(bias, bucket),
                     bucket.key_lengths,
-                    *_dropout(site, bucket, is_causal=segments.is_causal),
+                    None if place_keys is None else bucket.queries_of(place_keys, 1),
+                    segments.is_causal,
+                    threshold,
+                    scale,
                 )
-                _put(output, torch.bmm(kept.flatten(0, 1), parts[2]), bucket.tokens, bucket.places, num_heads)
-                saved += [*parts, weights]
-        context.save_for_backward(*saved)
+                found = bucket.queries_of(output, num_heads)
+                torch.bmm(kept.flatten(0, 1), bucket.keys_of(values, num_heads), out=found)
+                all_weights.append(weights)
+        context.save_for_backward(queries, keys, values, *all_weights)
         context.bias_shape = None if bias is None else (bias.shape, bias.dtype)
-        context.key_shape = keys.shape
-        context.segments, context.site, context.num_heads, context.kernels = segments, site, num_heads, kernels
+        context.segments, context.site, context.kernels = segments, site, kernels
         return output
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        num_heads, kernels, site = context.num_heads, context.kernels, context.site
-        of_queries = torch.empty_like(gradient)
-        of_keys, of_values = gradient.new_empty(context.key_shape), gradient.new_empty(context.key_shape)
+        queries, keys, values, *all_weights = context.saved_tensors
+        segments, num_heads = context.segments, context.segments.num_heads
+        of_queries, of_keys, of_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         of_bias = None
         if context.bias_shape is not None and context.needs_input_grad[3]:
             of_bias = torch.zeros(context.bias_shape[0], dtype=torch.float32, device=gradient.device)
-        saved = iter(context.saved_tensors)
+        place_keys, threshold, scale = _dropout(context.site, segments)
         with torch.autocast(gradient.device.type, enabled=False):
-            for bucket in context.segments.buckets:
-                queries, keys, values, weights = (next(saved) for _ in range(4))
-                back = kernels.by_head(gradient, bucket.query_slots, num_heads)
-                query_keys, _, threshold, scale = _dropout(site, bucket, is_causal=False)
-                of_scores, kept = kernels.attention_backward(
-                    _by_text(torch.bmm(back, values.transpose(1, 2)), num_heads), weights, query_keys, threshold, scale
+            for bucket, weights in zip(segments.buckets, all_weights, strict=True):
+                back = bucket.queries_of(gradient, num_heads)
+                of_scores, kept = context.kernels.attention_backward(
+                    _by_text(torch.bmm(back, bucket.keys_of(values, num_heads).transpose(1, 2)), num_heads),
+                    weights,
+                    None if place_keys is None else bucket.queries_of(place_keys, 1),
+                    threshold,
+                    scale,
                 )
                 if of_bias is not None:
-                    _part(of_bias, bucket).add_(of_scores.sum(dim=0, dtype=torch.float32))
+                    _of_bucket(of_bias, bucket).add_(of_scores.sum(dim=0, dtype=torch.float32))
                 of_scores, kept = of_scores.flatten(0, 1), kept.flatten(0, 1)
-                asked = (bucket.tokens, bucket.places, num_heads)
-                attended = (bucket.key_tokens, bucket.key_places, num_heads)
-                _put(of_queries, torch.bmm(of_scores, keys), *asked)
-                _put(of_keys, torch.bmm(of_scores.transpose(1, 2), queries), *attended)
-                _put(of_values, torch.bmm(kept.transpose(1, 2), back), *attended)
+                for product, (left, right) in (
+                    (bucket.queries_of(of_queries, num_heads), (of_scores, bucket.keys_of(keys, num_heads))),
+                    (
+                        bucket.keys_of(of_keys, num_heads),
+                        (of_scores.transpose(1, 2), bucket.queries_of(queries, num_heads)),
+                    ),
+                    (bucket.keys_of(of_values, num_heads), (kept.transpose(1, 2), back)),
+                ):
+                    torch.bmm(left, right, out=product)
         if of_bias is not None:
             of_bias = of_bias.to(context.bias_shape[1])
-        return of_queries, of_keys, of_values, of_bias, None, None, None, None
+        return of_queries, of_keys, of_values, of_bias, None, None, None
+
+
+class _Padded(torch.autograd.Function):
+    """The rows of padded buckets, (places * heads, d_kv), of tokens, (tokens, heads * d_kv)."""
+
+    @staticmethod
+    def forward(context: Any, flat: torch.Tensor, side: Side, num_heads: int, kernels: Kernels) -> torch.Tensor:
+        context.shape, context.side = flat.shape, side
+        rows: torch.Tensor = kernels.gathered(flat.reshape(len(flat) * num_heads, -1), side.rows)
+        return rows
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return gradients[0].index_select(0, context.side.places).view(context.shape), None, None, None
+
+
+class _Joined(torch.autograd.Function):
+    """The way back, without what is padded."""
+
+    @staticmethod
+    def forward(context: Any, rows: torch.Tensor, side: Side, num_heads: int, kernels: Kernels) -> torch.Tensor:
+        context.side, context.num_heads, context.kernels = side, num_heads, kernels
+        return rows.index_select(0, side.places).view(len(side.places) // num_heads, -1)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = gradients
+        flat = gradient.reshape(len(gradient) * context.num_heads, -1)
+        return context.kernels.gathered(flat, context.side.rows), None, None, None
+
+
+def _padded_rows(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segments: Segments, kernels: Kernels
+) -> list[torch.Tensor]:
+    sides = ((queries, segments.queries), (keys, segments.keys), (values, segments.keys))
+    return [_Padded.apply(flat, side, segments.num_heads, kernels) for flat, side in sides]  # type: ignore[no-untyped-call]
+
+
+def _joined(rows: torch.Tensor, segments: Segments, kernels: Kernels) -> torch.Tensor:
+    flat: torch.Tensor = _Joined.apply(rows, segments.queries, segments.num_heads, kernels)  # type: ignore[no-untyped-call]
+    return flat
 
 
 def _by_text(flat: torch.Tensor, num_heads: int) -> torch.Tensor:
     return flat.view(-1, num_heads, *flat.shape[1:])
 
 
-def _part(bias: Any, bucket: Bucket) -> Any:
-    if bias is None:
-        return None
-    return bias[:, : bucket.query_slots.shape[1], : bucket.key_slots.shape[1]]
+def _of_bucket(bias: torch.Tensor, bucket: Bucket) -> torch.Tensor:
+    return bias[:, : bucket.num_queries, : bucket.num_keys]
 
 
-def _dropout(site: Site | None, bucket: Bucket, *, is_causal: bool) -> tuple[torch.Tensor | None, bool, int, float]:
+def _dropout(site: Site | None, segments: Segments) -> tuple[torch.Tensor | None, int, float]:
     if site is None:
-        return None, is_causal, 0, 1.0
-    return site.row_keys[bucket.query_slots.clamp(min=0)], is_causal, site.threshold, site.scale
-
-
-def _put(flat: torch.Tensor, heads: torch.Tensor, tokens: torch.Tensor, places: torch.Tensor, num_heads: int) -> None:
-    """Writes (texts * heads, length, d_kv) to where its tokens lie among the concatenated ones."""
-    length, width = heads.shape[1:]
-    rows = heads.view(-1, num_heads, length, width).transpose(1, 2).reshape(-1, num_heads * width)
-    flat.index_copy_(0, tokens, rows.index_select(0, places))
+        return None, 0, 1.0
+    return site.row_keys.index_select(0, segments.queries.tokens), site.threshold, site.scale

@@ -27,7 +27,7 @@ _NAMES = (
     "gated_gelu",
     "dropped_gated_gelu",
     "gated_gelu_backward",
-    "by_head",
+    "gathered",
     "attention_weights",
     "attention_backward",
     "loss_and_gradient_",

@@ -91,7 +91,7 @@ class _Norm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         passing = torch.zeros((), dtype=stream.dtype, device=stream.device).expand_as(stream)
-        back, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor)
+        back, _, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor, *_NONE)
         return back, of_weight.to(weight.dtype), None, None, None
 
 
@@ -115,9 +115,9 @@ class _AddAndNorm(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
-        kernels = context.kernels
-        back, of_weight = kernels.normed_backward(gradients[1], gradients[0], stream, weight, factor)
-        of_update = back if context.site is None else kernels.dropped(back, *_arguments(context.site))
+        back, of_update, of_weight = context.kernels.normed_backward(
+            gradients[1], gradients[0], stream, weight, factor, *_arguments(context.site)
+        )
         return back, of_update.to(context.update_dtype), of_weight.to(weight.dtype), None, None, None, None
 
 

@@ -74,14 +74,18 @@ def normed_backward(
     stream: torch.Tensor,
     weight: torch.Tensor,
     factor: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the gradients of the stream, that which passes by the norm included, and of the norm's weight."""
+    row_keys: torch.Tensor | None,
+    threshold: int,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns the gradients of the stream, that which passes by the norm included, of the update, and of the weight."""
     wide, scaled = stream.float(), gradient.float()
     direction = wide * factor[:, None]
     inner = scaled * weight.float()
     along = (inner * direction).mean(dim=1, keepdim=True)
-    back = factor[:, None] * (inner - direction * along) + stream_gradient.float()
-    return back.to(stream.dtype), (scaled * direction).sum(dim=0)
+    back = (factor[:, None] * (inner - direction * along) + stream_gradient.float()).to(stream.dtype)
+    of_update = back if row_keys is None else dropped(back, row_keys, threshold, scale)
+    return back, of_update, (scaled * direction).sum(dim=0)
 
 
 def gated_gelu(gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -122,18 +126,14 @@ def _sigmoid_argument(wide: torch.Tensor) -> torch.Tensor:
     return _TWICE_SQRT_2_OVER_PI * (wide + _CUBIC * wide * wide * wide)
 
 
-def by_head(flat: torch.Tensor, slots: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """Returns tokens as (examples * heads, length, d_kv), zero where there is none.
+def gathered(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Returns rows of values, and zero where there is none.
 
     Args:
-        flat: (tokens, heads * d_kv).
-        slots: int64, (examples, length), the token of each place, -1 for none.
-        num_heads: heads of the attention.
+        values: (rows of values, width).
+        rows: int64, (rows,), which to take, -1 for none.
     """
-    num_examples, length = slots.shape
-    rows = flat.view(flat.shape[0], num_heads, -1)[slots.clamp(min=0)]
-    rows = torch.where((slots >= 0)[:, :, None, None], rows, 0.0)
-    return rows.permute(0, 2, 1, 3).reshape(num_examples * num_heads, length, -1)
+    return torch.where((rows >= 0)[:, None], values.index_select(0, rows.clamp(min=0)), 0.0)
 
 
 def attention_weights(

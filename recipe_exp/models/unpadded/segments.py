@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,22 +21,56 @@ class Bucket:
     """Texts whose attention is computed together, padded to the longest of them.
 
     Attributes:
-        query_slots: int64, (texts, queries), the token of each place among the concatenated ones, -1 for none.
-        key_slots: int64, (texts, keys), the same for what is attended to.
-        key_lengths: int64, (texts,).
-        tokens: int64, (tokens of the bucket,), the tokens that ask, in the order of places.
-        places: int64, (tokens of the bucket,), the place of each among texts times queries.
-        key_tokens: int64, the tokens that are attended to.
-        key_places: int64, the place of each among texts times keys.
+        num_texts: how many.
+        num_queries: places of each text that ask.
+        num_keys: places of each text that are attended to.
+        key_lengths: int64, (texts,), how many of these places hold a token; they stand in front.
+        first_query: the first of its places among those of all buckets.
+        first_key: the same of what is attended to.
     """
 
-    query_slots: torch.Tensor
-    key_slots: torch.Tensor
+    num_texts: int
+    num_queries: int
+    num_keys: int
     key_lengths: torch.Tensor
+    first_query: int
+    first_key: int
+
+    def queries_of(self, rows: torch.Tensor, num_heads: int) -> torch.Tensor:
+        """Returns its part of the rows of all buckets as (texts * heads, queries, ...), a view.
+
+        Args:
+            rows: (places * heads, ...), as `Side` orders them.
+            num_heads: 1 for what all heads have in common.
+        """
+        return _part(rows, self.first_query, (self.num_texts, num_heads, self.num_queries))
+
+    def keys_of(self, rows: torch.Tensor, num_heads: int) -> torch.Tensor:
+        """Returns the same for what is attended to, (texts * heads, keys, ...)."""
+        return _part(rows, self.first_key, (self.num_texts, num_heads, self.num_keys))
+
+
+def _part(rows: torch.Tensor, first_place: int, shape: tuple[int, int, int]) -> torch.Tensor:
+    num_texts, num_heads, length = shape
+    part = rows.narrow(0, first_place * num_heads, num_texts * num_heads * length)
+    return part.view(num_texts * num_heads, length, *rows.shape[1:])
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where the tokens that ask, or those that are attended to, stand in the padded buckets.
+
+    The places of a bucket are ordered by text; the rows, one for each head of a place, by text, head and place.
+
+    Attributes:
+        tokens: int64, (places,), the token of each place, and 0 where there is none.
+        rows: int64, (places * heads,), which of (tokens * heads) each row holds, -1 for none.
+        places: int64, (tokens * heads,), the row that holds it.
+    """
+
     tokens: torch.Tensor
+    rows: torch.Tensor
     places: torch.Tensor
-    key_tokens: torch.Tensor
-    key_places: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -47,13 +80,19 @@ class Segments:
     Attributes:
         lengths: tokens of each text, on the host.
         key_lengths: tokens of what each text attends to, on the host.
+        num_heads: of the attention.
         buckets: that together hold each text once.
+        queries: where the tokens stand.
+        keys: where those that they attend to stand.
         is_causal: whether a token sees none after it.
     """
 
     lengths: IndexArray
     key_lengths: IndexArray
+    num_heads: int
     buckets: tuple[Bucket, ...]
+    queries: Side
+    keys: Side
     is_causal: bool
 
     @property
@@ -64,68 +103,76 @@ class Segments:
     @cached_property
     def boundaries(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where each text begins and the last one ends, int32, (texts + 1,), and the same of what is attended to."""
-        device = self.buckets[0].tokens.device
+        device = self.queries.tokens.device
         sides = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (self.lengths, self.key_lengths)]
         moved = [torch.from_numpy(ends.astype(np.int32)).to(device, non_blocking=True) for ends in sides]
         return moved[0], moved[1]
 
 
-def self_segments(lengths: IndexArray, *, is_causal: bool, device: torch.device) -> Segments:
+def self_segments(lengths: IndexArray, *, num_heads: int, is_causal: bool, device: torch.device) -> Segments:
     """Returns texts whose tokens attend to tokens of the same text.
 
     Args:
         lengths: (texts,) tokens of each.
+        num_heads: of the attention.
         is_causal: whether a token sees none after it.
         device: where the indices are needed.
     """
-    return Segments(lengths, lengths, _buckets(lengths, lengths, device), is_causal)
+    groups = _texts_by_bucket(lengths, lengths)
+    side = _side(lengths, groups, num_heads, device)
+    return Segments(lengths, lengths, num_heads, _buckets(lengths, lengths, groups, device), side, side, is_causal)
 
 
-def cross_segments(lengths: IndexArray, key_lengths: IndexArray, *, device: torch.device) -> Segments:
+def cross_segments(lengths: IndexArray, key_lengths: IndexArray, *, num_heads: int, device: torch.device) -> Segments:
     """Returns targets whose tokens attend to the source of the same example."""
-    return Segments(lengths, key_lengths, _buckets(lengths, key_lengths, device), is_causal=False)
+    groups = _texts_by_bucket(lengths, key_lengths)
+    queries, keys = (_side(each, groups, num_heads, device) for each in (lengths, key_lengths))
+    buckets = _buckets(lengths, key_lengths, groups, device)
+    return Segments(lengths, key_lengths, num_heads, buckets, queries, keys, is_causal=False)
 
 
-def _buckets(queries: IndexArray, keys: IndexArray, device: torch.device) -> tuple[Bucket, ...]:
+def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
     order = np.lexsort((keys, queries))
     cuts = _cheapest_cuts(queries[order], keys[order])
-    starts, key_starts = _starts(queries), _starts(keys)
-    return tuple(
-        _bucket(order[begin:end], (queries, starts), (keys, key_starts), device)
-        for begin, end in itertools.pairwise(cuts)
+    return [order[begin:end] for begin, end in itertools.pairwise(cuts)]
+
+
+def _buckets(
+    queries: IndexArray, keys: IndexArray, groups: list[IndexArray], device: torch.device
+) -> tuple[Bucket, ...]:
+    key_lengths = torch.from_numpy(keys[np.concatenate(groups)]).to(device, non_blocking=True)
+    buckets, first_query, first_key = [], 0, 0
+    for texts, lengths in zip(groups, torch.split(key_lengths, [len(texts) for texts in groups]), strict=True):
+        num_queries, num_keys = int(queries[texts].max()), int(keys[texts].max())
+        buckets.append(Bucket(len(texts), num_queries, num_keys, lengths, first_query, first_key))
+        first_query, first_key = first_query + len(texts) * num_queries, first_key + len(texts) * num_keys
+    return tuple(buckets)
+
+
+def _side(lengths: IndexArray, groups: list[IndexArray], num_heads: int, device: torch.device) -> Side:
+    starts = np.cumsum(lengths) - lengths
+    padded = [_padded(lengths[texts], starts[texts]) for texts in groups]
+    all_tokens = torch.from_numpy(np.concatenate([each.ravel() for each in padded])).to(device, non_blocking=True)
+    heads = torch.arange(num_heads, device=device)[:, None]
+    rows = torch.cat(
+        [
+            torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten()
+            for part, each in zip(torch.split(all_tokens, [each.size for each in padded]), padded, strict=True)
+            for tokens in [part.view(len(each), 1, -1)]
+        ]
     )
-
-
-def _bucket(
-    texts: IndexArray,
-    queries: tuple[IndexArray, IndexArray],
-    keys: tuple[IndexArray, IndexArray],
-    device: torch.device,
-) -> Bucket:
-    query_slots, key_slots = (_slots(lengths[texts], starts[texts]) for lengths, starts in (queries, keys))
-    places, key_places = np.flatnonzero(query_slots >= 0), np.flatnonzero(key_slots >= 0)
-
-    def moved(array: IndexArray) -> Any:
-        return torch.from_numpy(array).to(device, non_blocking=True)
-
-    return Bucket(
-        query_slots=moved(query_slots),
-        key_slots=moved(key_slots),
-        key_lengths=moved(keys[0][texts]),
-        tokens=moved(query_slots.ravel()[places]),
-        places=moved(places),
-        key_tokens=moved(key_slots.ravel()[key_places]),
-        key_places=moved(key_places),
+    num_rows = int(lengths.sum()) * num_heads
+    # Rows that hold nothing all write behind the end.
+    places = rows.new_empty(num_rows + 1).scatter_(
+        0, torch.where(rows < 0, num_rows, rows), torch.arange(len(rows), device=device)
     )
+    return Side(all_tokens.clamp(min=0), rows, places[:-1])
 
 
-def _slots(lengths: IndexArray, starts: IndexArray) -> IndexArray:
+def _padded(lengths: IndexArray, starts: IndexArray) -> IndexArray:
+    """Returns the token of each place, (texts, longest), -1 for none."""
     columns = np.arange(int(lengths.max()))
     return np.where(columns < lengths[:, None], starts[:, None] + columns, -1)
-
-
-def _starts(lengths: IndexArray) -> IndexArray:
-    return np.concatenate([[0], np.cumsum(lengths)[:-1]])
 
 
 def _cheapest_cuts(queries: IndexArray, keys: IndexArray) -> list[int]:

@@ -48,13 +48,13 @@ def decoded_states(network: Any, sources: Texts, targets: Texts, kernels: Kernel
         kernels: that compute it.
     """
     encoder, decoder = network.get_encoder(), network.get_decoder()
-    device = sources.ids.device
+    device, num_heads = sources.ids.device, network.config.num_heads
     encoded = _Pass(encoder, sources, kernels, first_site=0).run(
-        self_segments(sources.lengths, is_causal=False, device=device)
+        self_segments(sources.lengths, num_heads=num_heads, is_causal=False, device=device)
     )
-    across = cross_segments(targets.lengths, sources.lengths, device=device)
+    across = cross_segments(targets.lengths, sources.lengths, num_heads=num_heads, device=device)
     return _Pass(decoder, targets, kernels, first_site=_FIRST_DECODER_SITE).run(
-        self_segments(targets.lengths, is_causal=True, device=device), encoded, across
+        self_segments(targets.lengths, num_heads=num_heads, is_causal=True, device=device), encoded, across
     )
 
 
@@ -66,7 +66,6 @@ class _Pass:
         self.texts = texts
         self.kernels = kernels
         self.first_site = first_site
-        self.num_heads = stack.config.num_heads
         probability = stack.dropout.p if stack.training else 0.0
         self.dropout = Dropout(probability, texts.keys) if probability > 0.0 else None
         self.is_checkpointed = stack.training and bool(stack.block[0].gradient_checkpointing)
@@ -129,14 +128,14 @@ class _Pass:
         site: int,
     ) -> torch.Tensor:
         projected = (layer.q(asking), layer.k(attended), layer.v(attended))
-        more = (segments, self._site(site), self.num_heads)
+        more = (segments, self._site(site))
         kernel = self.stack.config._attn_implementation
         if kernel == "eager":
             found = attend(*projected, bias, *more, self.kernels)
         elif kernel == "sdpa_varlen" and bias is None:
             found = attend_with_flash(*projected, *more)
         else:
-            found = attend_with_sdpa(*projected, bias, *more)
+            found = attend_with_sdpa(*projected, bias, *more, self.kernels)
         output: torch.Tensor = layer.o(found)
         return output
 

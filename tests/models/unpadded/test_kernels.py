@@ -122,19 +122,19 @@ def test_nothing_is_compiled_once_the_first_step_is_over(built: Function, batch:
         assert num_compiled_after(join_texts(texts, texts[::-1], noise=(7, 11))) == first
 
 
-_ASK_FOR_ONE_TEXT = """
+_ASK_FOR_ONE_ROW = """
 import sys
 import torch
 from torch._dynamo.utils import counters
 from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.kernels import by_head
+from recipe_exp.models.unpadded.kernels import gathered
 
 if sys.argv[1] == "another program":
-    compiled = torch.compile(by_head, dynamic=True, fullgraph=True)
+    compiled = torch.compile(gathered, dynamic=True, fullgraph=True)
 else:
-    compiled = Kernels(is_compiled=True).by_head
-for num_texts in (2, 1):
-    compiled(torch.ones(10, 6), torch.zeros(num_texts, 5, dtype=torch.int64), 3)
+    compiled = Kernels(is_compiled=True).gathered
+for num_rows in (2, 1):
+    compiled(torch.ones(10, 6), torch.zeros(num_rows, dtype=torch.int64))
 print(counters["stats"]["unique_graphs"], counters["aot_autograd"]["autograd_cache_hit"])
 """
 
@@ -145,7 +145,7 @@ def test_kernels_of_other_settings_are_not_read_from_a_shared_cache(tmp_path: Pa
         return [
             int(number)
             for number in subprocess.run(
-                [sys.executable, "-c", _ASK_FOR_ONE_TEXT, who],
+                [sys.executable, "-c", _ASK_FOR_ONE_ROW, who],
                 env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
                 check=True,
                 capture_output=True,

@@ -21,28 +21,33 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 60)), min_size=1
 @given(LENGTHS)
 def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) -> None:
     queries, keys = np.array(pairs).T
-    segments = cross_segments(queries, keys, device=CPU)
-    buckets = segments.buckets
-    assert sorted(torch.cat([bucket.tokens for bucket in buckets]).tolist()) == list(range(queries.sum()))
-    assert sorted(torch.cat([bucket.key_tokens for bucket in buckets]).tolist()) == list(range(keys.sum()))
+    num_heads = 2
+    segments = cross_segments(queries, keys, num_heads=num_heads, device=CPU)
     text_of_query, text_of_key = np.repeat(np.arange(len(pairs)), queries), np.repeat(np.arange(len(pairs)), keys)
-    for bucket in buckets:
-        assert torch.equal(bucket.query_slots.flatten()[bucket.places], bucket.tokens)
-        assert torch.equal(bucket.key_slots.flatten()[bucket.key_places], bucket.key_tokens)
-        for slots, key_slots, length in zip(
-            bucket.query_slots, bucket.key_slots, bucket.key_lengths.tolist(), strict=True
-        ):
-            asking, attended = slots[slots >= 0].numpy(), key_slots[key_slots >= 0].numpy()
-            assert len({*text_of_query[asking], *text_of_key[attended]}) == 1, "one text"
-            assert len(attended) == length
-            assert (key_slots[:length] >= 0).all(), "keys stand in front of what is padded"
+    for side, num_tokens in ((segments.queries, queries.sum()), (segments.keys, keys.sum())):
+        assert sorted(side.rows[side.rows >= 0].tolist()) == list(range(num_tokens * num_heads))
+        assert torch.equal(side.rows[side.places], torch.arange(num_tokens * num_heads))
+    for bucket in segments.buckets:
+        shape = (bucket.num_texts, num_heads, -1)
+        asking = bucket.queries_of(segments.queries.rows, num_heads).view(shape).numpy()
+        attended = bucket.keys_of(segments.keys.rows, num_heads).view(shape).numpy()
+        tokens = bucket.queries_of(segments.queries.tokens, 1).numpy()
+        for text, length in enumerate(bucket.key_lengths.tolist()):
+            for head in range(num_heads):
+                places = asking[text, head]
+                queries_of_text, keys_of_text = places[places >= 0], attended[text, head, :length]
+                assert {*(queries_of_text % num_heads), *(keys_of_text % num_heads)} == {head}
+                found = {*text_of_query[queries_of_text // num_heads], *text_of_key[keys_of_text // num_heads]}
+                assert len(found) == 1, "one text"
+                assert (tokens[text, places >= 0] == queries_of_text // num_heads).all()
+                assert (attended[text, head, length:] == -1).all(), "keys stand in front of what is padded"
 
 
 def test_texts_of_similar_lengths_share_a_bucket() -> None:
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(4.75, 0.5, 64).astype(np.int64), 20, 512)
-    segments = self_segments(lengths, is_causal=True, device=CPU)
-    pairs = sum(bucket.query_slots.numel() * bucket.key_slots.shape[1] for bucket in segments.buckets)
+    segments = self_segments(lengths, num_heads=1, is_causal=True, device=CPU)
+    pairs = sum(bucket.num_texts * bucket.num_queries * bucket.num_keys for bucket in segments.buckets)
     assert len(segments.buckets) < len(lengths) / 2
     assert pairs < 1.3 * (lengths**2).sum() < len(lengths) * lengths.max() ** 2 / 2
 
@@ -76,20 +81,20 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
     queries, keys = np.array(pairs).T
     segments: Segments
     if kind == "across":
-        segments = cross_segments(queries, keys, device=CPU)
+        segments = cross_segments(queries, keys, num_heads=2, device=CPU)
     else:
         keys = queries
-        segments = self_segments(queries, is_causal=kind == "causal", device=CPU)
+        segments = self_segments(queries, num_heads=2, is_causal=kind == "causal", device=CPU)
     torch.manual_seed(len(pairs))
     tensors = [torch.randn(int(count.sum()), 8, requires_grad=True) for count in (queries, keys, keys)]
     bias = None if kind == "across" else torch.randn(2, segments.longest, segments.longest, requires_grad=True)
     wanted = text_by_text(*tensors, bias, (queries.tolist(), keys.tolist()), is_causal=kind == "causal")
     if backend == "sdpa":
-        found = attend_with_sdpa(*tensors, bias, segments, None, 2)
+        found = attend_with_sdpa(*tensors, bias, segments, None, UNCOMPILED)
     elif backend == "varlen" and bias is None:
-        found = attend_with_flash(*tensors, segments, None, 2)
+        found = attend_with_flash(*tensors, segments, None)
     else:
-        found = attend(*tensors, bias, segments, None, 2, UNCOMPILED)
+        found = attend(*tensors, bias, segments, None, UNCOMPILED)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     inputs = [*tensors, *([] if bias is None else [bias])]
     back = torch.randn_like(wanted)
@@ -101,4 +106,4 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
 
 @pytest.mark.parametrize("num_texts", [1, 3])
 def test_the_longest_text_is_known_without_a_device(num_texts: int) -> None:
-    assert self_segments(np.arange(1, num_texts + 1), is_causal=False, device=CPU).longest == num_texts
+    assert self_segments(np.arange(1, num_texts + 1), num_heads=1, is_causal=False, device=CPU).longest == num_texts
