@@ -170,15 +170,10 @@ class _Attention(torch.autograd.Function):
                 if of_bias is not None:
                     _of_bucket(of_bias, bucket).add_(of_scores.sum(dim=0, dtype=torch.float32))
                 of_scores, kept = of_scores.flatten(0, 1), kept.flatten(0, 1)
-                for product, (left, right) in (
-                    (bucket.queries_of(of_queries, num_heads), (of_scores, bucket.keys_of(keys, num_heads))),
-                    (
-                        bucket.keys_of(of_keys, num_heads),
-                        (of_scores.transpose(1, 2), bucket.queries_of(queries, num_heads)),
-                    ),
-                    (bucket.keys_of(of_values, num_heads), (kept.transpose(1, 2), back)),
-                ):
-                    torch.bmm(left, right, out=product)
+                asked, attended = bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads)
+                torch.bmm(of_scores, attended, out=bucket.queries_of(of_queries, num_heads))
+                torch.bmm(of_scores.transpose(1, 2), asked, out=bucket.keys_of(of_keys, num_heads))
+                torch.bmm(kept.transpose(1, 2), back, out=bucket.keys_of(of_values, num_heads))
         if of_bias is not None:
             of_bias = of_bias.to(context.bias_shape[1])
         return of_queries, of_keys, of_values, of_bias, None, None, None
