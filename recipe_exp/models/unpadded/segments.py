@@ -154,13 +154,9 @@ def _side(lengths: IndexArray, groups: list[IndexArray], num_heads: int, device:
     padded = [_padded(lengths[texts], starts[texts]) for texts in groups]
     all_tokens = torch.from_numpy(np.concatenate([each.ravel() for each in padded])).to(device, non_blocking=True)
     heads = torch.arange(num_heads, device=device)[:, None]
-    rows = torch.cat(
-        [
-            torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten()
-            for part, each in zip(torch.split(all_tokens, [each.size for each in padded]), padded, strict=True)
-            for tokens in [part.view(len(each), 1, -1)]
-        ]
-    )
+    parts = torch.split(all_tokens, [each.size for each in padded])
+    by_text = [part.view(len(each), 1, -1) for part, each in zip(parts, padded, strict=True)]
+    rows = torch.cat([torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten() for tokens in by_text])
     num_rows = int(lengths.sum()) * num_heads
     # Rows that hold nothing all write behind the end.
     places = rows.new_empty(num_rows + 1).scatter_(
