@@ -12,10 +12,13 @@ import torch
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware.limits import available_memory_bytes
+from recipe_exp.hardware.matrix_peak import bf16_speedup
 
 GIB = 1024**3
 # Ten minutes of two CPU cores and of a large GPU: compiling takes one or two, and saves a fifth or so of the rest.
 _WORTH_COMPILING_FLOPS = {"cpu": 3e13, "cuda": 3e16}
+# Casting weights and the arithmetic that stays in fp32 take some of the gain back.
+_WORTH_BF16 = 1.25
 
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
@@ -59,17 +62,17 @@ def resolve_num_threads(hardware: HardwareConfig, num_processes: int) -> int:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """Returns `fp32`, `tf32` or `bf16`; `auto` is bf16 where there are units for its products, else fp32.
+    """Returns `fp32`, `tf32` or `bf16`; `auto` is bf16 where its products are faster than those of fp32.
 
-    GPUs have them since Ampere, CPUs with AVX512-BF16 or AMX. What a device can do is asked, not how fast it is: a
-    busy machine would answer otherwise.
+    They are on GPUs since Ampere. CPUs with units for them, AVX512-BF16 or AMX, are timed, since on some that have the
+    former fp32 is twice as fast.
 
     Raises:
         HardwareError: if the GPU lacks the precision asked for.
     """
     has_bf16 = device == "cuda" and torch.cuda.get_device_capability() >= (8, 0)
     if precision == "auto":
-        return "bf16" if has_bf16 or (device == "cpu" and _cpu_has_bf16()) else "fp32"
+        return "bf16" if has_bf16 or (device == "cpu" and _is_cpu_faster_in_bf16()) else "fp32"
     if device == "cuda" and precision in ("bf16", "tf32") and not has_bf16:
         raise HardwareError(
             f"training.precision={precision}: {torch.cuda.get_device_name()} lacks it (it came with Ampere); use fp32"
@@ -79,8 +82,9 @@ def resolve_precision(precision: str, device: str) -> str:
     return precision
 
 
-def _cpu_has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def _is_cpu_faster_in_bf16() -> bool:
+    has_units = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(has_units) and bf16_speedup("cpu") > _WORTH_BF16
 
 
 def resolve_compile(compile: Literal["auto", True, False], device: str, training_flops: float) -> bool:

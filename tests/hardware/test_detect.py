@@ -12,6 +12,7 @@ from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.machinery import Machinery
+from recipe_exp.hardware.matrix_peak import bf16_speedup
 
 
 @pytest.fixture(autouse=True)
@@ -77,12 +78,17 @@ def test_precision_is_what_the_device_is_fast_at(gpus: Any) -> None:
             detect.resolve_precision(precision, "cuda")
 
 
-@pytest.mark.parametrize("has_bf16", [False, True])
-def test_a_cpu_with_units_for_bf16_takes_it(monkeypatch: pytest.MonkeyPatch, has_bf16: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+def test_a_cpu_takes_bf16_where_it_has_units_and_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert detect.resolve_precision("auto", "cpu") == ("bf16" if has_bf16 else "fp32")
-    assert detect.resolve_precision("fp32", "cpu") == "fp32"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert detect.resolve_precision("auto", "cpu") == ("bf16" if bf16_speedup("cpu") > 1.25 else "fp32")
+    monkeypatch.setattr(detect, "bf16_speedup", lambda _: 0.5)
+    assert detect.resolve_precision("auto", "cpu") == "fp32"
+    monkeypatch.setattr(detect, "bf16_speedup", lambda _: 2.0)
+    assert detect.resolve_precision("auto", "cpu") == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert detect.resolve_precision("auto", "cpu") == "fp32"
+    assert detect.resolve_precision("bf16", "cpu") == "bf16"
 
 
 @pytest.mark.parametrize(("flops", "has_compiler"), [(1e15, True), (1e15, False), (1e9, True)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipe_exp.hardware.matrix_peak import matrix_peak, measure_matrix_peak
+from recipe_exp.hardware.matrix_peak import bf16_speedup, matrix_peak, measure_matrix_peak
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -52,3 +52,9 @@ def test_a_damaged_file_is_measured_anew(tmp_path: Path, content: str) -> None:
 def test_a_folder_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert matrix_peak(tmp_path / "file", "cpu", "fp32") > 0
+
+
+def test_bf16_is_held_against_fp32() -> None:
+    size = [(512, 512, 512)]
+    apart = [measure_matrix_peak("cpu", precision, size, seconds_per_size=0.3) for precision in ("bf16", "fp32")]
+    assert bf16_speedup("cpu") == pytest.approx(apart[0] / apart[1], rel=0.5)
