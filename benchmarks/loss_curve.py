@@ -82,9 +82,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", help="recipes in any format that data.path takes; the built-in ones without it")
     parser.add_argument("--model", default="t5_mini", help="of conf/model, with random weights in its shape")
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=8, help="recipes of a step")
-    parser.add_argument("--learning-rate", type=float, default=5e-4, help="after the warm-up; that of training=full")
-    parser.add_argument("--warmup-steps", type=int, default=100, help="those of training=full")
+    parser.add_argument("--batch-size", type=int, default=4, help="recipes of a step")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="after the warm-up")
+    parser.add_argument("--warmup-steps", type=int, default=100)
     parser.add_argument("--compile", action="store_true", help="whether ours is compiled")
     return parser.parse_args()
 
