@@ -116,9 +116,9 @@ def learn(config: ExperimentConfig, folder: Path) -> Curves:
         curves.ours_on_plain.append(plain.loss_by_ours(window))
         result = bench.step(window)
         curves.ours.append(float(result.loss_sum) / window.num_target_tokens)
-        batch = np.concatenate([part.indices for part in window.micro_batches])
-        for losses, loop, num_parts in ((curves.plain, plain, 1), (curves.one_by_one, one_by_one, len(batch))):
-            losses.append(loop.step(np.split(batch, num_parts), window.num_target_tokens, result.learning_rate))
+        batch, rate = np.concatenate([part.indices for part in window.micro_batches]), result.learning_rate
+        curves.plain.append(plain.step([batch], window.num_target_tokens, rate))
+        curves.one_by_one.append(one_by_one.step(np.split(batch, len(batch)), window.num_target_tokens, rate))
     return curves
 
 

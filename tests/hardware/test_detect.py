@@ -86,6 +86,7 @@ def test_a_cpu_takes_bf16_where_it_has_units_and_they_are_faster(monkeypatch: py
     assert detect.resolve_precision("auto", "cpu") == "fp32"
     monkeypatch.setattr(detect, "bf16_speedup", lambda _: 2.0)
     assert detect.resolve_precision("auto", "cpu") == "bf16"
+    assert detect.resolve_precision("fp32", "cpu") == "fp32"
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert detect.resolve_precision("auto", "cpu") == "fp32"
     assert detect.resolve_precision("bf16", "cpu") == "bf16"
