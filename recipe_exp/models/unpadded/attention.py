@@ -13,6 +13,9 @@ from recipe_exp.models.unpadded.counter_dropout import Site
 from recipe_exp.models.unpadded.kernels import visible_pairs
 from recipe_exp.models.unpadded.segments import Bucket, Segments, Side
 
+_NEVER = (0, 1.0)
+"""Threshold and scale where nothing is dropped."""
+
 
 def attend(
     queries: torch.Tensor,
@@ -32,7 +35,7 @@ def attend(
         queries: (tokens, heads * d_kv).
         keys: (tokens attended to, heads * d_kv).
         values: of the same shape.
-        bias: (heads, longest, longest) for each pair of places, or None.
+        bias: (heads, places, places) for each pair of them, or None.
         segments: which tokens attend to which.
         site: dropout of the weights, keyed by the token that asks; None without it.
         kernels: that compute it.
@@ -60,18 +63,18 @@ def attend_with_sdpa(
     rows = _padded_rows(queries, keys, values, segments, kernels)
     found = []
     for bucket in segments.buckets:
-        mask = visible_pairs(bucket.num_queries, bucket.num_keys, bucket.key_lengths, segments.is_causal)
+        mask = visible_pairs(bucket.num_queries, bucket.num_keys, bucket.key_lengths, segments.is_causal)[:, None]
         if bias is not None:
             mask = _of_bucket(bias, bucket).to(queries.dtype).masked_fill(~mask, -math.inf)
         output = functional.scaled_dot_product_attention(
-            _by_text(bucket.queries_of(rows[0], num_heads), num_heads),
-            _by_text(bucket.keys_of(rows[1], num_heads), num_heads),
-            _by_text(bucket.keys_of(rows[2], num_heads), num_heads),
+            _by_head(bucket.queries_of(rows[0], num_heads), num_heads).transpose(0, 1),
+            _by_head(bucket.keys_of(rows[1], num_heads), num_heads).transpose(0, 1),
+            _by_head(bucket.keys_of(rows[2], num_heads), num_heads).transpose(0, 1),
             attn_mask=mask,
             dropout_p=probability,
             scale=1.0,
         )
-        found.append(output.reshape(-1, output.shape[3]))
+        found.append(output.transpose(0, 1).reshape(-1, output.shape[3]))
     return _joined(torch.cat(found), segments, kernels)
 
 
@@ -124,51 +127,49 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         num_heads = segments.num_heads
         output, all_weights = torch.empty_like(queries), []
-        place_keys, threshold, scale = _dropout(site, segments)
+        row_keys = None if site is None else kernels.attention_row_keys(site.row_keys, segments.queries.rows, num_heads)
+        context.drops = _NEVER if site is None else (site.threshold, site.scale)
         with torch.autocast(queries.device.type, enabled=False):
             for bucket in segments.buckets:
                 scores = torch.bmm(
                     bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads).transpose(1, 2)
                 )
                 weights, kept = kernels.attention_weights(
-                    _by_text(scores, num_heads),
+                    _by_head(scores, num_heads),
                     None if bias is None else _of_bucket(bias, bucket),
                     bucket.key_lengths,
-                    None if place_keys is None else bucket.queries_of(place_keys, 1),
+                    None if row_keys is None else _by_head(bucket.queries_of(row_keys, num_heads).clone(), num_heads),
                     segments.is_causal,
-                    threshold,
-                    scale,
+                    *context.drops,
                 )
                 found = bucket.queries_of(output, num_heads)
                 torch.bmm(kept.flatten(0, 1), bucket.keys_of(values, num_heads), out=found)
                 all_weights.append(weights)
-        context.save_for_backward(queries, keys, values, *all_weights)
+        context.save_for_backward(queries, keys, values, row_keys, *all_weights)
         context.bias_shape = None if bias is None else (bias.shape, bias.dtype)
-        context.segments, context.site, context.kernels = segments, site, kernels
+        context.segments, context.kernels = segments, kernels
         return output
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        queries, keys, values, *all_weights = context.saved_tensors
+        queries, keys, values, row_keys, *all_weights = context.saved_tensors
         segments, num_heads = context.segments, context.segments.num_heads
         of_queries, of_keys, of_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         of_bias = None
         if context.bias_shape is not None and context.needs_input_grad[3]:
             of_bias = torch.zeros(context.bias_shape[0], dtype=torch.float32, device=gradient.device)
-        place_keys, threshold, scale = _dropout(context.site, segments)
         with torch.autocast(gradient.device.type, enabled=False):
             for bucket, weights in zip(segments.buckets, all_weights, strict=True):
                 back = bucket.queries_of(gradient, num_heads)
                 of_scores, kept = context.kernels.attention_backward(
-                    _by_text(torch.bmm(back, bucket.keys_of(values, num_heads).transpose(1, 2)), num_heads),
+                    _by_head(torch.bmm(back, bucket.keys_of(values, num_heads).transpose(1, 2)), num_heads),
                     weights,
-                    None if place_keys is None else bucket.queries_of(place_keys, 1),
-                    threshold,
-                    scale,
+                    None if row_keys is None else _by_head(bucket.queries_of(row_keys, num_heads).clone(), num_heads),
+                    *context.drops,
                 )
                 if of_bias is not None:
-                    _of_bucket(of_bias, bucket).add_(of_scores.sum(dim=0, dtype=torch.float32))
+                    _of_bucket(of_bias, bucket).add_(of_scores.sum(dim=1, dtype=torch.float32))
                 of_scores, kept = of_scores.flatten(0, 1), kept.flatten(0, 1)
                 asked, attended = bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads)
                 torch.bmm(of_scores, attended, out=bucket.queries_of(of_queries, num_heads))
@@ -220,15 +221,9 @@ def _joined(rows: torch.Tensor, segments: Segments, kernels: Kernels) -> torch.T
     return flat
 
 
-def _by_text(flat: torch.Tensor, num_heads: int) -> torch.Tensor:
-    return flat.view(-1, num_heads, *flat.shape[1:])
+def _by_head(flat: torch.Tensor, num_heads: int) -> torch.Tensor:
+    return flat.view(num_heads, -1, *flat.shape[1:])
 
 
 def _of_bucket(bias: torch.Tensor, bucket: Bucket) -> torch.Tensor:
     return bias[:, : bucket.num_queries, : bucket.num_keys]
-
-
-def _dropout(site: Site | None, segments: Segments) -> tuple[torch.Tensor | None, int, float]:
-    if site is None:
-        return None, 0, 1.0
-    return site.row_keys.index_select(0, segments.queries.tokens), site.threshold, site.scale

@@ -28,6 +28,7 @@ _NAMES = (
     "dropped_gated_gelu",
     "gated_gelu_backward",
     "gathered",
+    "attention_row_keys",
     "attention_weights",
     "attention_backward",
     "loss_and_gradient_",

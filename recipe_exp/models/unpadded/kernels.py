@@ -136,54 +136,70 @@ def gathered(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return torch.where((rows >= 0)[:, None], values.index_select(0, rows.clamp(min=0)), 0.0)
 
 
+def attention_row_keys(row_keys: torch.Tensor, rows: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """Returns a hash for the attention dropout of each row, int32, (rows,).
+
+    Args:
+        row_keys: int32, (tokens,).
+        rows: int64, (rows,), which of (tokens * heads) each is, -1 for none.
+        num_heads: of the attention.
+    """
+    rows = rows.clamp(min=0)
+    return scrambled(row_keys[rows // num_heads] ^ (rows % num_heads + 1).to(torch.int32))
+
+
 def attention_weights(
     scores: torch.Tensor,
     bias: torch.Tensor | None,
     key_lengths: torch.Tensor,
-    query_keys: torch.Tensor | None,
+    row_keys: torch.Tensor | None,
     is_causal: bool,
     threshold: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the softmax of scores and position bias over the keys that a query may see, and it with dropout.
 
+    Heads come first, because compiled kernels share out the first dimension among a CPU's threads, and a bucket often
+    holds a single text.
+
     Args:
-        scores: (examples, heads, queries, keys).
+        scores: (heads, texts, queries, keys).
         bias: (heads, queries, keys) or None.
-        key_lengths: int64, (examples,), keys of each example.
-        query_keys: int32, (examples, queries), hashes for dropout; None without it, and the second result is the first.
+        key_lengths: int32, (texts,), keys of each text.
+        row_keys: int32, (heads, texts, queries), hashes for dropout; None without it, and the second result is the
+            first.
         is_causal: whether a query sees no key after its own place.
         threshold: a hash below it drops.
         scale: of what is kept.
     """
     wide = scores.float()
     if bias is not None:
-        wide = wide + bias.float()
-    wide = torch.where(visible_pairs(scores.shape[2], scores.shape[3], key_lengths, is_causal), wide, -math.inf)
-    weights = torch.softmax(wide, dim=3)
-    if query_keys is None:
+        wide = wide + bias.float()[:, None].expand_as(scores)
+    visible = visible_pairs(scores.shape[2], scores.shape[3], key_lengths, is_causal)
+    weights = torch.softmax(torch.where(visible, wide, -math.inf), dim=3)
+    if row_keys is None:
         result = weights.to(scores.dtype)
         return result, result
-    kept = torch.where(_kept_pairs(scores, query_keys, threshold), weights * scale, 0.0)
+    kept = torch.where(_kept_pairs(scores, row_keys, threshold), weights * scale, 0.0)
     return weights.to(scores.dtype), kept.to(scores.dtype)
 
 
 def attention_backward(
-    gradient: torch.Tensor, weights: torch.Tensor, query_keys: torch.Tensor | None, threshold: int, scale: float
+    gradient: torch.Tensor, weights: torch.Tensor, row_keys: torch.Tensor | None, threshold: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the gradient of the scores, and the weights with dropout once more.
 
     Args:
-        gradient: (examples, heads, queries, keys), of the weights with dropout.
+        gradient: (heads, texts, queries, keys), of the weights with dropout.
         weights: the same shape, without dropout.
-        query_keys: as in `attention_weights`.
+        row_keys: as in `attention_weights`.
         threshold: a hash below it drops.
         scale: of what is kept.
     """
     wide, back = weights.float(), gradient.float()
     kept = wide
-    if query_keys is not None:
-        is_kept = _kept_pairs(weights, query_keys, threshold)
+    if row_keys is not None:
+        is_kept = _kept_pairs(weights, row_keys, threshold)
         back = torch.where(is_kept, back * scale, 0.0)
         kept = torch.where(is_kept, wide * scale, 0.0)
     along = (back * wide).sum(dim=3, keepdim=True)
@@ -191,26 +207,26 @@ def attention_backward(
 
 
 def visible_pairs(num_queries: int, num_keys: int, key_lengths: torch.Tensor, is_causal: bool) -> torch.Tensor:
-    """Returns which keys a query may see, a boolean (examples, 1, queries or 1, keys).
+    """Returns which keys a query may see, a boolean (texts, queries or 1, keys).
 
     Args:
         num_queries: places of queries.
         num_keys: places of keys.
-        key_lengths: int64, (examples,), keys of each example.
+        key_lengths: int32, (texts,), keys of each text.
         is_causal: whether a query sees no key after its own place.
     """
-    keys = torch.arange(num_keys, device=key_lengths.device)
-    visible = keys < key_lengths[:, None, None, None]
+    # As wide as the numbers that they decide on, so that a CPU compares as many at once.
+    keys = torch.arange(num_keys, dtype=torch.int32, device=key_lengths.device)
+    visible = keys < key_lengths[:, None, None]
     if is_causal:
-        visible = visible & (keys <= torch.arange(num_queries, device=key_lengths.device)[:, None])
+        queries = torch.arange(num_queries, dtype=torch.int32, device=key_lengths.device)
+        visible = visible & (keys <= queries[:, None])
     return visible
 
 
-def _kept_pairs(scores: torch.Tensor, query_keys: torch.Tensor, threshold: int) -> torch.Tensor:
-    heads = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device)
+def _kept_pairs(scores: torch.Tensor, row_keys: torch.Tensor, threshold: int) -> torch.Tensor:
     keys = torch.arange(scores.shape[3], dtype=torch.int32, device=scores.device)
-    rows = scrambled(query_keys[:, None, :] ^ (heads[:, None] + 1))
-    return keep(rows[..., None], keys, threshold)
+    return keep(row_keys[..., None], keys, threshold)
 
 
 def loss_and_gradient_(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -15,6 +15,9 @@ IndexArray = npt.NDArray[np.int64]
 _BUCKET_COST = 16_384
 """Pairs of tokens that computing one more bucket costs as much as: the fixed costs of its kernels on a CPU."""
 
+_KEY_MULTIPLE = 16
+"""Places of keys are a multiple of it, so that every row of scores begins where a processor reads it at once."""
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -23,8 +26,8 @@ class Bucket:
     Attributes:
         num_texts: how many.
         num_queries: places of each text that ask.
-        num_keys: places of each text that are attended to.
-        key_lengths: int64, (texts,), how many of these places hold a token; they stand in front.
+        num_keys: places of each text that are attended to, a multiple of 16.
+        key_lengths: int32, (texts,), how many of these places hold a token; they stand in front.
         first_query: the first of its places among those of all buckets.
         first_key: the same of what is attended to.
     """
@@ -37,38 +40,36 @@ class Bucket:
     first_key: int
 
     def queries_of(self, rows: torch.Tensor, num_heads: int) -> torch.Tensor:
-        """Returns its part of the rows of all buckets as (texts * heads, queries, ...), a view.
+        """Returns its part of the rows of all buckets as (heads * texts, queries, ...), a view.
 
         Args:
             rows: (places * heads, ...), as `Side` orders them.
-            num_heads: 1 for what all heads have in common.
+            num_heads: of the attention.
         """
-        return _part(rows, self.first_query, (self.num_texts, num_heads, self.num_queries))
+        return _part(rows, self.first_query, (num_heads, self.num_texts, self.num_queries))
 
     def keys_of(self, rows: torch.Tensor, num_heads: int) -> torch.Tensor:
-        """Returns the same for what is attended to, (texts * heads, keys, ...)."""
-        return _part(rows, self.first_key, (self.num_texts, num_heads, self.num_keys))
+        """Returns the same for what is attended to, (heads * texts, keys, ...)."""
+        return _part(rows, self.first_key, (num_heads, self.num_texts, self.num_keys))
 
 
 def _part(rows: torch.Tensor, first_place: int, shape: tuple[int, int, int]) -> torch.Tensor:
-    num_texts, num_heads, length = shape
-    part = rows.narrow(0, first_place * num_heads, num_texts * num_heads * length)
-    return part.view(num_texts * num_heads, length, *rows.shape[1:])
+    num_heads, num_texts, length = shape
+    part = rows.narrow(0, first_place * num_heads, num_heads * num_texts * length)
+    return part.view(num_heads * num_texts, length, *rows.shape[1:])
 
 
 @dataclass(frozen=True)
 class Side:
     """Where the tokens that ask, or those that are attended to, stand in the padded buckets.
 
-    The places of a bucket are ordered by text; the rows, one for each head of a place, by text, head and place.
+    The rows of a bucket, one for each head of a place, are ordered by head, text and place.
 
     Attributes:
-        tokens: int64, (places,), the token of each place, and 0 where there is none.
         rows: int64, (places * heads,), which of (tokens * heads) each row holds, -1 for none.
         places: int64, (tokens * heads,), the row that holds it.
     """
 
-    tokens: torch.Tensor
     rows: torch.Tensor
     places: torch.Tensor
 
@@ -96,14 +97,17 @@ class Segments:
     is_causal: bool
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest text."""
-        return int(self.lengths.max())
+    def num_biased_places(self) -> int:
+        """Places between which a position bias is needed.
+
+        It is more than any bucket has: a compiler makes a kernel of its own for a bucket that takes all of the bias.
+        """
+        return max(bucket.num_keys for bucket in self.buckets) + _KEY_MULTIPLE
 
     @cached_property
     def boundaries(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Where each text begins and the last one ends, int32, (texts + 1,), and the same of what is attended to."""
-        device = self.queries.tokens.device
+        device = self.queries.rows.device
         sides = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (self.lengths, self.key_lengths)]
         moved = [torch.from_numpy(ends.astype(np.int32)).to(device, non_blocking=True) for ends in sides]
         return moved[0], moved[1]
@@ -118,17 +122,27 @@ def self_segments(lengths: IndexArray, *, num_heads: int, is_causal: bool, devic
         is_causal: whether a token sees none after it.
         device: where the indices are needed.
     """
-    groups = _texts_by_bucket(lengths, lengths)
-    side = _side(lengths, groups, num_heads, device)
-    return Segments(lengths, lengths, num_heads, _buckets(lengths, lengths, groups, device), side, side, is_causal)
+    return _segments(lengths, lengths, num_heads, device, is_causal)
 
 
 def cross_segments(lengths: IndexArray, key_lengths: IndexArray, *, num_heads: int, device: torch.device) -> Segments:
     """Returns targets whose tokens attend to the source of the same example."""
+    return _segments(lengths, key_lengths, num_heads, device, is_causal=False)
+
+
+def _segments(
+    lengths: IndexArray, key_lengths: IndexArray, num_heads: int, device: torch.device, is_causal: bool
+) -> Segments:
     groups = _texts_by_bucket(lengths, key_lengths)
-    queries, keys = (_side(each, groups, num_heads, device) for each in (lengths, key_lengths))
-    buckets = _buckets(lengths, key_lengths, groups, device)
-    return Segments(lengths, key_lengths, num_heads, buckets, queries, keys, is_causal=False)
+    return Segments(
+        lengths,
+        key_lengths,
+        num_heads,
+        _buckets(lengths, key_lengths, groups, device),
+        _side(lengths, [int(lengths[texts].max()) for texts in groups], groups, num_heads, device),
+        _side(key_lengths, [_num_key_places(key_lengths[texts]) for texts in groups], groups, num_heads, device),
+        is_causal,
+    )
 
 
 def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
@@ -140,34 +154,40 @@ def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
 def _buckets(
     queries: IndexArray, keys: IndexArray, groups: list[IndexArray], device: torch.device
 ) -> tuple[Bucket, ...]:
-    key_lengths = torch.from_numpy(keys[np.concatenate(groups)]).to(device, non_blocking=True)
+    key_lengths = torch.from_numpy(keys[np.concatenate(groups)].astype(np.int32)).to(device, non_blocking=True)
     buckets, first_query, first_key = [], 0, 0
     for texts, lengths in zip(groups, torch.split(key_lengths, [len(texts) for texts in groups]), strict=True):
-        num_queries, num_keys = int(queries[texts].max()), int(keys[texts].max())
-        buckets.append(Bucket(len(texts), num_queries, num_keys, lengths, first_query, first_key))
+        num_queries, num_keys = int(queries[texts].max()), _num_key_places(keys[texts])
+        # Tensors of their own: a compiled kernel would be compiled once more for one that starts at the second place.
+        buckets.append(Bucket(len(texts), num_queries, num_keys, lengths.clone(), first_query, first_key))
         first_query, first_key = first_query + len(texts) * num_queries, first_key + len(texts) * num_keys
     return tuple(buckets)
 
 
-def _side(lengths: IndexArray, groups: list[IndexArray], num_heads: int, device: torch.device) -> Side:
+def _num_key_places(lengths: IndexArray) -> int:
+    return -(-int(lengths.max()) // _KEY_MULTIPLE) * _KEY_MULTIPLE
+
+
+def _side(
+    lengths: IndexArray, widths: list[int], groups: list[IndexArray], num_heads: int, device: torch.device
+) -> Side:
     starts = np.cumsum(lengths) - lengths
-    padded = [_padded(lengths[texts], starts[texts]) for texts in groups]
+    padded = [_padded(lengths[texts], starts[texts], width) for texts, width in zip(groups, widths, strict=True)]
     all_tokens = torch.from_numpy(np.concatenate([each.ravel() for each in padded])).to(device, non_blocking=True)
     heads = torch.arange(num_heads, device=device)[:, None]
     parts = torch.split(all_tokens, [each.size for each in padded])
-    by_text = [part.view(len(each), 1, -1) for part, each in zip(parts, padded, strict=True)]
-    rows = torch.cat([torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten() for tokens in by_text])
+    rows = torch.cat([torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten() for tokens in parts])
     num_rows = int(lengths.sum()) * num_heads
     # Rows that hold nothing all write behind the end.
     places = rows.new_empty(num_rows + 1).scatter_(
         0, torch.where(rows < 0, num_rows, rows), torch.arange(len(rows), device=device)
     )
-    return Side(all_tokens.clamp(min=0), rows, places[:-1])
+    return Side(rows, places[:-1])
 
 
-def _padded(lengths: IndexArray, starts: IndexArray) -> IndexArray:
-    """Returns the token of each place, (texts, longest), -1 for none."""
-    columns = np.arange(int(lengths.max()))
+def _padded(lengths: IndexArray, starts: IndexArray, width: int) -> IndexArray:
+    """Returns the token of each place, (texts, width), -1 for none."""
+    columns = np.arange(width)
     return np.where(columns < lengths[:, None], starts[:, None] + columns, -1)
 
 

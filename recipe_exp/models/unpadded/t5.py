@@ -77,7 +77,7 @@ class _Pass:
         """Returns the stack's output, (tokens, d_model)."""
         embedded = self.stack.embed_tokens(self.texts.ids)
         stream = dropout(embedded, self._site(self.first_site), self.kernels)
-        bias = position_bias(self.stack.block[0].layer[0].SelfAttention, segments.longest)
+        bias = position_bias(self.stack.block[0].layer[0].SelfAttention, segments.num_biased_places)
         update: torch.Tensor | None = None
         for index, block in enumerate(self.stack.block):
             first = self.first_site + _SITES_PER_BLOCK * (index + 1)
@@ -154,24 +154,25 @@ class _Pass:
         return None if self.dropout is None else self.dropout.at(number)
 
 
-def position_bias(attention: Any, longest: int) -> torch.Tensor:
-    """Returns T5's bias for each pair of places, (heads, longest, longest); it depends on their distance only.
+def position_bias(attention: Any, num_places: int) -> torch.Tensor:
+    """Returns T5's bias for each pair of places, (heads, places, places); it depends on their distance only.
 
     Args:
         attention: the first self-attention of a stack, which holds the table.
-        longest: tokens of the longest text.
+        num_places: how many.
     """
     weight = attention.relative_attention_bias.weight
-    distances = torch.arange(1 - longest, longest, device=weight.device)
+    distances = torch.arange(1 - num_places, num_places, device=weight.device)
     buckets = attention._relative_position_bucket(
         distances,
         bidirectional=not attention.is_decoder,
         num_buckets=attention.relative_attention_num_buckets,
         max_distance=attention.relative_attention_max_distance,
     )
-    by_distance = functional.embedding(buckets, weight).T
-    # Row i of the windows holds the distances 1 - longest + i ... i, which are those of query longest - 1 - i.
-    return by_distance.unfold(1, longest, 1).flip(1)
+    # Contiguous, so that kernels read the keys of a query one after the other.
+    by_distance = functional.embedding(buckets, weight).T.contiguous()
+    # Row i of the windows holds the distances 1 - num_places + i ... i, those of query num_places - 1 - i.
+    return by_distance.unfold(1, num_places, 1).flip(1)
 
 
 def _compute_dtype(stack: nn.Module, device: torch.device) -> torch.dtype:

@@ -28,19 +28,17 @@ def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) 
         assert sorted(side.rows[side.rows >= 0].tolist()) == list(range(num_tokens * num_heads))
         assert torch.equal(side.rows[side.places], torch.arange(num_tokens * num_heads))
     for bucket in segments.buckets:
-        shape = (bucket.num_texts, num_heads, -1)
+        shape = (num_heads, bucket.num_texts, -1)
         asking = bucket.queries_of(segments.queries.rows, num_heads).view(shape).numpy()
         attended = bucket.keys_of(segments.keys.rows, num_heads).view(shape).numpy()
-        tokens = bucket.queries_of(segments.queries.tokens, 1).numpy()
         for text, length in enumerate(bucket.key_lengths.tolist()):
             for head in range(num_heads):
-                places = asking[text, head]
-                queries_of_text, keys_of_text = places[places >= 0], attended[text, head, :length]
+                places = asking[head, text]
+                queries_of_text, keys_of_text = places[places >= 0], attended[head, text, :length]
                 assert {*(queries_of_text % num_heads), *(keys_of_text % num_heads)} == {head}
                 found = {*text_of_query[queries_of_text // num_heads], *text_of_key[keys_of_text // num_heads]}
                 assert len(found) == 1, "one text"
-                assert (tokens[text, places >= 0] == queries_of_text // num_heads).all()
-                assert (attended[text, head, length:] == -1).all(), "keys stand in front of what is padded"
+                assert (attended[head, text, length:] == -1).all(), "keys stand in front of what is padded"
 
 
 def test_texts_of_similar_lengths_share_a_bucket() -> None:
@@ -87,7 +85,7 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
         segments = self_segments(queries, num_heads=2, is_causal=kind == "causal", device=CPU)
     torch.manual_seed(len(pairs))
     tensors = [torch.randn(int(count.sum()), 8, requires_grad=True) for count in (queries, keys, keys)]
-    bias = None if kind == "across" else torch.randn(2, segments.longest, segments.longest, requires_grad=True)
+    bias = None if kind == "across" else torch.randn(2, *[segments.num_biased_places] * 2, requires_grad=True)
     wanted = text_by_text(*tensors, bias, (queries.tolist(), keys.tolist()), is_causal=kind == "causal")
     if backend == "sdpa":
         found = attend_with_sdpa(*tensors, bias, segments, None, UNCOMPILED)
@@ -104,6 +102,12 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_texts", [1, 3])
-def test_the_longest_text_is_known_without_a_device(num_texts: int) -> None:
-    assert self_segments(np.arange(1, num_texts + 1), num_heads=1, is_causal=False, device=CPU).longest == num_texts
+@settings(deadline=None)
+@given(LENGTHS)
+def test_rows_of_scores_begin_where_a_processor_reads_them_at_once(pairs: list[tuple[int, int]]) -> None:
+    queries, keys = np.array(pairs).T
+    buckets = cross_segments(queries, keys, num_heads=1, device=CPU).buckets
+    assert all(bucket.num_keys % 16 == 0 for bucket in buckets)
+    assert max(bucket.num_keys for bucket in buckets) >= keys.max()
+    segments = self_segments(keys, num_heads=1, is_causal=False, device=CPU)
+    assert segments.num_biased_places > max(bucket.num_keys for bucket in segments.buckets)
