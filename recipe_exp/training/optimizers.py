@@ -74,7 +74,7 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate * group.get("lr_scale", 1.0)
 
 
-def gated_step(optimizer: Optimizer, is_finite: torch.Tensor) -> None:
+def gated_step(optimizer: Optimizer, is_finite: torch.Tensor, divisor: torch.Tensor | None = None) -> None:
     """Updates the weights if `is_finite` holds; otherwise weights and moments stay exactly as they are.
 
     The gate is read on the device, so the host does not wait for it; only Adafactor in fp32 waits.
@@ -82,11 +82,16 @@ def gated_step(optimizer: Optimizer, is_finite: torch.Tensor) -> None:
     Args:
         optimizer: with gradients in place.
         is_finite: a boolean scalar on the gradients' device.
+        divisor: of the gradients, a scalar there; AdamW in fp32 divides while it updates. None leaves them.
     """
+    if divisor is not None and not isinstance(optimizer, AdamW):
+        for parameter in (each for group in optimizer.param_groups for each in group["params"]):
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
     if isinstance(optimizer, ChunkedOptimizer):
         optimizer.gated_step(is_finite)
     elif isinstance(optimizer, AdamW):
-        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.grad_scale = divisor  # type: ignore[attr-defined]
         optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         optimizer.step()
     elif bool(is_finite):

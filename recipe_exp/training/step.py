@@ -23,6 +23,7 @@ _SEED_MODULUS = 2**63
 # Parts dropout, and the rounding of updates, from the initial weights, which are drawn from the seed alone.
 _DROPOUT_STREAM = 1
 _ROUNDING_STREAM = 2
+_CLIPPING_EPSILON = 1e-6
 
 
 class TrainingStep:
@@ -95,10 +96,12 @@ class TrainingStep:
         """Changes the weights, and returns the summed loss, the gradient's norm and whether they were changed."""
         with out_of_memory_noticed():
             loss_sum = self._accumulate_gradients(window)
-            grad_norm = self._clip()
+            grad_norm = nn.utils.get_total_norm(
+                [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+            )
         # An update without a target token would still move the weights, by their momentum and decay.
         is_finite = torch.isfinite(grad_norm) & (window.num_target_tokens > 0)
-        gated_step(self.optimizer, is_finite)
+        gated_step(self.optimizer, is_finite, self._divisor(grad_norm))
         return loss_sum, grad_norm, is_finite
 
     def _accumulate_gradients(self, window: Window) -> torch.Tensor:
@@ -120,12 +123,12 @@ class TrainingStep:
         # A process without work of its own still takes part in the exchange of gradients.
         return loss * 0.0 if micro_batch.is_dummy else loss
 
-    def _clip(self) -> torch.Tensor:
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self._parameters, self.max_grad_norm, norm)
-        return norm
+    def _divisor(self, grad_norm: torch.Tensor) -> torch.Tensor | None:
+        """Returns what the gradient is divided by so that its norm is in bounds; None where it has none."""
+        if self.max_grad_norm is None:
+            return None
+        # As in PyTorch's clipping, which adds it for a norm of zero.
+        return ((grad_norm + _CLIPPING_EPSILON) / self.max_grad_norm).clamp(min=1.0)
 
 
 class InBackwardStep(TrainingStep):

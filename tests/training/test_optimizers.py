@@ -10,6 +10,7 @@ from torch.optim import Adafactor, AdamW, Optimizer
 from recipe_exp.config.model import ModelShape
 from recipe_exp.config.training import (
     AdafactorConfig,
+    AdamW8bitConfig,
     AdamWConfig,
     LinearScheduleConfig,
     LoraConfig,
@@ -145,6 +146,24 @@ def test_adamw_is_that_of_its_paper() -> None:
         expected = expected - 0.01 * (corrected + 0.1 * expected)
         gated_step(optimizer, torch.tensor(True))
     torch.testing.assert_close(weight.detach().double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [AdamWConfig(), AdamW8bitConfig(), AdafactorConfig()], ids=lambda kind: kind.kind)
+def test_a_divisor_divides_every_gradient(kind: Any) -> None:
+    def after(divisor: float | None) -> dict[str, torch.Tensor]:
+        model, optimizer = build(kind, weight_decay=0.0)
+        for seed in range(2):
+            set_gradients(model, seed)
+            if divisor is None:
+                for parameter in model.parameters():
+                    assert parameter.grad is not None
+                    parameter.grad /= 4.0 + seed
+            gated_step(optimizer, torch.tensor(True), None if divisor is None else torch.tensor(divisor + seed))
+        return snapshot(model, optimizer)
+
+    divided, plain = after(4.0), after(None)
+    for name, value in plain.items():
+        torch.testing.assert_close(divided[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 @both
