@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from recipe_exp.hardware import kept_memory
+
 # PyTorch's allocator for the CPU has no error class of its own.
 _CPU_MESSAGE = "can't allocate memory"
 
@@ -24,13 +26,14 @@ def out_of_memory_noticed() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _CPU_MESSAGE not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and _CPU_MESSAGE not in str(error):
             raise
         raise OutOfMemoryError(str(error).partition("\n")[0]) from error
 
 
 def release_memory() -> None:
-    """Hands what PyTorch keeps for later back to the device."""
+    """Hands what is kept for later back to the device."""
+    kept_memory.release()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from recipe_exp.hardware import kept_memory
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 
 MAX_LOGITS_BYTES = 64 * 2**20
 """Bytes of fp32 logits that are there at the same time, several times over where nothing is compiled."""
 MAX_TOKENS = 512
 """Tokens whose logits are there at the same time. More make no product faster, and theirs stay in a CPU's cache."""
-_BLOCK_ENTRIES = range(512, 2049)
+_BLOCK_ENTRIES = range(512, 4097)
 """Entries of the vocabulary that a CPU multiplies at once: its libraries are slow at products with wide results."""
 
 
@@ -72,9 +73,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight = context.needs_input_grad[:2]
         size = tokens_at_once(len(weight))
         blocks = weight.to(hidden.dtype).view(num_blocks(len(weight), hidden.device), -1, weight.shape[1])
-        buffer = hidden.new_empty(min(size, len(hidden)) * len(weight))
+        buffer = kept_memory.empty([min(size, len(hidden)) * len(weight)], dtype=hidden.dtype, device=hidden.device)
         hidden_gradient = torch.zeros_like(hidden) if needs_hidden else None
-        weight_gradient = torch.zeros_like(blocks, dtype=_sum_dtype(hidden, size)) if needs_weight else None
+        weight_gradient = None
+        if needs_weight:
+            dtype = _sum_dtype(hidden, size)
+            weight_gradient = kept_memory.empty(blocks.shape, dtype=dtype, device=hidden.device).zero_()
         loss = torch.zeros((), device=hidden.device)
         for begin in range(0, len(hidden), size):
             part, part_labels = hidden[begin : begin + size], labels[begin : begin + size]

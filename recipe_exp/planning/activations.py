@@ -2,11 +2,12 @@
 
 It follows `recipe_exp.models.unpadded` as the autograd graph holds it: linear layers keep what they read, a norm keeps
 the residual stream, the gated GELU its two arguments, attention its queries, keys, values and weights. No token is
-padding; what attention pads within its buckets of similar lengths is left out.
+padding; what attention pads within its buckets of similar lengths is left out, but for places of keys up to a multiple.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from recipe_exp.config.model import ModelConfig
@@ -14,6 +15,8 @@ from recipe_exp.config.training import LoraConfig
 from recipe_exp.planning.adapter_activations import AdapterActivations
 
 _CROSS = "decoder.EncDecAttention"
+# Places of keys are a multiple of it, as in `recipe_exp.models.unpadded.segments`.
+KEY_MULTIPLE = 16
 # The inverse root mean square of a token, and what dropout hashes for it at one place.
 _FACTOR_BYTES = 4
 _KEY_BYTES = 4
@@ -121,30 +124,29 @@ class SavedActivations:
 
     def encoder_layer(self, batch: Batch) -> float:
         """Bytes that one encoder block keeps."""
-        source = batch.source_tokens
-        attention = self._self_attention("encoder", batch.all_source_tokens, batch.pairs(source, source))
+        attention = self._self_attention("encoder", batch, batch.source_tokens)
         return attention + self._feed_forward("encoder", batch.all_source_tokens)
 
     def decoder_layer(self, batch: Batch) -> float:
         """Bytes that one decoder block keeps."""
-        tokens, target = batch.all_target_tokens, batch.target_tokens
         return (
-            self._self_attention("decoder", tokens, batch.pairs(target, target))
+            self._self_attention("decoder", batch, batch.target_tokens)
             + self._cross_attention(batch)
-            + self._feed_forward("decoder", tokens)
+            + self._feed_forward("decoder", batch.all_target_tokens)
         )
 
     def backward_of_decoder_layer(self, batch: Batch) -> float:
         """Bytes that come up at most in the backward pass of the last block, while what is kept is let go of."""
-        return self._backward(batch.all_target_tokens, batch.pairs(batch.target_tokens, batch.target_tokens), "decoder")
+        return self._backward(batch, batch.target_tokens, "decoder")
 
     def backward_of_encoder_layer(self, batch: Batch) -> float:
         """The same of the encoder's last block."""
-        return self._backward(batch.all_source_tokens, batch.pairs(batch.source_tokens, batch.source_tokens), "encoder")
+        return self._backward(batch, batch.source_tokens, "encoder")
 
-    def _backward(self, tokens: float, pairs: float, stack: str) -> float:
+    def _backward(self, batch: Batch, length: float, stack: str) -> float:
         """The gradient of the residual stream, and what the gated GELU or the attention weights take."""
         shape, size = self.shape, self.compute_bytes
+        tokens, pairs = batch.num_examples * length, batch.pairs(length, _key_places(length))
         wo_input = self._linear_inputs(f"{stack}.DenseReluDense", ("wo",), shape.d_ff)
         gelu = 2 * size if self.is_compiled else _EAGER_GELU_BYTES[size] + (size if self.key_bytes else 0)
         scores = 2 * size if self.is_compiled else _EAGER_SCORE_BYTES[size]
@@ -154,18 +156,22 @@ class SavedActivations:
         stream = tokens * shape.d_model * self.stream_bytes
         return stream + max(of_feed_forward, of_attention)
 
-    def _self_attention(self, stack: str, tokens: float, pairs: float) -> float:
+    def _self_attention(self, stack: str, batch: Batch, length: float) -> float:
+        """Bytes of a self-attention over texts of so many tokens, keys and values in their places among them."""
         layer = f"{stack}.SelfAttention"
         per_token = (
             self._norm()
             + self._linear_inputs(layer, ("q", "k", "v"), self.shape.d_model)
             + self._linear_inputs(layer, ("o",), self.inner)
             + self._scaled_outputs(layer, ("q", "k", "v", "o"))
-            + 3 * self.inner * self.compute_bytes
+            + self.inner * self.compute_bytes
             + self._fused_output()
-            + self.key_bytes
+            + self._row_keys()
         )
-        return tokens * per_token + pairs * self.shape.num_heads * self.compute_bytes
+        places = _key_places(length)
+        of_keys = 2 * self.inner * self.compute_bytes * batch.num_examples * places
+        weights = batch.pairs(length, places) * self.shape.num_heads * self.compute_bytes
+        return batch.num_examples * length * per_token + of_keys + weights
 
     def _cross_attention(self, batch: Batch) -> float:
         width, size = self.shape.d_model, self.compute_bytes
@@ -177,14 +183,17 @@ class SavedActivations:
             + self._scaled_outputs(_CROSS, ("q", "o"))
             + self.inner * size
             + self._fused_output()
-            + self.key_bytes
+            + self._row_keys()
         )
-        per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v")) + 2 * self.inner * size
+        per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v"))
+        places = _key_places(batch.source_tokens)
+        of_keys = 2 * self.inner * size * batch.num_examples * places
         # There is no bias here, so a fused kernel keeps nothing for a pair.
-        weights = batch.pairs(batch.target_tokens, batch.source_tokens) * self.shape.num_heads * size
+        weights = batch.pairs(batch.target_tokens, places) * self.shape.num_heads * size
         if self.has_fused_attention:
             weights = 0.0
-        return batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token + weights
+        tokens = batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token
+        return tokens + of_keys + weights
 
     def _feed_forward(self, stack: str, tokens: float) -> float:
         layer = f"{stack}.DenseReluDense"
@@ -206,7 +215,9 @@ class SavedActivations:
 
     def _biases(self, batch: Batch) -> float:
         """Position biases of both stacks, for each pair of places in the longest text."""
-        pairs = batch.source_tokens**2 + batch.target_tokens**2
+        # A few places more than the longest text has.
+        source, target = (_key_places(length) + KEY_MULTIPLE for length in (batch.source_tokens, batch.target_tokens))
+        pairs = source**2 + target**2
         return self.shape.num_heads * self.stream_bytes * pairs * batch.spread
 
     def _ends(self, batch: Batch) -> float:
@@ -229,6 +240,10 @@ class SavedActivations:
         """Bytes a token that DoRA keeps of what layers gave."""
         return 0.0 if self._adapter is None else self._adapter.scaled_outputs(layer, names)
 
+    def _row_keys(self) -> float:
+        """Bytes a token: the keys of attention dropout, one for each head."""
+        return 0.0 if self.has_fused_attention else self.key_bytes * self.shape.num_heads
+
     def _fused_output(self) -> float:
         """Bytes a token: what a fused kernel gave, and the logarithm of the sum of each head's exponentials."""
         if not self.has_fused_attention:
@@ -238,3 +253,8 @@ class SavedActivations:
     def _norm(self) -> float:
         """Bytes a token: the residual stream, its factor, and the key of the dropout before it."""
         return self.stream_bytes * self.shape.d_model + _FACTOR_BYTES + self.key_bytes
+
+
+def _key_places(length: float) -> float:
+    """Places that a text of so many tokens is attended to in."""
+    return math.ceil(length / KEY_MULTIPLE) * KEY_MULTIPLE

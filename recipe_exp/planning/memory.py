@@ -166,6 +166,8 @@ class _Step:
             is_compiled=setup.is_compiled,
         )
         self.compute_bytes = 2 if self.is_bf16 else 4
+        # Encoder and decoder read from the embedding together there.
+        self.has_one_lookup = device == "cpu" and not setup.is_padded and self.held.weight_bytes == 4
 
     def moments(self, batch: Batch) -> Iterator[_Moment]:
         """Yields the moments in the order of a step."""
@@ -208,8 +210,11 @@ class _Step:
         gradients = max(before, share * self.held.gradients)
         encoder = self._kept_by_encoder(batch)
         yield _Moment("begin of the encoder", gradients + embedding, activations=encoder + self._working(batch))
-        # The gradients of encoder and decoder, and their sum; one of them is the weight's own in the first micro-batch.
-        yield _Moment("gradient of the embedding", self.held.gradients + embedding * (3 if before else 2))
+        # The gradient of both, or those of encoder and decoder and their sum; one is the weight's own in the first
+        # micro-batch.
+        num_made = 1 if self.has_one_lookup else 3
+        own = 0 if before else 1
+        yield _Moment("gradient of the embedding", self.held.gradients + embedding * (num_made - own))
         yield _Moment("update of the weights", self.held.gradients + self.held.update)
 
     def _kept(self, batch: Batch) -> float:

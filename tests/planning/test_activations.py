@@ -13,6 +13,8 @@ from recipe_exp.data.loader import join_texts
 from recipe_exp.models.adapters import add_lora
 from recipe_exp.models.load import build_model
 from recipe_exp.models.sequence_loss import SequenceLoss
+from recipe_exp.models.unpadded import segments
+from recipe_exp.planning import activations
 from recipe_exp.planning.activations import Batch, SavedActivations
 from recipe_exp.planning.lengths import batch_of
 
@@ -62,6 +64,10 @@ def test_formula_is_what_autograd_keeps(odd_model, targets, is_checkpointed, dro
     # The first norm of a frozen network reads what needs no gradient, and keeps nothing.
     bound = 0.06 if lora is None else 0.12
     assert formula(model, lora, BATCH, is_bf16=is_bf16) == pytest.approx(measured, rel=bound)
+
+
+def test_the_formula_counts_places_of_keys_as_attention_does():
+    assert activations.KEY_MULTIPLE == segments.KEY_MULTIPLE
 
 
 def test_examples_of_different_lengths_count_with_their_own_tokens_and_pairs(odd_model):

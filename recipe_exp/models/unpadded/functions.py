@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from recipe_exp.hardware import kept_memory
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Site
 
@@ -14,6 +15,30 @@ _NONE = (None, 0, 1.0)
 
 def _arguments(site: Site | None) -> tuple[torch.Tensor | None, int, float]:
     return _NONE if site is None else (site.row_keys, site.threshold, site.scale)
+
+
+def embedded(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Returns the rows of an embedding, (tokens, width); its gradient is made in kept memory.
+
+    Args:
+        weight: (vocabulary, width), on a CPU: another device would add rows of the same id in any order.
+        ids: int64, (tokens,).
+    """
+    rows: torch.Tensor = _Embedded.apply(weight, ids)  # type: ignore[no-untyped-call]
+    return rows
+
+
+class _Embedded(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        context.ids, context.shape = ids, weight.shape
+        return weight.index_select(0, ids)
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient,) = gradients
+        of_weight = kept_memory.empty(context.shape, dtype=gradient.dtype, device=gradient.device).zero_()
+        return of_weight.index_add_(0, context.ids, gradient), None
 
 
 def dropout(values: torch.Tensor, site: Site | None, kernels: Kernels) -> torch.Tensor:

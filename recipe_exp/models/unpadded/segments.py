@@ -15,7 +15,7 @@ IndexArray = npt.NDArray[np.int64]
 _BUCKET_COST = 16_384
 """Pairs of tokens that computing one more bucket costs as much as: the fixed costs of its kernels on a CPU."""
 
-_KEY_MULTIPLE = 16
+KEY_MULTIPLE = 16
 """Places of keys are a multiple of it, so that every row of scores begins where a processor reads it at once."""
 
 
@@ -102,7 +102,7 @@ class Segments:
 
         It is more than any bucket has: a compiler makes a kernel of its own for a bucket that takes all of the bias.
         """
-        return max(bucket.num_keys for bucket in self.buckets) + _KEY_MULTIPLE
+        return max(bucket.num_keys for bucket in self.buckets) + KEY_MULTIPLE
 
     @cached_property
     def boundaries(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -165,7 +165,7 @@ def _buckets(
 
 
 def _num_key_places(lengths: IndexArray) -> int:
-    return -(-int(lengths.max()) // _KEY_MULTIPLE) * _KEY_MULTIPLE
+    return -(-int(lengths.max()) // KEY_MULTIPLE) * KEY_MULTIPLE
 
 
 def _side(

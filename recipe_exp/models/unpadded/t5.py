@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Dropout, Site
-from recipe_exp.models.unpadded.functions import add_and_norm, dropout, gated_gelu
+from recipe_exp.models.unpadded.functions import add_and_norm, dropout, embedded, gated_gelu
 from recipe_exp.models.unpadded.segments import IndexArray, Segments, cross_segments, self_segments
 
 _SITES_PER_BLOCK = 8
@@ -49,13 +49,27 @@ def decoded_states(network: Any, sources: Texts, targets: Texts, kernels: Kernel
     """
     encoder, decoder = network.get_encoder(), network.get_decoder()
     device, num_heads = sources.ids.device, network.config.num_heads
+    read, written = _embedded(encoder.embed_tokens, decoder.embed_tokens, sources.ids, targets.ids)
     encoded = _Pass(encoder, sources, kernels, first_site=0).run(
-        self_segments(sources.lengths, num_heads=num_heads, is_causal=False, device=device)
+        read, self_segments(sources.lengths, num_heads=num_heads, is_causal=False, device=device)
     )
     across = cross_segments(targets.lengths, sources.lengths, num_heads=num_heads, device=device)
     return _Pass(decoder, targets, kernels, first_site=_FIRST_DECODER_SITE).run(
-        self_segments(targets.lengths, num_heads=num_heads, is_causal=True, device=device), encoded, across
+        written, self_segments(targets.lengths, num_heads=num_heads, is_causal=True, device=device), encoded, across
     )
+
+
+def _embedded(
+    encoder_table: Any, decoder_table: Any, source_ids: torch.Tensor, target_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns what both stacks read, (tokens, d_model) each; of one table that is tuned on a CPU, with one gradient."""
+    weight = encoder_table.weight
+    is_one = type(encoder_table) is type(decoder_table) is nn.Embedding and weight is decoder_table.weight
+    if not (is_one and weight.requires_grad and weight.dtype == torch.float32 and weight.device.type == "cpu"):
+        return encoder_table(source_ids), decoder_table(target_ids)
+    rows = embedded(weight, torch.cat([source_ids, target_ids]))
+    read, written = torch.split(rows, [len(source_ids), len(target_ids)])
+    return read, written
 
 
 class _Pass:
@@ -72,11 +86,14 @@ class _Pass:
         self.dtype = _compute_dtype(stack, texts.ids.device)
 
     def run(
-        self, segments: Segments, encoded: torch.Tensor | None = None, across: Segments | None = None
+        self,
+        read: torch.Tensor,
+        segments: Segments,
+        encoded: torch.Tensor | None = None,
+        across: Segments | None = None,
     ) -> torch.Tensor:
-        """Returns the stack's output, (tokens, d_model)."""
-        embedded = self.stack.embed_tokens(self.texts.ids)
-        stream = dropout(embedded, self._site(self.first_site), self.kernels)
+        """Returns the stack's output for embedded tokens, both (tokens, d_model)."""
+        stream = dropout(read, self._site(self.first_site), self.kernels)
         bias = position_bias(self.stack.block[0].layer[0].SelfAttention, segments.num_biased_places)
         update: torch.Tensor | None = None
         for index, block in enumerate(self.stack.block):

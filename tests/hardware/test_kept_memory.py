@@ -1,0 +1,123 @@
+"""Kept memory: never two tensors in one place, handed out again once a tensor is gone, and nothing for small ones."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from recipe_exp.hardware import kept_memory
+from recipe_exp.hardware.memory import OutOfMemoryError, out_of_memory_noticed, release_memory
+from recipe_exp.models.chunked_cross_entropy import summed_cross_entropy
+from recipe_exp.models.unpadded.functions import embedded
+
+CPU = torch.device("cpu")
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> Iterator[None]:
+    kept_memory.release()
+    yield
+    kept_memory.release()
+
+
+@pytest.fixture
+def small_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_memory, "MIN_KEPT_BYTES", 1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 5000), st.sampled_from([torch.float32, torch.bfloat16]), st.booleans())))
+def test_tensors_that_are_there_at_the_same_time_share_nothing(requests: list[tuple[int, torch.dtype, bool]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept_memory, "MIN_KEPT_BYTES", 1)
+        alive: list[tuple[torch.Tensor, int]] = []
+        for number, (size, dtype, lets_go) in enumerate(requests):
+            tensor = kept_memory.empty([size], dtype=dtype, device=CPU)
+            assert (tensor.shape, tensor.dtype, tensor.data_ptr() % 64) == ((size,), dtype, 0)
+            alive.append((tensor.fill_(number % 128), number % 128))
+            del tensor
+            if lets_go:
+                del alive[number % len(alive)]
+        for tensor, value in alive:
+            assert bool((tensor == value).all())
+
+
+@pytest.mark.usefixtures("small_blocks_too")
+def test_a_part_that_is_left_keeps_the_whole_place() -> None:
+    tensor = kept_memory.empty([4, 100], dtype=torch.float32, device=CPU)
+    row, place = tensor[2].detach(), tensor.data_ptr()
+    del tensor
+    assert kept_memory.empty([4, 100], dtype=torch.float32, device=CPU).data_ptr() != place
+    del row
+    gc.collect()
+    places = [kept_memory.empty([400], dtype=torch.float32, device=CPU) for _ in range(2)]
+    assert place in [tensor.data_ptr() for tensor in places]
+
+
+def test_the_pages_of_a_large_tensor_are_fetched_once() -> None:
+    def num_faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        kept_memory.empty([40 * MIB], dtype=torch.uint8, device=CPU).fill_(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    first, *later = [num_faults() for _ in range(4)]
+    assert max(later) < first / 10
+
+
+def test_a_small_tensor_is_none_of_its_business() -> None:
+    kept_memory.empty([31 * MIB], dtype=torch.uint8, device=CPU)
+    assert not kept_memory._free
+
+
+def test_what_is_kept_is_handed_back() -> None:
+    lent = kept_memory.empty([32 * MIB], dtype=torch.uint8, device=CPU)
+    kept_memory.empty([32 * MIB], dtype=torch.uint8, device=CPU)
+    assert [len(blocks) for blocks in kept_memory._free.values()] == [1]
+    release_memory()
+    del lent
+    assert not kept_memory._free
+
+
+def test_too_large_a_tensor_is_memory_that_is_full() -> None:
+    with pytest.raises(OutOfMemoryError), out_of_memory_noticed():
+        kept_memory.empty([2**60], dtype=torch.uint8, device=CPU)
+
+
+@pytest.mark.usefixtures("small_blocks_too")
+def test_gradients_lie_in_it_and_are_right_however_many_add_up() -> None:
+    torch.manual_seed(0)
+    table, head = nn.Embedding(50, 8), nn.Linear(8, 50, bias=False)
+    ids, labels = torch.randint(0, 50, (3, 40)), torch.randint(0, 50, (3, 40))
+
+    def learn(is_kept: bool) -> list[torch.Tensor]:
+        for module in (table, head):
+            module.zero_grad(set_to_none=True)
+        for part, wanted in zip(ids, labels, strict=True):
+            rows = embedded(table.weight, part) if is_kept else table(part)
+            if is_kept:
+                loss = summed_cross_entropy(rows, head, wanted)
+            else:
+                loss = nn.functional.cross_entropy(head(rows), wanted, reduction="sum")
+            loss.backward()  # type: ignore[no-untyped-call]
+        assert table.weight.grad is not None
+        assert head.weight.grad is not None
+        return [table.weight.grad, head.weight.grad]
+
+    wanted = [gradient.clone() for gradient in learn(False)]
+    for _ in range(3):
+        for mine, theirs in zip(learn(True), wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    places = {gradient.data_ptr() for gradient in learn(True)}
+    for module in (table, head):
+        module.zero_grad(set_to_none=True)
+    del module
+    blocks = [block for blocks in kept_memory._free.values() for block in blocks]
+    assert places <= {block.ctypes.data + -block.ctypes.data % 64 for block in blocks}
