@@ -17,6 +17,7 @@ FLOORS = {
     "files": 0,
     "secrets": 0,
     "signals": 0,
+    "kept_memory": 0,
     "config": 1,
     "recipes": 1,
     "data": 2,

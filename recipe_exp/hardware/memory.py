@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from recipe_exp.hardware import kept_memory
+from recipe_exp import kept_memory
 
 # PyTorch's allocator for the CPU has no error class of its own.
 _CPU_MESSAGE = "can't allocate memory"

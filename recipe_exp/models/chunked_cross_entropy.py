@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recipe_exp.hardware import kept_memory
+from recipe_exp import kept_memory
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 
 MAX_LOGITS_BYTES = 64 * 2**20

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from recipe_exp.hardware import kept_memory
+from recipe_exp import kept_memory
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Site
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from recipe_exp.hardware import kept_memory
+from recipe_exp import kept_memory
 from recipe_exp.hardware.memory import OutOfMemoryError, out_of_memory_noticed, release_memory
 from recipe_exp.models.chunked_cross_entropy import summed_cross_entropy
 from recipe_exp.models.unpadded.functions import embedded
