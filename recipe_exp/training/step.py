@@ -78,7 +78,7 @@ class TrainingStep:
         set_learning_rate(self.optimizer, learning_rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum, grad_norm, is_finite = self._learn(window)
-        # What is evaluated between two steps gets the room of the gradients.
+        # What is evaluated between two steps gets the room of the gradients, but for what `kept_memory` holds on a CPU.
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(
             step=window.step + 1,

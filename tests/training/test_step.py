@@ -38,14 +38,10 @@ def gradient_of(step: TrainingStep) -> torch.Tensor:
 
 
 def run(step: TrainingStep, window: Window) -> tuple[float, torch.Tensor, StepResult]:
-    """Takes a step, and returns its loss, the gradient that the optimizer learns from, and the result."""
+    """Takes a step, and returns its loss, the gradient that the optimizer learnt from, and the result."""
     gradients: list[torch.Tensor] = []
-
-    def record(*_: object) -> None:
-        divisor = getattr(step.optimizer, "grad_scale", None)
-        gradients.append(gradient_of(step) if divisor is None else gradient_of(step) / divisor)
-
-    hook = step.optimizer.register_step_pre_hook(record)
+    # AdamW writes what it divided over the gradient.
+    hook = step.optimizer.register_step_post_hook(lambda *_: gradients.append(gradient_of(step)))
     result = step(window)
     hook.remove()
     return float(result.loss_sum) / window.num_target_tokens, gradients[-1], result

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
 from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.counter_dropout import Site
+from recipe_exp.models.unpadded.counter_dropout import Site, arguments_of
 from recipe_exp.models.unpadded.kernels import visible_pairs
 from recipe_exp.models.unpadded.segments import Bucket, Segments, Side
-
-_NEVER = (0, 1.0)
-"""Threshold and scale where nothing is dropped."""
 
 
 def attend(
@@ -67,9 +65,9 @@ def attend_with_sdpa(
         if bias is not None:
             mask = _of_bucket(bias, bucket).to(queries.dtype).masked_fill(~mask, -math.inf)
         output = functional.scaled_dot_product_attention(
-            _by_head(bucket.queries_of(rows[0], num_heads), num_heads).transpose(0, 1),
-            _by_head(bucket.keys_of(rows[1], num_heads), num_heads).transpose(0, 1),
-            _by_head(bucket.keys_of(rows[2], num_heads), num_heads).transpose(0, 1),
+            _by_text(bucket.queries_of(rows[0], num_heads), num_heads),
+            _by_text(bucket.keys_of(rows[1], num_heads), num_heads),
+            _by_text(bucket.keys_of(rows[2], num_heads), num_heads),
             attn_mask=mask,
             dropout_p=probability,
             scale=1.0,
@@ -127,10 +125,10 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         num_heads = segments.num_heads
         output, all_weights = torch.empty_like(queries), []
-        row_keys = None if site is None else kernels.attention_row_keys(site.row_keys, segments.queries.rows, num_heads)
-        context.drops = _NEVER if site is None else (site.threshold, site.scale)
+        token_keys, *context.drops = arguments_of(site)
+        row_keys = _row_keys(token_keys, segments, kernels)
         with torch.autocast(queries.device.type, enabled=False):
-            for bucket in segments.buckets:
+            for bucket, keys_of_rows in zip(segments.buckets, row_keys, strict=True):
                 scores = torch.bmm(
                     bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads).transpose(1, 2)
                 )
@@ -138,14 +136,14 @@ class _Attention(torch.autograd.Function):
                     _by_head(scores, num_heads),
                     None if bias is None else _of_bucket(bias, bucket),
                     bucket.key_lengths,
-                    None if row_keys is None else _by_head(bucket.queries_of(row_keys, num_heads).clone(), num_heads),
+                    keys_of_rows,
                     segments.is_causal,
                     *context.drops,
                 )
                 found = bucket.queries_of(output, num_heads)
                 torch.bmm(kept.flatten(0, 1), bucket.keys_of(values, num_heads), out=found)
                 all_weights.append(weights)
-        context.save_for_backward(queries, keys, values, row_keys, *all_weights)
+        context.save_for_backward(queries, keys, values, *row_keys, *all_weights)
         context.bias_shape = None if bias is None else (bias.shape, bias.dtype)
         context.segments, context.kernels = segments, kernels
         return output
@@ -153,19 +151,20 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        queries, keys, values, row_keys, *all_weights = context.saved_tensors
+        queries, keys, values, *by_bucket = context.saved_tensors
         segments, num_heads = context.segments, context.segments.num_heads
+        row_keys, all_weights = by_bucket[: len(segments.buckets)], by_bucket[len(segments.buckets) :]
         of_queries, of_keys, of_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         of_bias = None
         if context.bias_shape is not None and context.needs_input_grad[3]:
             of_bias = torch.zeros(context.bias_shape[0], dtype=torch.float32, device=gradient.device)
         with torch.autocast(gradient.device.type, enabled=False):
-            for bucket, weights in zip(segments.buckets, all_weights, strict=True):
+            for bucket, keys_of_rows, weights in zip(segments.buckets, row_keys, all_weights, strict=True):
                 back = bucket.queries_of(gradient, num_heads)
                 of_scores, kept = context.kernels.attention_backward(
                     _by_head(torch.bmm(back, bucket.keys_of(values, num_heads).transpose(1, 2)), num_heads),
                     weights,
-                    None if row_keys is None else _by_head(bucket.queries_of(row_keys, num_heads).clone(), num_heads),
+                    keys_of_rows,
                     *context.drops,
                 )
                 if of_bias is not None:
@@ -219,6 +218,20 @@ def _padded_rows(
 def _joined(rows: torch.Tensor, segments: Segments, kernels: Kernels) -> torch.Tensor:
     flat: torch.Tensor = _Joined.apply(rows, segments.queries, segments.num_heads, kernels)  # type: ignore[no-untyped-call]
     return flat
+
+
+def _row_keys(token_keys: torch.Tensor | None, segments: Segments, kernels: Kernels) -> Sequence[torch.Tensor | None]:
+    """Returns the dropout keys of each bucket's rows, (heads, texts, queries); None without dropout."""
+    if token_keys is None:
+        return [None] * len(segments.buckets)
+    keys = kernels.attention_row_keys(token_keys, segments.queries.rows, segments.num_heads)
+    parts = (bucket.queries_of(keys, segments.num_heads) for bucket in segments.buckets)
+    # Tensors of their own, as `Bucket.key_lengths` are.
+    return [_by_head(part.clone(), segments.num_heads) for part in parts]
+
+
+def _by_text(flat: torch.Tensor, num_heads: int) -> torch.Tensor:
+    return _by_head(flat, num_heads).transpose(0, 1)
 
 
 def _by_head(flat: torch.Tensor, num_heads: int) -> torch.Tensor:

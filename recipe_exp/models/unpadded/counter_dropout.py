@@ -63,6 +63,11 @@ class Site:
         return scale_of(self.threshold)
 
 
+def arguments_of(site: Site | None) -> tuple[torch.Tensor | None, int, float]:
+    """Returns what a kernel takes of a site: its row keys, threshold and scale; those of no dropout for None."""
+    return (None, 0, 1.0) if site is None else (site.row_keys, site.threshold, site.scale)
+
+
 def threshold_of(probability: float) -> int:
     """Returns the int32 below which so large a share of all int32 values lies."""
     return round(probability * 2**32) - 2**31

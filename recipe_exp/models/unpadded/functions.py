@@ -8,13 +8,7 @@ import torch
 
 from recipe_exp import kept_memory
 from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.counter_dropout import Site
-
-_NONE = (None, 0, 1.0)
-
-
-def _arguments(site: Site | None) -> tuple[torch.Tensor | None, int, float]:
-    return _NONE if site is None else (site.row_keys, site.threshold, site.scale)
+from recipe_exp.models.unpadded.counter_dropout import Site, arguments_of
 
 
 def embedded(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -59,12 +53,12 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: torch.Tensor, site: Site, kernels: Kernels) -> torch.Tensor:
         context.site, context.kernels = site, kernels
-        result: torch.Tensor = kernels.dropped(values, *_arguments(site))
+        result: torch.Tensor = kernels.dropped(values, *arguments_of(site))
         return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return context.kernels.dropped(gradients[0], *_arguments(context.site)), None, None
+        return context.kernels.dropped(gradients[0], *arguments_of(context.site)), None, None
 
 
 def add_and_norm(
@@ -116,7 +110,8 @@ class _Norm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         passing = torch.zeros((), dtype=stream.dtype, device=stream.device).expand_as(stream)
-        back, _, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor, *_NONE)
+        dropped = arguments_of(None)
+        back, _, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor, *dropped)
         return back, of_weight.to(weight.dtype), None, None, None
 
 
@@ -132,7 +127,7 @@ class _AddAndNorm(torch.autograd.Function):
         site: Site | None,
         kernels: Kernels,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        added, normed, factor = kernels.added_and_normed(stream, update, weight, epsilon, dtype, *_arguments(site))
+        added, normed, factor = kernels.added_and_normed(stream, update, weight, epsilon, dtype, *arguments_of(site))
         context.save_for_backward(added, weight, factor)
         context.update_dtype, context.site, context.kernels = update.dtype, site, kernels
         return added, normed
@@ -141,7 +136,7 @@ class _AddAndNorm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         back, of_update, of_weight = context.kernels.normed_backward(
-            gradients[1], gradients[0], stream, weight, factor, *_arguments(context.site)
+            gradients[1], gradients[0], stream, weight, factor, *arguments_of(context.site)
         )
         return back, of_update.to(context.update_dtype), of_weight.to(weight.dtype), None, None, None, None
 
@@ -170,11 +165,11 @@ class _GatedGelu(torch.autograd.Function):
         if site is None:
             result = kernels.gated_gelu(gate, value)
         else:
-            result = kernels.dropped_gated_gelu(gate, value, *_arguments(site))
+            result = kernels.dropped_gated_gelu(gate, value, *arguments_of(site))
         return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, value = context.saved_tensors
-        backward = context.kernels.gated_gelu_backward(gradients[0], gate, value, *_arguments(context.site))
+        backward = context.kernels.gated_gelu_backward(gradients[0], gate, value, *arguments_of(context.site))
         return *backward, None, None

@@ -134,15 +134,10 @@ def _segments(
     lengths: IndexArray, key_lengths: IndexArray, num_heads: int, device: torch.device, is_causal: bool
 ) -> Segments:
     groups = _texts_by_bucket(lengths, key_lengths)
-    return Segments(
-        lengths,
-        key_lengths,
-        num_heads,
-        _buckets(lengths, key_lengths, groups, device),
-        _side(lengths, [int(lengths[texts].max()) for texts in groups], groups, num_heads, device),
-        _side(key_lengths, [_num_key_places(key_lengths[texts]) for texts in groups], groups, num_heads, device),
-        is_causal,
-    )
+    buckets = _buckets(lengths, key_lengths, groups, device)
+    queries = _side(lengths, [bucket.num_queries for bucket in buckets], groups, num_heads, device)
+    keys = _side(key_lengths, [bucket.num_keys for bucket in buckets], groups, num_heads, device)
+    return Segments(lengths, key_lengths, num_heads, buckets, queries, keys, is_causal)
 
 
 def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
@@ -157,15 +152,12 @@ def _buckets(
     key_lengths = torch.from_numpy(keys[np.concatenate(groups)].astype(np.int32)).to(device, non_blocking=True)
     buckets, first_query, first_key = [], 0, 0
     for texts, lengths in zip(groups, torch.split(key_lengths, [len(texts) for texts in groups]), strict=True):
-        num_queries, num_keys = int(queries[texts].max()), _num_key_places(keys[texts])
+        num_queries = int(queries[texts].max())
+        num_keys = -(-int(keys[texts].max()) // KEY_MULTIPLE) * KEY_MULTIPLE
         # Tensors of their own: a compiled kernel would be compiled once more for one that starts at the second place.
         buckets.append(Bucket(len(texts), num_queries, num_keys, lengths.clone(), first_query, first_key))
         first_query, first_key = first_query + len(texts) * num_queries, first_key + len(texts) * num_keys
     return tuple(buckets)
-
-
-def _num_key_places(lengths: IndexArray) -> int:
-    return -(-int(lengths.max()) // KEY_MULTIPLE) * KEY_MULTIPLE
 
 
 def _side(

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import UNCOMPILED
+from recipe_exp.models.unpadded.counter_dropout import scrambled
+from recipe_exp.models.unpadded.kernels import attention_row_keys
 from recipe_exp.models.unpadded.segments import Segments, cross_segments, self_segments
 
 pytestmark = pytest.mark.usefixtures("flash_attn")
@@ -27,10 +29,12 @@ def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) 
     for side, num_tokens in ((segments.queries, queries.sum()), (segments.keys, keys.sum())):
         assert sorted(side.rows[side.rows >= 0].tolist()) == list(range(num_tokens * num_heads))
         assert torch.equal(side.rows[side.places], torch.arange(num_tokens * num_heads))
+    row_keys = attention_row_keys(torch.arange(queries.sum(), dtype=torch.int32), segments.queries.rows, num_heads)
     for bucket in segments.buckets:
         shape = (num_heads, bucket.num_texts, -1)
         asking = bucket.queries_of(segments.queries.rows, num_heads).view(shape).numpy()
         attended = bucket.keys_of(segments.keys.rows, num_heads).view(shape).numpy()
+        hashes = bucket.queries_of(row_keys, num_heads).view(shape)
         for text, length in enumerate(bucket.key_lengths.tolist()):
             for head in range(num_heads):
                 places = asking[head, text]
@@ -38,6 +42,8 @@ def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) 
                 assert {*(queries_of_text % num_heads), *(keys_of_text % num_heads)} == {head}
                 found = {*text_of_query[queries_of_text // num_heads], *text_of_key[keys_of_text // num_heads]}
                 assert len(found) == 1, "one text"
+                tokens = torch.from_numpy(queries_of_text // num_heads).to(torch.int32)
+                assert torch.equal(hashes[head, text, places >= 0], scrambled(tokens ^ (head + 1)))
                 assert (attended[head, text, length:] == -1).all(), "keys stand in front of what is padded"
 
 
