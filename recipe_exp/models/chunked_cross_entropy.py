@@ -10,12 +10,10 @@ from torch import nn
 from recipe_exp import kept_memory
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 
-MAX_LOGITS_BYTES = 64 * 2**20
-"""Bytes of fp32 logits that are there at the same time, several times over where nothing is compiled."""
-MAX_TOKENS = 512
-"""Tokens whose logits are there at the same time. More make no product faster, and theirs stay in a CPU's cache."""
-_BLOCK_ENTRIES = range(512, 4097)
-"""Entries of the vocabulary that a CPU multiplies at once: its libraries are slow at products with wide results."""
+MAX_LOGITS_BYTES = 128 * 2**20
+"""Bytes of fp32 logits that are there at the same time, twice over where nothing is compiled."""
+MAX_TOKENS = 1024
+"""Tokens whose logits are there at the same time. More make no product faster."""
 
 
 def summed_cross_entropy(
@@ -53,13 +51,6 @@ def tokens_at_once(vocab_size: int) -> int:
     return min(max(MAX_LOGITS_BYTES // (4 * vocab_size), 1), MAX_TOKENS)
 
 
-def num_blocks(vocab_size: int, device: torch.device) -> int:
-    """Returns into how many parts of equal size a vocabulary is cut; 1 if there is no such cut or no use for it."""
-    if device.type != "cpu":
-        return 1
-    return next((vocab_size // width for width in reversed(_BLOCK_ENTRIES) if vocab_size % width == 0), 1)
-
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -71,32 +62,43 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         kernels: Kernels,
     ) -> torch.Tensor:
         needs_hidden, needs_weight = context.needs_input_grad[:2]
-        size = tokens_at_once(len(weight))
-        blocks = weight.to(hidden.dtype).view(num_blocks(len(weight), hidden.device), -1, weight.shape[1])
-        buffer = kept_memory.empty([min(size, len(hidden)) * len(weight)], dtype=hidden.dtype, device=hidden.device)
-        hidden_gradient = torch.zeros_like(hidden) if needs_hidden else None
+        entries = weight.to(hidden.dtype)
+        num_chunks = max(-(-len(hidden) // tokens_at_once(len(weight))), 1)
+        size = max(-(-len(hidden) // num_chunks), 1)
+        buffer = kept_memory.empty((size, len(weight)), dtype=hidden.dtype, device=hidden.device)
+        mean_entry = weight.mean(dim=0, dtype=torch.float32) if smoothing else None
+        hidden_gradient = torch.empty_like(hidden) if needs_hidden else None
         weight_gradient = None
         if needs_weight:
-            dtype = _sum_dtype(hidden, size)
-            weight_gradient = kept_memory.empty(blocks.shape, dtype=dtype, device=hidden.device).zero_()
+            dtype = hidden.dtype if num_chunks == 1 else torch.float32
+            weight_gradient = kept_memory.empty(weight.shape, dtype=dtype, device=hidden.device).zero_()
         loss = torch.zeros((), device=hidden.device)
         for begin in range(0, len(hidden), size):
-            part, part_labels = hidden[begin : begin + size], labels[begin : begin + size]
-            logits = buffer[: len(part) * len(weight)].view(len(blocks), len(part), -1)
-            for block, entries in zip(logits, blocks, strict=True):
-                torch.mm(part, entries.T, out=block)
+            part, part_labels = hidden[begin : begin + size], labels[begin : begin + size, None]
+            logits = torch.mm(part, entries.T, out=buffer[: len(part)])
+            of_label = logits.gather(1, part_labels).float()
+            largest, total = kernels.softmax_(logits)
+            normaliser = largest + total.log()
+            losses = normaliser - (1.0 - smoothing) * of_label
+            if mean_entry is not None:
+                losses -= smoothing * (part.float() @ mean_entry)[:, None]
+            loss += losses.sum()
             if hidden_gradient is None:
-                loss += kernels.summed_loss(logits, part_labels, smoothing)
                 continue
-            loss += kernels.loss_and_gradient_(logits, part_labels, smoothing)
-            part_gradient = hidden_gradient[begin : begin + size]
-            for block, entries in zip(logits, blocks, strict=True):
-                torch.addmm(part_gradient, block, entries, out=part_gradient)
+            # The gradient, and in fp32 the total times it: it is cheaper to divide the products.
+            factor = total if logits.dtype == torch.float32 else torch.ones_like(total)
+            at_label = factor * ((of_label - normaliser).exp() - (1.0 - smoothing))
+            logits.scatter_(1, part_labels, at_label.to(logits.dtype))
+            part_gradient = torch.mm(logits, entries, out=hidden_gradient[begin : begin + size])
+            part_gradient /= factor
             if weight_gradient is not None:
-                for total, block in zip(weight_gradient, logits, strict=True):
-                    _add_product(total, block, part)
+                _add_product(weight_gradient, logits, (part / factor).to(part.dtype))
+        if mean_entry is not None and hidden_gradient is not None:
+            hidden_gradient -= smoothing * mean_entry
+            if weight_gradient is not None:
+                weight_gradient -= smoothing / len(weight) * hidden.sum(dim=0, dtype=torch.float32)
         context.hidden_gradient = hidden_gradient
-        context.weight_gradient = None if weight_gradient is None else weight_gradient.flatten(0, 1)
+        context.weight_gradient = weight_gradient
         context.weight_dtype = weight.dtype
         return loss
 
@@ -112,11 +114,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             weight *= factor
             weight = weight.to(context.weight_dtype)
         return hidden, weight, None, None, None
-
-
-def _sum_dtype(hidden: torch.Tensor, size: int) -> torch.dtype:
-    """Returns the type of the projection's gradient: that of the product if it is one, fp32 for a sum of several."""
-    return hidden.dtype if len(hidden) <= size else torch.float32
 
 
 def _add_product(total: torch.Tensor, gradient: torch.Tensor, part: torch.Tensor) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from recipe_exp.config.model import ModelShape
 
 # Bytes of the fp32 logits of a chunk, and its tokens, as `recipe_exp.models.chunked_cross_entropy` has them.
-MAX_LOGITS_BYTES = 64 * 2**20
-MAX_TOKENS = 512
+MAX_LOGITS_BYTES = 128 * 2**20
+MAX_TOKENS = 1024
 
-# fp32 tensors and masks of the size of a chunk's logits that stand between the steps of softmax and gradient where
-# nothing is compiled.
-_EAGER_BYTES = 17
+# Two fp32 tensors of the size of a chunk's logits that make their softmax where nothing is compiled, in bf16 only: in
+# fp32 it is made in place.
+_EAGER_BYTES = 8
 
 
 class Logits:
@@ -32,9 +32,8 @@ class Logits:
         self.is_full = is_full
         self.weight_bytes = weight_bytes
         self.compute_bytes = 2 if is_bf16 else 4
-        # Logits that their gradient is written over, or what makes it step by step.
-        eager = _EAGER_BYTES + (2 if is_bf16 else 0)
-        self._bytes_of_one = self.compute_bytes if is_compiled else eager
+        # Logits that their gradient is written over, and what makes it step by step.
+        self._bytes_of_one = self.compute_bytes + (_EAGER_BYTES if is_bf16 and not is_compiled else 0)
         self._head = shape.vocab_size * shape.d_model
         self._tokens_at_once = min(max(MAX_LOGITS_BYTES // (4 * shape.vocab_size), 1), MAX_TOKENS)
 

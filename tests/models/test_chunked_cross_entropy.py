@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from recipe_exp.models import chunked_cross_entropy
-from recipe_exp.models.chunked_cross_entropy import num_blocks, summed_cross_entropy, tokens_at_once
+from recipe_exp.models.chunked_cross_entropy import summed_cross_entropy, tokens_at_once
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 
 WIDTH = 12
@@ -32,13 +32,11 @@ def defined(hidden, head, labels, smoothing):
     num_tokens=st.integers(0, 40),
     vocab_size=st.integers(2, 50),
     at_once=st.integers(1, 45),
-    smallest=st.integers(1, 60),
     smoothing=st.sampled_from([0.0, 0.1, 0.6]),
 )
-def test_loss_and_gradients_are_those_of_the_definition(num_tokens, vocab_size, at_once, smallest, smoothing):
+def test_loss_and_gradients_are_those_of_the_definition(num_tokens, vocab_size, at_once, smoothing):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunked_cross_entropy, "MAX_LOGITS_BYTES", 4 * vocab_size * at_once)
-        patch.setattr(chunked_cross_entropy, "_BLOCK_ENTRIES", range(smallest, 2 * smallest))
         found = problem(num_tokens, vocab_size)
         value = summed_cross_entropy(*found, label_smoothing=smoothing)
         (value * 0.3).backward()
@@ -107,12 +105,6 @@ def test_chunks_hold_at_most_the_bytes_they_may():
     assert tokens_at_once(32128) * 32128 * 4 <= chunked_cross_entropy.MAX_LOGITS_BYTES
     assert tokens_at_once(10**9) == 1
     assert tokens_at_once(32) == chunked_cross_entropy.MAX_TOKENS
-
-
-@pytest.mark.parametrize(("vocab_size", "expected"), [(8192, 2), (32128, 8), (384, 1), (8191, 1), (250112, 64)])
-def test_a_cpu_multiplies_with_equal_parts_of_the_vocabulary_if_there_are_any(vocab_size, expected):
-    assert num_blocks(vocab_size, torch.device("cpu")) == expected
-    assert num_blocks(vocab_size, torch.device("cuda")) == 1
 
 
 def test_a_compiler_that_fails_half_way_leaves_the_logits_as_they_were(monkeypatch):

@@ -31,8 +31,7 @@ _NAMES = (
     "attention_row_keys",
     "attention_weights",
     "attention_backward",
-    "loss_and_gradient_",
-    "summed_loss",
+    "softmax_",
 )
 
 

@@ -229,45 +229,21 @@ def _kept_pairs(scores: torch.Tensor, row_keys: torch.Tensor, threshold: int) ->
     return keep(row_keys[..., None], keys, threshold)
 
 
-def loss_and_gradient_(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Returns the summed cross-entropy of tokens, fp32, and writes its gradient over the logits.
+def softmax_(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Writes the softmax of each token over the logits; in fp32 the total of its exponentials times that.
+
+    Leaving the division out spares a pass over memory. Shorter types would be rounded twice.
 
     Args:
-        logits: (blocks, tokens, entries of a block), the vocabulary cut into blocks.
-        labels: int64, (tokens,).
-        smoothing: share of the target distribution spread evenly over the vocabulary.
+        logits: (tokens, vocabulary).
+
+    Returns:
+        The largest logit of each token and the total of `exp(logit - largest)`, (tokens, 1), both in fp32.
     """
-    wide, normaliser = _normalised(logits)
-    is_label = _is_label(logits, labels)
-    gradient = (wide - normaliser).exp() - torch.where(is_label, 1.0 - smoothing, 0.0)
-    if smoothing:
-        gradient = gradient - smoothing / (logits.shape[0] * logits.shape[2])
-    loss = _summed(wide, normaliser, is_label, smoothing)
-    logits.copy_(gradient)
-    return loss
-
-
-def summed_loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
-    """Returns the summed cross-entropy of `loss_and_gradient_` alone."""
-    return _summed(*_normalised(logits), _is_label(logits, labels), smoothing)
-
-
-def _normalised(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the logits and the logarithm of the sum of their exponentials, (1, tokens, 1), both in fp32."""
+    largest = logits.amax(dim=1, keepdim=True).float()
+    if logits.dtype == torch.float32:
+        return largest, logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
     wide = logits.float()
-    largest = wide.amax(dim=(0, 2), keepdim=True)
-    return wide, largest + (wide - largest).exp().sum(dim=(0, 2), keepdim=True).log()
-
-
-def _is_label(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    num_blocks, _, width = logits.shape
-    begins = torch.arange(num_blocks, dtype=torch.int32, device=logits.device)[:, None, None] * width
-    entries = begins + torch.arange(width, dtype=torch.int32, device=logits.device)
-    return entries == labels.to(torch.int32)[:, None]
-
-
-def _summed(wide: torch.Tensor, normaliser: torch.Tensor, is_label: torch.Tensor, smoothing: float) -> torch.Tensor:
-    losses = normaliser - (1.0 - smoothing) * torch.where(is_label, wide, 0.0).sum(dim=(0, 2), keepdim=True)
-    if smoothing:
-        losses = losses - smoothing * wide.mean(dim=(0, 2), keepdim=True)
-    return losses.sum()
+    total = (wide - largest).exp_().sum(dim=1, keepdim=True)
+    logits.copy_((wide - (largest + total.log())).exp_())
+    return largest, total
