@@ -71,7 +71,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight_gradient = None
         if needs_weight:
             dtype = hidden.dtype if num_chunks == 1 else torch.float32
-            weight_gradient = kept_memory.empty(weight.shape, dtype=dtype, device=hidden.device).zero_()
+            weight_gradient = kept_memory.empty(weight.shape, dtype=dtype, device=hidden.device)
+            if not len(hidden):
+                weight_gradient.zero_()
         loss = torch.zeros((), device=hidden.device)
         for begin in range(0, len(hidden), size):
             part, part_labels = hidden[begin : begin + size], labels[begin : begin + size, None]
@@ -92,7 +94,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part_gradient = torch.mm(logits, entries, out=hidden_gradient[begin : begin + size])
             part_gradient /= factor
             if weight_gradient is not None:
-                _add_product(weight_gradient, logits, (part / factor).to(part.dtype))
+                _add_product(weight_gradient, logits, (part / factor).to(part.dtype), is_first=begin == 0)
         if mean_entry is not None and hidden_gradient is not None:
             hidden_gradient -= smoothing * mean_entry
             if weight_gradient is not None:
@@ -116,8 +118,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return hidden, weight, None, None, None
 
 
-def _add_product(total: torch.Tensor, gradient: torch.Tensor, part: torch.Tensor) -> None:
+def _add_product(total: torch.Tensor, gradient: torch.Tensor, part: torch.Tensor, *, is_first: bool) -> None:
+    """Adds to a total, of which the first product is written over whatever was there."""
     if total.dtype == gradient.dtype:
-        torch.addmm(total, gradient.T, part, out=total)
+        torch.addmm(total, gradient.T, part, beta=0 if is_first else 1, out=total)
+    elif is_first:
+        total.copy_(gradient.T @ part)
     else:
         total += gradient.T @ part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,7 @@ import torch
 from torch.nn import functional
 
 from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.counter_dropout import Site, arguments_of
-from recipe_exp.models.unpadded.kernels import visible_pairs
+from recipe_exp.models.unpadded.counter_dropout import Site, column_keys
 from recipe_exp.models.unpadded.segments import Bucket, Segments, Side
 
 
@@ -27,20 +25,20 @@ def attend(
     """Returns the attention's output of every token that asks, (tokens, heads * d_kv).
 
     softmax(q k + bias) v as in T5, which does not divide by the square root of the width. Kept for the backward pass
-    are padded queries, keys and values, and the weights before dropout.
+    are padded queries, keys and values, the weights before dropout, and the output.
 
     Args:
         queries: (tokens, heads * d_kv).
         keys: (tokens attended to, heads * d_kv).
         values: of the same shape.
-        bias: (heads, places, places) for each pair of them, or None.
+        bias: (heads, places, places) for each pair of them, -inf where a causal attention does not look, or None.
         segments: which tokens attend to which.
         site: dropout of the weights, keyed by the token that asks; None without it.
         kernels: that compute it.
     """
     rows = _padded_rows(queries, keys, values, segments, kernels)
-    found = _Attention.apply(*rows, bias, segments, site, kernels)  # type: ignore[no-untyped-call]
-    return _joined(found, segments, kernels)
+    found: torch.Tensor = _Attention.apply(*rows, bias, segments, site, kernels)  # type: ignore[no-untyped-call]
+    return found
 
 
 def attend_with_sdpa(
@@ -61,19 +59,21 @@ def attend_with_sdpa(
     rows = _padded_rows(queries, keys, values, segments, kernels)
     found = []
     for bucket in segments.buckets:
-        mask = visible_pairs(bucket.num_queries, bucket.num_keys, bucket.key_lengths, segments.is_causal)[:, None]
-        if bias is not None:
-            mask = _of_bucket(bias, bucket).to(queries.dtype).masked_fill(~mask, -math.inf)
+        masks = [] if bucket.key_mask is None else [bucket.key_mask[:, None, None]]
+        masks += [] if bias is None else [_of_bucket(bias, bucket)[None]]
         output = functional.scaled_dot_product_attention(
             _by_text(bucket.queries_of(rows[0], num_heads), num_heads),
             _by_text(bucket.keys_of(rows[1], num_heads), num_heads),
             _by_text(bucket.keys_of(rows[2], num_heads), num_heads),
-            attn_mask=mask,
+            attn_mask=sum(masks[1:], masks[0]).to(queries.dtype),
             dropout_p=probability,
             scale=1.0,
         )
         found.append(output.transpose(0, 1).reshape(-1, output.shape[3]))
-    return _joined(torch.cat(found), segments, kernels)
+    flat: torch.Tensor = _Joined.apply(  # type: ignore[no-untyped-call]
+        torch.cat(found), segments.queries, num_heads, kernels
+    )
+    return flat
 
 
 def attend_with_flash(
@@ -102,7 +102,7 @@ def attend_with_flash(
         max_seqlen_k=int(segments.key_lengths.max()),
         dropout_p=0.0 if site is None else site.probability,
         softmax_scale=1.0,
-        causal=segments.is_causal,
+        causal=False,
         # The backward pass would otherwise add in another order each time.
         deterministic=True,
     )
@@ -110,7 +110,7 @@ def attend_with_flash(
 
 
 class _Attention(torch.autograd.Function):
-    """Attention between padded rows, (places * heads, d_kv), of queries, keys and values."""
+    """Attention between padded rows, (places * heads, d_kv), of queries, keys and values; its output is not padded."""
 
     @staticmethod
     def forward(
@@ -123,49 +123,59 @@ class _Attention(torch.autograd.Function):
         site: Site | None,
         kernels: Kernels,
     ) -> torch.Tensor:
-        num_heads = segments.num_heads
-        output, all_weights = torch.empty_like(queries), []
-        token_keys, *context.drops = arguments_of(site)
-        row_keys = _row_keys(token_keys, segments, kernels)
+        num_heads, context.scale = segments.num_heads, 1.0 if site is None else site.scale
+        products, all_weights, all_totals = torch.empty_like(queries), [], []
+        drops = _drops(_row_keys(site, segments, kernels), site, segments, queries.device)
         with torch.autocast(queries.device.type, enabled=False):
-            for bucket, keys_of_rows in zip(segments.buckets, row_keys, strict=True):
+            for bucket, drop in zip(segments.buckets, drops, strict=True):
                 scores = torch.bmm(
                     bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads).transpose(1, 2)
                 )
-                weights, kept = kernels.attention_weights(
+                weights, kept, totals = kernels.attention_weights(
                     _by_head(scores, num_heads),
                     None if bias is None else _of_bucket(bias, bucket),
-                    bucket.key_lengths,
-                    keys_of_rows,
-                    segments.is_causal,
-                    *context.drops,
+                    bucket.key_mask,
+                    *drop,
                 )
-                found = bucket.queries_of(output, num_heads)
+                found = bucket.queries_of(products, num_heads)
                 torch.bmm(kept.flatten(0, 1), bucket.keys_of(values, num_heads), out=found)
                 all_weights.append(weights)
-        context.save_for_backward(queries, keys, values, *row_keys, *all_weights)
+                all_totals.append(totals.flatten())
+            totals = torch.cat(all_totals)
+            output = kernels.joined(products, totals, segments.queries.places, context.scale)
+        flat: torch.Tensor = output.view(-1, num_heads * output.shape[1])
+        row_keys = [keys_of_rows for keys_of_rows, *_ in drops]
+        context.save_for_backward(queries, keys, values, flat, totals, *row_keys, *all_weights)
         context.bias_shape = None if bias is None else (bias.shape, bias.dtype)
-        context.segments, context.kernels = segments, kernels
-        return output
+        context.segments, context.site, context.kernels = segments, site, kernels
+        return flat
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        queries, keys, values, *by_bucket = context.saved_tensors
+        queries, keys, values, output, totals, *by_bucket = context.saved_tensors
         segments, num_heads = context.segments, context.segments.num_heads
         row_keys, all_weights = by_bucket[: len(segments.buckets)], by_bucket[len(segments.buckets) :]
+        drops = _drops(row_keys, context.site, segments, gradient.device)
         of_queries, of_keys, of_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         of_bias = None
         if context.bias_shape is not None and context.needs_input_grad[3]:
             of_bias = torch.zeros(context.bias_shape[0], dtype=torch.float32, device=gradient.device)
         with torch.autocast(gradient.device.type, enabled=False):
-            for bucket, keys_of_rows, weights in zip(segments.buckets, row_keys, all_weights, strict=True):
-                back = bucket.queries_of(gradient, num_heads)
+            of_products, along = context.kernels.spread(
+                gradient.reshape(-1, queries.shape[1]),
+                output.view(-1, queries.shape[1]),
+                totals,
+                segments.queries.rows,
+                context.scale,
+            )
+            for bucket, drop, weights in zip(segments.buckets, drops, all_weights, strict=True):
+                back = bucket.queries_of(of_products, num_heads)
                 of_scores, kept = context.kernels.attention_backward(
                     _by_head(torch.bmm(back, bucket.keys_of(values, num_heads).transpose(1, 2)), num_heads),
                     weights,
-                    keys_of_rows,
-                    *context.drops,
+                    _of_rows(along, bucket, num_heads),
+                    *drop,
                 )
                 if of_bias is not None:
                     _of_bucket(of_bias, bucket).add_(of_scores.sum(dim=1, dtype=torch.float32))
@@ -215,19 +225,28 @@ def _padded_rows(
     return [_Padded.apply(flat, side, segments.num_heads, kernels) for flat, side in sides]  # type: ignore[no-untyped-call]
 
 
-def _joined(rows: torch.Tensor, segments: Segments, kernels: Kernels) -> torch.Tensor:
-    flat: torch.Tensor = _Joined.apply(rows, segments.queries, segments.num_heads, kernels)  # type: ignore[no-untyped-call]
-    return flat
-
-
-def _row_keys(token_keys: torch.Tensor | None, segments: Segments, kernels: Kernels) -> Sequence[torch.Tensor | None]:
+def _row_keys(site: Site | None, segments: Segments, kernels: Kernels) -> Sequence[torch.Tensor | None]:
     """Returns the dropout keys of each bucket's rows, (heads, texts, queries); None without dropout."""
-    if token_keys is None:
+    if site is None:
         return [None] * len(segments.buckets)
-    keys = kernels.attention_row_keys(token_keys, segments.queries.rows, segments.num_heads)
-    parts = (bucket.queries_of(keys, segments.num_heads) for bucket in segments.buckets)
-    # Tensors of their own, as `Bucket.key_lengths` are.
-    return [_by_head(part.clone(), segments.num_heads) for part in parts]
+    keys = kernels.attention_row_keys(site.row_keys, segments.queries.rows, segments.num_heads)
+    return [_of_rows(keys, bucket, segments.num_heads) for bucket in segments.buckets]
+
+
+def _drops(
+    row_keys: Sequence[torch.Tensor | None], site: Site | None, segments: Segments, device: torch.device
+) -> list[tuple[torch.Tensor | None, torch.Tensor | None, int]]:
+    """Returns what kernels take of the dropout of each bucket."""
+    if site is None:
+        return [(None, None, 0)] * len(segments.buckets)
+    columns = (column_keys(bucket.num_keys, device) for bucket in segments.buckets)
+    return [(*keys, site.threshold) for keys in zip(row_keys, columns, strict=True)]
+
+
+def _of_rows(values: torch.Tensor, bucket: Bucket, num_heads: int) -> torch.Tensor:
+    """Returns a bucket's part of a number for each row of queries, (heads, texts, queries)."""
+    # A tensor of its own: a compiled kernel would be compiled once more for one that starts at the second row.
+    return _by_head(bucket.queries_of(values, num_heads).clone(), num_heads)
 
 
 def _by_text(flat: torch.Tensor, num_heads: int) -> torch.Tensor:

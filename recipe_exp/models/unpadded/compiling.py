@@ -31,6 +31,8 @@ _NAMES = (
     "attention_row_keys",
     "attention_weights",
     "attention_backward",
+    "joined",
+    "spread",
     "softmax_",
 )
 

@@ -9,6 +9,7 @@ registers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -63,9 +64,27 @@ class Site:
         return scale_of(self.threshold)
 
 
-def arguments_of(site: Site | None) -> tuple[torch.Tensor | None, int, float]:
-    """Returns what a kernel takes of a site: its row keys, threshold and scale; those of no dropout for None."""
-    return (None, 0, 1.0) if site is None else (site.row_keys, site.threshold, site.scale)
+def arguments_of(site: Site | None, like: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, int, float]:
+    """Returns what a kernel takes of a site: row keys, column keys, threshold and scale; those of no dropout for None.
+
+    Args:
+        site: where the dropout is.
+        like: (tokens, width), what is dropped from.
+    """
+    if site is None:
+        return None, None, 0, 1.0
+    return site.row_keys, column_keys(like.shape[1], like.device), site.threshold, site.scale
+
+
+@lru_cache(maxsize=256)
+def column_keys(num_columns: int, device: torch.device) -> torch.Tensor:
+    """Returns the keys of columns, int32, (num_columns,). Kernels read them faster than they make them.
+
+    Args:
+        num_columns: how many.
+        device: where they are needed.
+    """
+    return torch.arange(num_columns, dtype=torch.int32, device=device) * _COLUMN_STEP
 
 
 def threshold_of(probability: float) -> int:
@@ -83,10 +102,10 @@ def keep(row_keys: torch.Tensor, columns: torch.Tensor, threshold: int) -> torch
 
     Args:
         row_keys: int32, hashes of rows.
-        columns: int32, numbers of columns.
+        columns: int32, of `column_keys`.
         threshold: of `threshold_of`.
     """
-    return scrambled(row_keys + columns * _COLUMN_STEP) >= threshold
+    return scrambled(row_keys + columns) >= threshold
 
 
 def scrambled(value: torch.Tensor) -> torch.Tensor:

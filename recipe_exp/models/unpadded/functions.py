@@ -53,12 +53,13 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: torch.Tensor, site: Site, kernels: Kernels) -> torch.Tensor:
         context.site, context.kernels = site, kernels
-        result: torch.Tensor = kernels.dropped(values, *arguments_of(site))
+        result: torch.Tensor = kernels.dropped(values, *arguments_of(site, values))
         return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return context.kernels.dropped(gradients[0], *arguments_of(context.site)), None, None
+        (gradient,) = gradients
+        return context.kernels.dropped(gradient, *arguments_of(context.site, gradient)), None, None
 
 
 def add_and_norm(
@@ -110,7 +111,7 @@ class _Norm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         passing = torch.zeros((), dtype=stream.dtype, device=stream.device).expand_as(stream)
-        dropped = arguments_of(None)
+        dropped = arguments_of(None, stream)
         back, _, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor, *dropped)
         return back, of_weight.to(weight.dtype), None, None, None
 
@@ -127,7 +128,9 @@ class _AddAndNorm(torch.autograd.Function):
         site: Site | None,
         kernels: Kernels,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        added, normed, factor = kernels.added_and_normed(stream, update, weight, epsilon, dtype, *arguments_of(site))
+        added, normed, factor = kernels.added_and_normed(
+            stream, update, weight, epsilon, dtype, *arguments_of(site, stream)
+        )
         context.save_for_backward(added, weight, factor)
         context.update_dtype, context.site, context.kernels = update.dtype, site, kernels
         return added, normed
@@ -136,7 +139,7 @@ class _AddAndNorm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         back, of_update, of_weight = context.kernels.normed_backward(
-            gradients[1], gradients[0], stream, weight, factor, *arguments_of(context.site)
+            gradients[1], gradients[0], stream, weight, factor, *arguments_of(context.site, stream)
         )
         return back, of_update.to(context.update_dtype), of_weight.to(weight.dtype), None, None, None, None
 
@@ -165,11 +168,11 @@ class _GatedGelu(torch.autograd.Function):
         if site is None:
             result = kernels.gated_gelu(gate, value)
         else:
-            result = kernels.dropped_gated_gelu(gate, value, *arguments_of(site))
+            result = kernels.dropped_gated_gelu(gate, value, *arguments_of(site, gate))
         return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, value = context.saved_tensors
-        backward = context.kernels.gated_gelu_backward(gradients[0], gate, value, *arguments_of(context.site))
+        backward = context.kernels.gated_gelu_backward(gradients[0], gate, value, *arguments_of(context.site, gate))
         return *backward, None, None

@@ -16,21 +16,27 @@ _TWICE_SQRT_2_OVER_PI = 2.0 * math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
 
 
-def dropped(values: torch.Tensor, row_keys: torch.Tensor, threshold: int, scale: float) -> torch.Tensor:
+def dropped(
+    values: torch.Tensor, row_keys: torch.Tensor, columns: torch.Tensor, threshold: int, scale: float
+) -> torch.Tensor:
     """Returns values with dropout; the same call on a gradient is its backward pass.
 
     Args:
         values: (tokens, width).
         row_keys: int32, (tokens,).
+        columns: int32, (width,), keys of columns.
         threshold: a hash below it drops.
         scale: of what is kept.
     """
-    return torch.where(_kept(values, row_keys, threshold), values * scale, 0.0)
+    return torch.where(keep(row_keys[:, None], columns, threshold), values * scale, 0.0)
 
 
-def _kept(values: torch.Tensor, row_keys: torch.Tensor, threshold: int) -> torch.Tensor:
-    columns = torch.arange(values.shape[1], dtype=torch.int32, device=values.device)
-    return keep(row_keys[:, None], columns, threshold)
+def _dropped_if_at_all(
+    values: torch.Tensor, row_keys: torch.Tensor | None, columns: torch.Tensor | None, threshold: int, scale: float
+) -> torch.Tensor:
+    if row_keys is None or columns is None:
+        return values
+    return dropped(values, row_keys, columns, threshold, scale)
 
 
 def normed(
@@ -59,11 +65,12 @@ def added_and_normed(
     epsilon: float,
     dtype: torch.dtype,
     row_keys: torch.Tensor | None,
+    columns: torch.Tensor | None,
     threshold: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the stream with an update under dropout added to it, its norm, and the norm's factor."""
-    change = update if row_keys is None else dropped(update, row_keys, threshold, scale)
+    change = _dropped_if_at_all(update, row_keys, columns, threshold, scale)
     stream = stream + change.to(stream.dtype)
     return stream, *normed(stream, weight, epsilon, dtype)
 
@@ -75,6 +82,7 @@ def normed_backward(
     weight: torch.Tensor,
     factor: torch.Tensor,
     row_keys: torch.Tensor | None,
+    columns: torch.Tensor | None,
     threshold: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -84,7 +92,7 @@ def normed_backward(
     inner = scaled * weight.float()
     along = (inner * direction).mean(dim=1, keepdim=True)
     back = (factor[:, None] * (inner - direction * along) + stream_gradient.float()).to(stream.dtype)
-    of_update = back if row_keys is None else dropped(back, row_keys, threshold, scale)
+    of_update = _dropped_if_at_all(back, row_keys, columns, threshold, scale)
     return back, of_update, (scaled * direction).sum(dim=0)
 
 
@@ -98,10 +106,15 @@ def gated_gelu(gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 def dropped_gated_gelu(
-    gate: torch.Tensor, value: torch.Tensor, row_keys: torch.Tensor, threshold: int, scale: float
+    gate: torch.Tensor,
+    value: torch.Tensor,
+    row_keys: torch.Tensor,
+    columns: torch.Tensor,
+    threshold: int,
+    scale: float,
 ) -> torch.Tensor:
     """Returns `gated_gelu` with dropout."""
-    return dropped(gated_gelu(gate, value), row_keys, threshold, scale)
+    return dropped(gated_gelu(gate, value), row_keys, columns, threshold, scale)
 
 
 def gated_gelu_backward(
@@ -109,12 +122,12 @@ def gated_gelu_backward(
     gate: torch.Tensor,
     value: torch.Tensor,
     row_keys: torch.Tensor | None,
+    columns: torch.Tensor | None,
     threshold: int,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the gradients of gate and value."""
-    if row_keys is not None:
-        gradient = dropped(gradient, row_keys, threshold, scale)
+    gradient = _dropped_if_at_all(gradient, row_keys, columns, threshold, scale)
     wide, back = gate.float(), gradient.float()
     sigmoid = torch.sigmoid(_sigmoid_argument(wide))
     slope = _TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * _CUBIC * wide * wide)
@@ -151,82 +164,103 @@ def attention_row_keys(row_keys: torch.Tensor, rows: torch.Tensor, num_heads: in
 def attention_weights(
     scores: torch.Tensor,
     bias: torch.Tensor | None,
-    key_lengths: torch.Tensor,
+    key_mask: torch.Tensor | None,
     row_keys: torch.Tensor | None,
-    is_causal: bool,
+    columns: torch.Tensor | None,
     threshold: int,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the softmax of scores and position bias over the keys that a query may see, and it with dropout.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Returns attention weights before their division by their total, the same with dropout, and the totals.
 
-    Heads come first, because compiled kernels share out the first dimension among a CPU's threads, and a bucket often
-    holds a single text.
+    The division is left to the product with the values, which is smaller, and so is the scale of dropout. Heads come
+    first, because compiled kernels share out the first dimension among a CPU's threads, and a bucket often holds a
+    single text.
 
     Args:
         scores: (heads, texts, queries, keys).
         bias: (heads, queries, keys) or None.
-        key_lengths: int32, (texts,), keys of each text.
-        row_keys: int32, (heads, texts, queries), hashes for dropout; None without it, and the second result is the
-            first.
-        is_causal: whether a query sees no key after its own place.
+        key_mask: fp32, (texts, keys), 0 or -inf, or None.
+        row_keys: int32, (heads, texts, queries), hashes for dropout; None without it.
+        columns: int32, (keys,), keys of columns.
         threshold: a hash below it drops.
-        scale: of what is kept.
+
+    Returns:
+        Twice (heads, texts, queries, keys), with a largest of 1, and, in fp32, (heads, texts, queries).
     """
     wide = scores.float()
     if bias is not None:
         wide = wide + bias.float()[:, None].expand_as(scores)
-    visible = visible_pairs(scores.shape[2], scores.shape[3], key_lengths, is_causal)
-    weights = torch.softmax(torch.where(visible, wide, -math.inf), dim=3)
-    if row_keys is None:
-        result = weights.to(scores.dtype)
-        return result, result
-    kept = torch.where(_kept_pairs(scores, row_keys, threshold), weights * scale, 0.0)
-    return weights.to(scores.dtype), kept.to(scores.dtype)
+    if key_mask is not None:
+        wide = wide + key_mask[:, None].expand_as(scores)
+    weights = (wide - wide.amax(dim=3, keepdim=True)).exp()
+    kept = weights
+    if row_keys is not None and columns is not None:
+        kept = torch.where(keep(row_keys[..., None], columns, threshold), weights, 0.0)
+    return weights.to(scores.dtype), kept.to(scores.dtype), weights.sum(dim=3)
 
 
 def attention_backward(
-    gradient: torch.Tensor, weights: torch.Tensor, row_keys: torch.Tensor | None, threshold: int, scale: float
+    gradient: torch.Tensor,
+    weights: torch.Tensor,
+    along: torch.Tensor,
+    row_keys: torch.Tensor | None,
+    columns: torch.Tensor | None,
+    threshold: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the gradient of the scores, and the weights with dropout once more.
 
     Args:
-        gradient: (heads, texts, queries, keys), of the weights with dropout.
-        weights: the same shape, without dropout.
+        gradient: (heads, texts, queries, keys), of the weights with dropout, as `spread` scales it.
+        weights: the same shape, of `attention_weights`.
+        along: fp32, (heads, texts, queries), of `spread`.
         row_keys: as in `attention_weights`.
+        columns: as in `attention_weights`.
         threshold: a hash below it drops.
-        scale: of what is kept.
     """
     wide, back = weights.float(), gradient.float()
     kept = wide
-    if row_keys is not None:
-        is_kept = _kept_pairs(weights, row_keys, threshold)
-        back = torch.where(is_kept, back * scale, 0.0)
-        kept = torch.where(is_kept, wide * scale, 0.0)
-    along = (back * wide).sum(dim=3, keepdim=True)
-    return (wide * (back - along)).to(weights.dtype), kept.to(weights.dtype)
+    if row_keys is not None and columns is not None:
+        is_kept = keep(row_keys[..., None], columns, threshold)
+        back = torch.where(is_kept, back, 0.0)
+        kept = torch.where(is_kept, wide, 0.0)
+    return (wide * (back - along[..., None])).to(weights.dtype), kept.to(weights.dtype)
 
 
-def visible_pairs(num_queries: int, num_keys: int, key_lengths: torch.Tensor, is_causal: bool) -> torch.Tensor:
-    """Returns which keys a query may see, a boolean (texts, queries or 1, keys).
+def joined(rows: torch.Tensor, totals: torch.Tensor, places: torch.Tensor, scale: float) -> torch.Tensor:
+    """Returns the attention's output of each token and head, (tokens * heads, d_kv), of products with values.
 
     Args:
-        num_queries: places of queries.
-        num_keys: places of keys.
-        key_lengths: int32, (texts,), keys of each text.
-        is_causal: whether a query sees no key after its own place.
+        rows: (rows, d_kv), products of `attention_weights` with dropout and values.
+        totals: fp32, (rows,), of `attention_weights`.
+        places: int64, (tokens * heads,), the row of each.
+        scale: of dropout.
     """
-    # As wide as the numbers that they decide on, so that a CPU compares as many at once.
-    keys = torch.arange(num_keys, dtype=torch.int32, device=key_lengths.device)
-    visible = keys < key_lengths[:, None, None]
-    if is_causal:
-        queries = torch.arange(num_queries, dtype=torch.int32, device=key_lengths.device)
-        visible = visible & (keys <= queries[:, None])
-    return visible
+    factors = scale / totals.index_select(0, places)
+    return (rows.index_select(0, places).float() * factors[:, None]).to(rows.dtype)
 
 
-def _kept_pairs(scores: torch.Tensor, row_keys: torch.Tensor, threshold: int) -> torch.Tensor:
-    keys = torch.arange(scores.shape[3], dtype=torch.int32, device=scores.device)
-    return keep(row_keys[..., None], keys, threshold)
+def spread(
+    gradient: torch.Tensor, output: torch.Tensor, totals: torch.Tensor, rows: torch.Tensor, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the gradient of products with values for each row, and what softmax takes from that of its scores.
+
+    The latter is the weighted sum of the gradient of a row's weights. It is known from the output alone, which spares
+    a pass over pairs of tokens, as in https://arxiv.org/abs/2205.14135.
+
+    Args:
+        gradient: (tokens * heads, d_kv), of what `joined` returned.
+        output: what it returned.
+        totals: fp32, (rows,), of `attention_weights`.
+        rows: int64, (rows,), which of (tokens * heads) each is, -1 for none.
+        scale: of dropout.
+
+    Returns:
+        (rows, d_kv) and, in fp32, (rows,); zero where there is none.
+    """
+    taken, is_token = rows.clamp(min=0), rows >= 0
+    back = gradient.index_select(0, taken).float()
+    along = (back * output.index_select(0, taken).float()).sum(dim=1)
+    of_rows = torch.where(is_token[:, None], back * (scale / totals)[:, None], 0.0)
+    return of_rows.to(gradient.dtype), torch.where(is_token, along / totals, 0.0)
 
 
 def softmax_(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,7 +27,7 @@ class Bucket:
         num_texts: how many.
         num_queries: places of each text that ask.
         num_keys: places of each text that are attended to, a multiple of 16.
-        key_lengths: int32, (texts,), how many of these places hold a token; they stand in front.
+        key_mask: fp32, (texts, keys), 0 where a token stands and -inf behind; None where a causal bias hides these.
         first_query: the first of its places among those of all buckets.
         first_key: the same of what is attended to.
     """
@@ -35,7 +35,7 @@ class Bucket:
     num_texts: int
     num_queries: int
     num_keys: int
-    key_lengths: torch.Tensor
+    key_mask: torch.Tensor | None
     first_query: int
     first_key: int
 
@@ -85,7 +85,6 @@ class Segments:
         buckets: that together hold each text once.
         queries: where the tokens stand.
         keys: where those that they attend to stand.
-        is_causal: whether a token sees none after it.
     """
 
     lengths: IndexArray
@@ -94,7 +93,6 @@ class Segments:
     buckets: tuple[Bucket, ...]
     queries: Side
     keys: Side
-    is_causal: bool
 
     @property
     def num_biased_places(self) -> int:
@@ -119,7 +117,7 @@ def self_segments(lengths: IndexArray, *, num_heads: int, is_causal: bool, devic
     Args:
         lengths: (texts,) tokens of each.
         num_heads: of the attention.
-        is_causal: whether a token sees none after it.
+        is_causal: whether a token sees none after it, by the bias that attention is given.
         device: where the indices are needed.
     """
     return _segments(lengths, lengths, num_heads, device, is_causal)
@@ -134,10 +132,10 @@ def _segments(
     lengths: IndexArray, key_lengths: IndexArray, num_heads: int, device: torch.device, is_causal: bool
 ) -> Segments:
     groups = _texts_by_bucket(lengths, key_lengths)
-    buckets = _buckets(lengths, key_lengths, groups, device)
+    buckets = _buckets(lengths, key_lengths, groups, device, is_causal)
     queries = _side(lengths, [bucket.num_queries for bucket in buckets], groups, num_heads, device)
     keys = _side(key_lengths, [bucket.num_keys for bucket in buckets], groups, num_heads, device)
-    return Segments(lengths, key_lengths, num_heads, buckets, queries, keys, is_causal)
+    return Segments(lengths, key_lengths, num_heads, buckets, queries, keys)
 
 
 def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
@@ -147,17 +145,20 @@ def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
 
 
 def _buckets(
-    queries: IndexArray, keys: IndexArray, groups: list[IndexArray], device: torch.device
+    queries: IndexArray, keys: IndexArray, groups: list[IndexArray], device: torch.device, is_causal: bool
 ) -> tuple[Bucket, ...]:
-    key_lengths = torch.from_numpy(keys[np.concatenate(groups)].astype(np.int32)).to(device, non_blocking=True)
     buckets, first_query, first_key = [], 0, 0
-    for texts, lengths in zip(groups, torch.split(key_lengths, [len(texts) for texts in groups]), strict=True):
+    for texts in groups:
         num_queries = int(queries[texts].max())
         num_keys = -(-int(keys[texts].max()) // KEY_MULTIPLE) * KEY_MULTIPLE
-        # Tensors of their own: a compiled kernel would be compiled once more for one that starts at the second place.
-        buckets.append(Bucket(len(texts), num_queries, num_keys, lengths.clone(), first_query, first_key))
+        key_mask = None if is_causal else _key_mask(keys[texts], num_keys).to(device, non_blocking=True)
+        buckets.append(Bucket(len(texts), num_queries, num_keys, key_mask, first_query, first_key))
         first_query, first_key = first_query + len(texts) * num_queries, first_key + len(texts) * num_keys
     return tuple(buckets)
+
+
+def _key_mask(lengths: IndexArray, width: int) -> torch.Tensor:
+    return torch.from_numpy(np.where(np.arange(width) < lengths[:, None], 0.0, -np.inf).astype(np.float32))
 
 
 def _side(

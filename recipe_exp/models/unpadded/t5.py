@@ -5,6 +5,7 @@ Every linear layer is called as a module, so adapters and quantised layers insid
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +175,8 @@ class _Pass:
 def position_bias(attention: Any, num_places: int) -> torch.Tensor:
     """Returns T5's bias for each pair of places, (heads, places, places); it depends on their distance only.
 
+    In a decoder it is -inf where a place does not look because it comes later, so that no kernel asks what is causal.
+
     Args:
         attention: the first self-attention of a stack, which holds the table.
         num_places: how many.
@@ -188,6 +191,8 @@ def position_bias(attention: Any, num_places: int) -> torch.Tensor:
     )
     # Contiguous, so that kernels read the keys of a query one after the other.
     by_distance = functional.embedding(buckets, weight).T.contiguous()
+    if attention.is_decoder:
+        by_distance = by_distance.masked_fill(distances > 0, -math.inf)
     # Row i of the windows holds the distances 1 - num_places + i ... i, those of query num_places - 1 - i.
     return by_distance.unfold(1, num_places, 1).flip(1)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe_exp.data.loader import dropout_keys
-from recipe_exp.models.unpadded.counter_dropout import Dropout, keep, scale_of, scrambled, threshold_of
+from recipe_exp.models.unpadded.counter_dropout import Dropout, arguments_of, column_keys, keep, scale_of, scrambled, threshold_of
 from recipe_exp.models.unpadded.kernels import dropped
 
 KEYS = dropout_keys((3, 4), np.arange(8), np.full(8, 100))
@@ -17,7 +17,7 @@ KEYS = dropout_keys((3, 4), np.arange(8), np.full(8, 100))
 
 def mask(site: int, probability: float = 0.1, width: int = 256) -> torch.Tensor:
     row_keys = Dropout(probability, KEYS).at(site).row_keys
-    return keep(row_keys[:, None], torch.arange(width, dtype=torch.int32), threshold_of(probability))
+    return keep(row_keys[:, None], column_keys(width, row_keys.device), threshold_of(probability))
 
 
 @pytest.mark.parametrize("probability", [0.01, 0.1, 0.5, 0.9])
@@ -64,7 +64,7 @@ def test_the_hash_loses_nothing_and_spreads_every_bit() -> None:
 def test_what_is_dropped_is_zero_and_the_rest_is_scaled() -> None:
     site = Dropout(0.25, KEYS).at(5)
     values = torch.randn(len(KEYS), 64)
-    found = dropped(values, site.row_keys, site.threshold, site.scale)
+    found = dropped(values, *arguments_of(site, values))
     kept = mask(5, 0.25, 64)
     assert torch.equal(found != 0, kept)
     torch.testing.assert_close(found[kept], values[kept] / 0.75)

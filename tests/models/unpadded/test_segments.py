@@ -35,7 +35,9 @@ def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) 
         asking = bucket.queries_of(segments.queries.rows, num_heads).view(shape).numpy()
         attended = bucket.keys_of(segments.keys.rows, num_heads).view(shape).numpy()
         hashes = bucket.queries_of(row_keys, num_heads).view(shape)
-        for text, length in enumerate(bucket.key_lengths.tolist()):
+        assert bucket.key_mask is not None
+        assert ((bucket.key_mask == 0) | (bucket.key_mask == -torch.inf)).all()
+        for text, length in enumerate((bucket.key_mask == 0).sum(dim=1).tolist()):
             for head in range(num_heads):
                 places = asking[head, text]
                 queries_of_text, keys_of_text = places[places >= 0], attended[head, text, :length]
@@ -45,6 +47,7 @@ def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) 
                 tokens = torch.from_numpy(queries_of_text // num_heads).to(torch.int32)
                 assert torch.equal(hashes[head, text, places >= 0], scrambled(tokens ^ (head + 1)))
                 assert (attended[head, text, length:] == -1).all(), "keys stand in front of what is padded"
+                assert (bucket.key_mask[text, :length] == 0).all()
 
 
 def test_texts_of_similar_lengths_share_a_bucket() -> None:
@@ -92,13 +95,16 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
     torch.manual_seed(len(pairs))
     tensors = [torch.randn(int(count.sum()), 8, requires_grad=True) for count in (queries, keys, keys)]
     bias = None if kind == "across" else torch.randn(2, *[segments.num_biased_places] * 2, requires_grad=True)
+    given = bias
+    if bias is not None and kind == "causal":
+        given = bias.masked_fill(torch.ones(bias.shape[1:]).triu(1).bool(), -torch.inf)
     wanted = text_by_text(*tensors, bias, (queries.tolist(), keys.tolist()), is_causal=kind == "causal")
     if backend == "sdpa":
-        found = attend_with_sdpa(*tensors, bias, segments, None, UNCOMPILED)
+        found = attend_with_sdpa(*tensors, given, segments, None, UNCOMPILED)
     elif backend == "varlen" and bias is None:
         found = attend_with_flash(*tensors, segments, None)
     else:
-        found = attend(*tensors, bias, segments, None, UNCOMPILED)
+        found = attend(*tensors, given, segments, None, UNCOMPILED)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     inputs = [*tensors, *([] if bias is None else [bias])]
     back = torch.randn_like(wanted)
