@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -132,3 +134,38 @@ def test_gradients_lie_in_it_and_are_right_however_many_add_up() -> None:
         module.zero_grad(set_to_none=True)
     blocks = [block for blocks in kept_memory._free.values() for block in blocks]
     assert places <= {block.ctypes.data + -block.ctypes.data % 64 for block in blocks}
+
+
+_FREE_AND_FILL_AGAIN = """
+import ctypes
+import resource
+
+import torch
+from recipe_exp import kept_memory
+
+def resident_pages():
+    return int(open("/proc/self/statm").read().split()[1])
+
+# Without more, what is free at the end goes back, unless something happens to lie above it.
+ctypes.CDLL(None).mallopt(-3, 32 * 2**20)
+ctypes.CDLL(None).mallopt(-1, 0)
+kept_memory.keep_what_is_freed()
+counts = []
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    tensors = [torch.empty(8 * 2**20, dtype=torch.uint8).fill_(1) for _ in range(30)]
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    del tensors
+held = resident_pages()
+kept_memory.release()
+print(counts[-1], held - resident_pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_what_smaller_tensors_let_go_of_is_kept_until_it_is_released() -> None:
+    done = subprocess.run([sys.executable, "-c", _FREE_AND_FILL_AGAIN], check=True, capture_output=True, text=True)
+    faults, released = map(int, done.stdout.split())
+    num_pages = 240 * MIB // resource.getpagesize()
+    assert faults < num_pages / 20
+    assert released > 0.9 * num_pages

@@ -14,6 +14,7 @@ from torch import distributed
 
 from recipe_exp.errors import HardwareError, RecipeExpError
 from recipe_exp.hardware.processes import is_worker
+from recipe_exp.kept_memory import keep_what_is_freed
 from recipe_exp.signals import Interrupted
 
 _SECONDS_TO_LET_GO = 0.2
@@ -32,6 +33,8 @@ def create_accelerator(*, device: str, precision: str, num_threads: int) -> Acce
     """
     _reset_singletons()
     torch.set_num_threads(num_threads)
+    if device == "cpu":
+        keep_what_is_freed()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     return Accelerator(
         cpu=device == "cpu",

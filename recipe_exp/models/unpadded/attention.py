@@ -36,7 +36,7 @@ def attend(
         site: dropout of the weights, keyed by the token that asks; None without it.
         kernels: that compute it.
     """
-    rows = _padded_rows(queries, keys, values, segments, kernels)
+    rows = _padded_rows(queries, keys, values, segments)
     found: torch.Tensor = _Attention.apply(*rows, bias, segments, site, kernels)  # type: ignore[no-untyped-call]
     return found
 
@@ -56,7 +56,7 @@ def attend_with_sdpa(
     `attend`.
     """
     num_heads, probability = segments.num_heads, 0.0 if site is None else site.probability
-    rows = _padded_rows(queries, keys, values, segments, kernels)
+    rows = _padded_rows(queries, keys, values, segments)
     found = []
     for bucket in segments.buckets:
         masks = [] if bucket.key_mask is None else [bucket.key_mask[:, None, None]]
@@ -190,17 +190,20 @@ class _Attention(torch.autograd.Function):
 
 
 class _Padded(torch.autograd.Function):
-    """The rows of padded buckets, (places * heads, d_kv), of tokens, (tokens, heads * d_kv)."""
+    """The rows of padded buckets, (places * heads, d_kv), of tokens, (tokens, heads * d_kv).
+
+    Rows that hold nothing are those of any token: no query looks at such keys, and nothing reads what such queries
+    find.
+    """
 
     @staticmethod
-    def forward(context: Any, flat: torch.Tensor, side: Side, num_heads: int, kernels: Kernels) -> torch.Tensor:
+    def forward(context: Any, flat: torch.Tensor, side: Side, num_heads: int) -> torch.Tensor:
         context.shape, context.side = flat.shape, side
-        rows: torch.Tensor = kernels.gathered(flat.reshape(len(flat) * num_heads, -1), side.rows)
-        return rows
+        return flat.reshape(len(flat) * num_heads, -1).index_select(0, side.taken)
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return gradients[0].index_select(0, context.side.places).view(context.shape), None, None, None
+        return gradients[0].index_select(0, context.side.places).view(context.shape), None, None
 
 
 class _Joined(torch.autograd.Function):
@@ -219,17 +222,17 @@ class _Joined(torch.autograd.Function):
 
 
 def _padded_rows(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segments: Segments, kernels: Kernels
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segments: Segments
 ) -> list[torch.Tensor]:
     sides = ((queries, segments.queries), (keys, segments.keys), (values, segments.keys))
-    return [_Padded.apply(flat, side, segments.num_heads, kernels) for flat, side in sides]  # type: ignore[no-untyped-call]
+    return [_Padded.apply(flat, side, segments.num_heads) for flat, side in sides]  # type: ignore[no-untyped-call]
 
 
 def _row_keys(site: Site | None, segments: Segments, kernels: Kernels) -> Sequence[torch.Tensor | None]:
     """Returns the dropout keys of each bucket's rows, (heads, texts, queries); None without dropout."""
     if site is None:
         return [None] * len(segments.buckets)
-    keys = kernels.attention_row_keys(site.row_keys, segments.queries.rows, segments.num_heads)
+    keys = kernels.attention_row_keys(site.row_keys, segments.queries.taken, segments.num_heads)
     return [_of_rows(keys, bucket, segments.num_heads) for bucket in segments.buckets]
 
 

@@ -53,6 +53,8 @@ class Kernels:
         if is_compiled:
             # PyTorch gives up after eight; types, dropout or none, and what needs a gradient make more of some kernels.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
+            # Every number would otherwise be made a tensor of at each call.
+            torch._dynamo.config.specialize_float = True
             # A bucket of one text, or of as many texts as there are heads, would each be compiled for once more, in the
             # middle of the run: PyTorch takes sizes of 1 and sizes that happen to be equal for constants.
             symbolic_shapes.backed_size_oblivious = True

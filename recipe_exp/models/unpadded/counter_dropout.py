@@ -13,8 +13,8 @@ from functools import lru_cache
 
 import torch
 
-_COLUMN_STEP = -1640531527
-"""2^32 over the golden ratio, as int32: spreads neighbouring columns over the range of the hash."""
+_STEP = -1640531527
+"""2^32 over the golden ratio, as int32: spreads neighbouring columns and sites over the range of the hash."""
 _FIRST_FACTOR, _SECOND_FACTOR = 2146121005, -2073254261
 """Of the 32-bit finaliser lowbias32 by Chris Wellons (https://nullprogram.com/blog/2018/07/31/), as int32."""
 
@@ -31,14 +31,17 @@ class Dropout:
     probability: float
     keys: torch.Tensor
 
-    def at(self, site: int) -> Site:
-        """Returns the dropout of one place in the network.
+    def at(self, first: int, count: int) -> list[Site]:
+        """Returns the dropout of places in the network that are numbered one after the other.
 
         Args:
-            site: number of the place; each place of a network has its own.
+            first: number of the first; each place of a network has its own.
+            count: how many.
         """
         # Numbers of sites are small; without the hash, keys of neighbouring sites would differ in a few bits only.
-        return Site(self.probability, scrambled(self.keys ^ _as_int32((site + 1) * 2654435769)))
+        numbers = torch.arange(first + 1, first + count + 1, dtype=torch.int32, device=self.keys.device) * _STEP
+        # Tensors of their own: a compiled kernel would be compiled once more for one that starts at the second place.
+        return [Site(self.probability, keys.clone()) for keys in scrambled(self.keys ^ numbers[:, None])]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def column_keys(num_columns: int, device: torch.device) -> torch.Tensor:
         num_columns: how many.
         device: where they are needed.
     """
-    return torch.arange(num_columns, dtype=torch.int32, device=device) * _COLUMN_STEP
+    return torch.arange(num_columns, dtype=torch.int32, device=device) * _STEP
 
 
 def threshold_of(probability: float) -> int:
@@ -115,7 +118,3 @@ def scrambled(value: torch.Tensor) -> torch.Tensor:
     value = value ^ ((value >> 15) & 0x1FFFF)
     value = value * _SECOND_FACTOR
     return value ^ ((value >> 16) & 0xFFFF)
-
-
-def _as_int32(value: int) -> int:
-    return (value + 2**31) % 2**32 - 2**31

@@ -154,10 +154,9 @@ def attention_row_keys(row_keys: torch.Tensor, rows: torch.Tensor, num_heads: in
 
     Args:
         row_keys: int32, (tokens,).
-        rows: int64, (rows,), which of (tokens * heads) each is, -1 for none.
+        rows: int64, (rows,), which of (tokens * heads) each is.
         num_heads: of the attention.
     """
-    rows = rows.clamp(min=0)
     return scrambled(row_keys[rows // num_heads] ^ (rows % num_heads + 1).to(torch.int32))
 
 

@@ -67,10 +67,12 @@ class Side:
 
     Attributes:
         rows: int64, (places * heads,), which of (tokens * heads) each row holds, -1 for none.
+        taken: int64, (places * heads,), the same with any token where there is none.
         places: int64, (tokens * heads,), the row that holds it.
     """
 
     rows: torch.Tensor
+    taken: torch.Tensor
     places: torch.Tensor
 
 
@@ -175,7 +177,7 @@ def _side(
     places = rows.new_empty(num_rows + 1).scatter_(
         0, torch.where(rows < 0, num_rows, rows), torch.arange(len(rows), device=device)
     )
-    return Side(rows, places[:-1])
+    return Side(rows, rows.clamp(min=0), places[:-1])
 
 
 def _padded(lengths: IndexArray, starts: IndexArray, width: int) -> IndexArray:

@@ -6,6 +6,7 @@ Every linear layer is called as a module, so adapters and quantised layers insid
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,8 @@ class _Pass:
         across: Segments | None = None,
     ) -> torch.Tensor:
         """Returns the stack's output for embedded tokens, both (tokens, d_model)."""
-        stream = dropout(read, self._site(self.first_site), self.kernels)
+        at_begin, before_norm, at_end = self._sites(self.first_site, 3)
+        stream = dropout(read, at_begin, self.kernels)
         bias = position_bias(self.stack.block[0].layer[0].SelfAttention, segments.num_biased_places)
         update: torch.Tensor | None = None
         for index, block in enumerate(self.stack.block):
@@ -104,10 +106,8 @@ class _Pass:
                 stream, update = checkpoint(self._block, *arguments, use_reentrant=False, preserve_rng_state=True)
             else:
                 stream, update = self._block(*arguments)
-        _, normed = add_and_norm(
-            stream, update, self.stack.final_layer_norm, self._site(self.first_site + 1), self.dtype, self.kernels
-        )
-        return dropout(normed, self._site(self.first_site + 2), self.kernels)
+        _, normed = add_and_norm(stream, update, self.stack.final_layer_norm, before_norm, self.dtype, self.kernels)
+        return dropout(normed, at_end, self.kernels)
 
     def _block(
         self,
@@ -123,18 +123,19 @@ class _Pass:
         """Returns the residual stream without the block's last update, and that update before its dropout."""
         layers = list(block.layer)
         # The update of the block before comes in with that block's last dropout.
-        stream, normed = self._norm(stream, update, layers[0].layer_norm, first_site - _SITES_PER_BLOCK + 7)
-        update = self._attention(layers[0].SelfAttention, normed, normed, segments, bias, first_site)
-        stream, normed = self._norm(stream, update, layers[1].layer_norm, first_site + 1)
+        before, attending, attended, crossing, crossed, feeding = self._sites(first_site - 1, 6)
+        stream, normed = self._norm(stream, update, layers[0].layer_norm, before)
+        update = self._attention(layers[0].SelfAttention, normed, normed, segments, bias, attending)
+        stream, normed = self._norm(stream, update, layers[1].layer_norm, attended)
         if encoded is not None and across is not None:
-            update = self._attention(layers[1].EncDecAttention, normed, encoded, across, None, first_site + 2)
-            stream, normed = self._norm(stream, update, layers[2].layer_norm, first_site + 3)
-        return stream, self._feed_forward(layers[-1].DenseReluDense, normed, first_site + 4)
+            update = self._attention(layers[1].EncDecAttention, normed, encoded, across, None, crossing)
+            stream, normed = self._norm(stream, update, layers[2].layer_norm, crossed)
+        return stream, self._feed_forward(layers[-1].DenseReluDense, normed, feeding)
 
     def _norm(
-        self, stream: torch.Tensor, update: torch.Tensor | None, norm: nn.Module, site: int
+        self, stream: torch.Tensor, update: torch.Tensor | None, norm: nn.Module, site: Site | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return add_and_norm(stream, update, norm, self._site(site), self.dtype, self.kernels)
+        return add_and_norm(stream, update, norm, site, self.dtype, self.kernels)
 
     def _attention(
         self,
@@ -143,10 +144,10 @@ class _Pass:
         attended: torch.Tensor,
         segments: Segments,
         bias: torch.Tensor | None,
-        site: int,
+        site: Site | None,
     ) -> torch.Tensor:
         projected = (layer.q(asking), layer.k(attended), layer.v(attended))
-        more = (segments, self._site(site))
+        more = (segments, site)
         kernel = self.stack.config._attn_implementation
         if kernel == "eager":
             found = attend(*projected, bias, *more, self.kernels)
@@ -157,19 +158,19 @@ class _Pass:
         output: torch.Tensor = layer.o(found)
         return output
 
-    def _feed_forward(self, layer: Any, normed: torch.Tensor, site: int) -> torch.Tensor:
+    def _feed_forward(self, layer: Any, normed: torch.Tensor, site: Site | None) -> torch.Tensor:
         output: torch.Tensor
         if not hasattr(layer, "wi_0"):
-            output = layer.wo(dropout(layer.act(layer.wi(normed)), self._site(site), self.kernels))
+            output = layer.wo(dropout(layer.act(layer.wi(normed)), site, self.kernels))
         elif self.stack.config.dense_act_fn == "gelu_new":
-            output = layer.wo(gated_gelu(layer.wi_0(normed), layer.wi_1(normed), self._site(site), self.kernels))
+            output = layer.wo(gated_gelu(layer.wi_0(normed), layer.wi_1(normed), site, self.kernels))
         else:
             gated = layer.act(layer.wi_0(normed)) * layer.wi_1(normed)
-            output = layer.wo(dropout(gated, self._site(site), self.kernels))
+            output = layer.wo(dropout(gated, site, self.kernels))
         return output
 
-    def _site(self, number: int) -> Site | None:
-        return None if self.dropout is None else self.dropout.at(number)
+    def _sites(self, first: int, count: int) -> Sequence[Site | None]:
+        return [None] * count if self.dropout is None else self.dropout.at(first, count)
 
 
 def position_bias(attention: Any, num_places: int) -> torch.Tensor:

@@ -9,14 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe_exp.data.loader import dropout_keys
-from recipe_exp.models.unpadded.counter_dropout import Dropout, arguments_of, column_keys, keep, scale_of, scrambled, threshold_of
+from recipe_exp.models.unpadded.counter_dropout import (
+    Dropout,
+    arguments_of,
+    column_keys,
+    keep,
+    scale_of,
+    scrambled,
+    threshold_of,
+)
 from recipe_exp.models.unpadded.kernels import dropped
 
 KEYS = dropout_keys((3, 4), np.arange(8), np.full(8, 100))
 
 
 def mask(site: int, probability: float = 0.1, width: int = 256) -> torch.Tensor:
-    row_keys = Dropout(probability, KEYS).at(site).row_keys
+    row_keys = Dropout(probability, KEYS).at(site, 1)[0].row_keys
     return keep(row_keys[:, None], column_keys(width, row_keys.device), threshold_of(probability))
 
 
@@ -62,7 +70,7 @@ def test_the_hash_loses_nothing_and_spreads_every_bit() -> None:
 
 
 def test_what_is_dropped_is_zero_and_the_rest_is_scaled() -> None:
-    site = Dropout(0.25, KEYS).at(5)
+    site = Dropout(0.25, KEYS).at(5, 1)[0]
     values = torch.randn(len(KEYS), 64)
     found = dropped(values, *arguments_of(site, values))
     kept = mask(5, 0.25, 64)

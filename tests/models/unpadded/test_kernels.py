@@ -26,7 +26,7 @@ Function = Callable[..., Any]
 
 
 def site_of(num_tokens: int) -> Site:
-    return Dropout(0.3, torch.arange(num_tokens, dtype=torch.int32)).at(3)
+    return Dropout(0.3, torch.arange(num_tokens, dtype=torch.int32)).at(3, 1)[0]
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 33])

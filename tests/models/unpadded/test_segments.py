@@ -29,7 +29,7 @@ def test_every_token_asks_and_is_attended_to_once(pairs: list[tuple[int, int]]) 
     for side, num_tokens in ((segments.queries, queries.sum()), (segments.keys, keys.sum())):
         assert sorted(side.rows[side.rows >= 0].tolist()) == list(range(num_tokens * num_heads))
         assert torch.equal(side.rows[side.places], torch.arange(num_tokens * num_heads))
-    row_keys = attention_row_keys(torch.arange(queries.sum(), dtype=torch.int32), segments.queries.rows, num_heads)
+    row_keys = attention_row_keys(torch.arange(queries.sum(), dtype=torch.int32), segments.queries.taken, num_heads)
     for bucket in segments.buckets:
         shape = (num_heads, bucket.num_texts, -1)
         asking = bucket.queries_of(segments.queries.rows, num_heads).view(shape).numpy()
