@@ -89,6 +89,8 @@ def main() -> None:
             before, after, steps = learn_with_ours(config, cache, Path(folder))
         else:
             before, after, steps = learn_with_trainer(config, split, job, job.settings(arm), folder)
+        # A machine's clock changes within minutes.
+        peaks["fp32"] = (peaks["fp32"] + peak_of(shape, "fp32")) / 2
         if steps.precision not in peaks:
             peaks[steps.precision] = peak_of(shape, steps.precision)
         measured = Measured(

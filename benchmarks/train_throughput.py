@@ -19,8 +19,9 @@ padded to `data.max_source_tokens` and `data.max_target_tokens` beforehand.
 
 Columns: medians over rounds; `ours / arm` is the median of the rounds' ratios of recipes a second, by the clock and by
 CPU seconds; `of peak` is the arithmetic of the recipes without padding (encoder, decoder, cross-attention, head; three
-times the forward pass) over that of the fastest matrix product of the model's sizes in fp32; `loss` is that of the
-round's recipes afterwards, without dropout, counted by the same plain forward pass for all.
+times the forward pass) over that of the fastest matrix product of the model's sizes in fp32, the mean of before and after
+the steps in the same process; `loss` is that of the round's recipes afterwards, without dropout, counted by the same
+plain forward pass for all.
 
 Words without dashes at the end are overrides for every arm.
 """
@@ -50,7 +51,7 @@ from recipe_exp.data.tokens.cache import TokenCache, build_or_open_cache
 
 MIN_POOL = 1_000
 MAX_ATTEMPTS = 4
-PROBE_SECONDS = 20.0
+PROBE_SECONDS, PROBE_TURNS = 10.0, 3
 LOSS_TOLERANCE = 1e-5
 ARM_SCRIPT = Path(__file__).resolve().with_name("throughput_arms.py")
 
@@ -145,15 +146,24 @@ def sampled(job: Job, pool: TokenCache, number: int, options: argparse.Namespace
 
 
 def probe(job: Job, pool: TokenCache, options: argparse.Namespace) -> Settings:
-    """Returns the settings with which Seq2SeqTrainer is fastest here: each choice is tried beside the best so far."""
+    """Returns the settings with which Seq2SeqTrainer is fastest here: each choice is tried beside the best so far.
+
+    The two take turns, since a machine's clock may change from one process to the next.
+    """
     job = replace(sampled(job, pool, -1, options), arms=("best",), max_seconds=PROBE_SECONDS)
-    best, fastest = BEST, 0.0
-    for choice in ({}, *CHOICES):
-        settings = replace(best, **choice)
-        if options.batch_size % settings.accumulation == 0:
-            rate = run_round(replace(job, best=settings), options).arms["best"].recipes_per_second
-            print(f"probe: Seq2SeqTrainer grouped by length, {settings}: {rate:.2f} recipes/s", flush=True)
-            best, fastest = (settings, rate) if rate > fastest else (best, fastest)
+
+    def rate(settings: Settings) -> float:
+        return run_round(replace(job, best=settings), options).arms["best"].recipes_per_second
+
+    best = BEST
+    for choice in CHOICES:
+        tried = replace(best, **choice)
+        if options.batch_size % tried.accumulation == 0:
+            pairs = [(rate(best), rate(tried)) for _ in range(PROBE_TURNS)]
+            faster = median(new / old for old, new in pairs)
+            rates = ", ".join(f"{new:.2f} to {old:.2f}" for old, new in pairs)
+            print(f"probe: Seq2SeqTrainer with {tried} to {best}, recipes/s: {rates}", flush=True)
+            best = tried if faster > 1.0 else best
     return best
 
 
@@ -234,8 +244,8 @@ def summary(rounds: list[Round], options: argparse.Namespace, best: Settings) ->
         "target_tokens_per_second": medians(lambda arm: arm.num_target_tokens / arm.wall_seconds),
         "wall_seconds": medians(lambda arm: arm.wall_seconds),
         "cpu_seconds": medians(lambda arm: arm.cpu_seconds),
-        "share_of_fp32_peak": medians(lambda arm: arm.flops / arm.wall_seconds / peak["fp32"]),
-        "share_of_own_peak": medians(lambda arm: arm.flops / arm.wall_seconds / peak[arm.precision]),
+        "share_of_fp32_peak": medians(lambda arm: arm.flops / arm.wall_seconds / arm.peaks["fp32"]),
+        "share_of_own_peak": medians(lambda arm: arm.flops / arm.wall_seconds / arm.peaks[arm.precision]),
         "padding_share": medians(lambda arm: arm.padding_share),
         "precision": {arm: rounds[0].arms[arm].precision for arm in options.arms},
         "matrix_peak_gflops": {name: value / 1e9 for name, value in peak.items()},
