@@ -105,8 +105,8 @@ class Measured:
         wall_seconds: of all steps.
         cpu_seconds: of all steps, over all threads.
         flops: arithmetic of the recipes, without padding.
-        peaks: fastest matrix product by precision, in operations a second, measured in the same process; in fp32 the mean
-            of before and after the steps.
+        peaks: fastest matrix product by precision, in operations a second, measured in the same process; in fp32 the
+            mean of before and after the steps.
         first_loss: of the recipes before the first step.
         loss: of the recipes after the last one.
     """

@@ -17,9 +17,10 @@ from recipe_exp.planning.adapter_activations import AdapterActivations
 _CROSS = "decoder.EncDecAttention"
 # Places of keys are a multiple of it, as in `recipe_exp.models.unpadded.segments`.
 KEY_MULTIPLE = 16
-# The inverse root mean square of a token, and what dropout hashes for it at one place.
+# The inverse root mean square of a token, what dropout hashes for it at one place, and the sum of a head's exponentials.
 _FACTOR_BYTES = 4
 _KEY_BYTES = 4
+_TOTAL_BYTES = 4
 # fp32 tensors of the feed-forward width that the gated GELU's backward pass has beside its arguments, where nothing is
 # compiled: sigmoid, slope, derivative, and both results before and after their last product.
 _EAGER_GELU_BYTES = {4: 24, 2: 30}
@@ -165,8 +166,7 @@ class SavedActivations:
             + self._linear_inputs(layer, ("o",), self.inner)
             + self._scaled_outputs(layer, ("q", "k", "v", "o"))
             + self.inner * self.compute_bytes
-            + self._fused_output()
-            + self._row_keys()
+            + self._output(layer)
         )
         places = _key_places(length)
         of_keys = 2 * self.inner * self.compute_bytes * batch.num_examples * places
@@ -182,8 +182,7 @@ class SavedActivations:
             + self._linear_inputs(_CROSS, ("o",), self.inner)
             + self._scaled_outputs(_CROSS, ("q", "o"))
             + self.inner * size
-            + self._fused_output()
-            + self._row_keys()
+            + self._output(_CROSS)
         )
         per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v"))
         places = _key_places(batch.source_tokens)
@@ -240,15 +239,19 @@ class SavedActivations:
         """Bytes a token that DoRA keeps of what layers gave."""
         return 0.0 if self._adapter is None else self._adapter.scaled_outputs(layer, names)
 
-    def _row_keys(self) -> float:
-        """Bytes a token: the keys of attention dropout, one for each head."""
-        return 0.0 if self.has_fused_attention else self.key_bytes * self.shape.num_heads
+    def _output(self, layer: str) -> float:
+        """Bytes a token: what the attention gave, unless `o` keeps it as its input, and numbers of each head.
 
-    def _fused_output(self) -> float:
-        """Bytes a token: what a fused kernel gave, and the logarithm of the sum of each head's exponentials."""
-        if not self.has_fused_attention:
-            return 0.0
-        return self.inner * self.compute_bytes + 4 * self.shape.num_heads
+        A fused kernel keeps its own output and a sum of exponentials; otherwise there is a key of dropout too.
+        """
+        kept, heads = float(self.inner * self.compute_bytes), self.shape.num_heads
+        if self.has_fused_attention:
+            return kept + _TOTAL_BYTES * heads
+        if self._adapter is None:
+            kept = 0.0
+        elif not self._copies_inputs:
+            kept *= 1.0 - self._adapter.share(f"{layer}.o")
+        return kept + (_TOTAL_BYTES + self.key_bytes) * heads
 
     def _norm(self) -> float:
         """Bytes a token: the residual stream, its factor, and the key of the dropout before it."""

@@ -43,6 +43,10 @@ class AdapterActivations:
         projected = num_adapted * self._lora.rank * self._compute_bytes
         return width * (num_copies * self._compute_bytes + num_adapted * self._mask_bytes) + projected
 
+    def share(self, layer: str) -> float:
+        """Returns the share of a stack's blocks in which a layer such as `decoder.EncDecAttention.o` is adapted."""
+        return self._shares[layer]
+
     def scaled_outputs(self, layer: str, names: Sequence[str]) -> float:
         """Returns the bytes that DoRA keeps: what base and adapter gave, for the gradient of the magnitudes."""
         if not self._lora.dora:

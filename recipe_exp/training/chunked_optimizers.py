@@ -25,8 +25,9 @@ _SMALLEST_SCALE = 1e-3
 
 def norm_in_chunks(tensor: torch.Tensor) -> torch.Tensor:
     """Returns the 2-norm of a vector or matrix in fp32, a scalar, without a copy of all of it in fp32."""
-    parts = [torch.linalg.vector_norm(tensor[rows].float()) for rows in _row_parts(tensor)]
-    norm: torch.Tensor = torch.linalg.vector_norm(torch.stack(parts))
+    # Row by row: a CPU adds up the squares of a whole embedding in one fp32 number, which is wrong in the fourth digit.
+    parts = [torch.linalg.vector_norm(tensor[rows].float(), dim=-1).flatten() for rows in _row_parts(tensor)]
+    norm: torch.Tensor = torch.linalg.vector_norm(torch.cat(parts))
     return norm
 
 

@@ -96,9 +96,7 @@ class TrainingStep:
         """Changes the weights, and returns the summed loss, the gradient's norm and whether they were changed."""
         with out_of_memory_noticed():
             loss_sum = self._accumulate_gradients(window)
-            grad_norm = nn.utils.get_total_norm(
-                [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-            )
+            grad_norm = _total_norm([parameter.grad for parameter in self._parameters if parameter.grad is not None])
         # An update without a target token would still move the weights, by their momentum and decay.
         is_finite = torch.isfinite(grad_norm) & (window.num_target_tokens > 0)
         gated_step(self.optimizer, is_finite, self._divisor(grad_norm))
@@ -209,6 +207,13 @@ def build_step(
         label_smoothing=training.label_smoothing,
         seed=seed,
     )
+
+
+def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Returns the 2-norm of all gradients together, a scalar."""
+    if gradients and gradients[0].device.type == "cpu":
+        return torch.linalg.vector_norm(torch.stack([norm_in_chunks(gradient) for gradient in gradients]))
+    return nn.utils.get_total_norm(gradients)
 
 
 def seed_everything(seed: int, *position: int) -> None:

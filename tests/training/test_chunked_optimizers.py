@@ -158,6 +158,15 @@ def test_the_norm_is_that_of_the_whole(monkeypatch):
         torch.testing.assert_close(norm_in_chunks(parameter.detach()), parameter.detach().norm())
 
 
+def test_the_norm_of_an_embedding_is_right_to_the_sixth_digit():
+    torch.manual_seed(0)
+    gradient = torch.randn(32_128, 512) * 1e-3
+    assert float(norm_in_chunks(gradient)) == pytest.approx(float(gradient.double().norm()), rel=1e-6)
+    torch.testing.assert_close(
+        norm_in_chunks(gradient.bfloat16()).double(), gradient.bfloat16().double().norm(), rtol=1e-6, atol=0.0
+    )
+
+
 def test_a_closure_is_refused():
     with pytest.raises(ValueError, match="closure"):
         ours("adamw", weights()).step(lambda: 1.0)

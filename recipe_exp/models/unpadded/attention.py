@@ -123,9 +123,11 @@ class _Attention(torch.autograd.Function):
         site: Site | None,
         kernels: Kernels,
     ) -> torch.Tensor:
-        num_heads, context.scale = segments.num_heads, 1.0 if site is None else site.scale
+        num_heads = segments.num_heads
+        context.threshold, context.scale = (None, 1.0) if site is None else (site.threshold, site.scale)
         products, all_weights, all_totals = torch.empty_like(queries), [], []
-        drops = _drops(_row_keys(site, segments, kernels), site, segments, queries.device)
+        row_keys = _row_keys(site, segments, kernels)
+        drops = _drops(row_keys, context.threshold, segments, queries.device)
         with torch.autocast(queries.device.type, enabled=False):
             for bucket, drop in zip(segments.buckets, drops, strict=True):
                 scores = torch.bmm(
@@ -144,10 +146,9 @@ class _Attention(torch.autograd.Function):
             totals = torch.cat(all_totals)
             output = kernels.joined(products, totals, segments.queries.places, context.scale)
         flat: torch.Tensor = output.view(-1, num_heads * output.shape[1])
-        row_keys = [keys_of_rows for keys_of_rows, *_ in drops]
         context.save_for_backward(queries, keys, values, flat, totals, *row_keys, *all_weights)
         context.bias_shape = None if bias is None else (bias.shape, bias.dtype)
-        context.segments, context.site, context.kernels = segments, site, kernels
+        context.segments, context.kernels = segments, kernels
         return flat
 
     @staticmethod
@@ -156,7 +157,7 @@ class _Attention(torch.autograd.Function):
         queries, keys, values, output, totals, *by_bucket = context.saved_tensors
         segments, num_heads = context.segments, context.segments.num_heads
         row_keys, all_weights = by_bucket[: len(segments.buckets)], by_bucket[len(segments.buckets) :]
-        drops = _drops(row_keys, context.site, segments, gradient.device)
+        drops = _drops(row_keys, context.threshold, segments, gradient.device)
         of_queries, of_keys, of_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         of_bias = None
         if context.bias_shape is not None and context.needs_input_grad[3]:
@@ -237,13 +238,13 @@ def _row_keys(site: Site | None, segments: Segments, kernels: Kernels) -> Sequen
 
 
 def _drops(
-    row_keys: Sequence[torch.Tensor | None], site: Site | None, segments: Segments, device: torch.device
+    row_keys: Sequence[torch.Tensor | None], threshold: int | None, segments: Segments, device: torch.device
 ) -> list[tuple[torch.Tensor | None, torch.Tensor | None, int]]:
-    """Returns what kernels take of the dropout of each bucket."""
-    if site is None:
+    """Returns what kernels take of the dropout of each bucket; without dropout, where the threshold is None, nothing."""
+    if threshold is None:
         return [(None, None, 0)] * len(segments.buckets)
     columns = (column_keys(bucket.num_keys, device) for bucket in segments.buckets)
-    return [(*keys, site.threshold) for keys in zip(row_keys, columns, strict=True)]
+    return [(*keys, threshold) for keys in zip(row_keys, columns, strict=True)]
 
 
 def _of_rows(values: torch.Tensor, bucket: Bucket, num_heads: int) -> torch.Tensor:
