@@ -19,9 +19,9 @@ padded to `data.max_source_tokens` and `data.max_target_tokens` beforehand.
 
 Columns: medians over rounds; `ours / arm` is the median of the rounds' ratios of recipes a second, by the clock and by
 CPU seconds; `of peak` is the arithmetic of the recipes without padding (encoder, decoder, cross-attention, head; three
-times the forward pass) over that of the fastest matrix product of the model's sizes in fp32, measured in the same process
-before and after the steps; `loss` is that of the round's recipes afterwards, without dropout, counted by the same plain
-forward pass for all.
+times the forward pass) over that of the fastest matrix product of the model's sizes in fp32, measured before and after
+the steps in the same process; `loss` is that of the round's recipes afterwards, without dropout, counted by the same
+plain forward pass for all.
 
 Words without dashes at the end are overrides for every arm.
 """

@@ -17,7 +17,7 @@ from recipe_exp.planning.adapter_activations import AdapterActivations
 _CROSS = "decoder.EncDecAttention"
 # Places of keys are a multiple of it, as in `recipe_exp.models.unpadded.segments`.
 KEY_MULTIPLE = 16
-# The inverse root mean square of a token, what dropout hashes for it at one place, and the sum of a head's exponentials.
+# The inverse root mean square of a token, what dropout hashes for it at one place, and the total of a head's weights.
 _FACTOR_BYTES = 4
 _KEY_BYTES = 4
 _TOTAL_BYTES = 4

@@ -212,7 +212,8 @@ def build_step(
 def _total_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
     """Returns the 2-norm of all gradients together, a scalar."""
     if gradients and gradients[0].device.type == "cpu":
-        return torch.linalg.vector_norm(torch.stack([norm_in_chunks(gradient) for gradient in gradients]))
+        norm: torch.Tensor = torch.linalg.vector_norm(torch.stack([norm_in_chunks(gradient) for gradient in gradients]))
+        return norm
     return nn.utils.get_total_norm(gradients)
 
 

@@ -183,8 +183,8 @@ class _Attention(torch.autograd.Function):
                 of_scores, kept = of_scores.flatten(0, 1), kept.flatten(0, 1)
                 asked, attended = bucket.queries_of(queries, num_heads), bucket.keys_of(keys, num_heads)
                 torch.bmm(of_scores, attended, out=bucket.queries_of(of_queries, num_heads))
-                torch.bmm(of_scores.transpose(1, 2), asked, out=bucket.keys_of(of_keys, num_heads))
-                torch.bmm(kept.transpose(1, 2), back, out=bucket.keys_of(of_values, num_heads))
+                _add_product(bucket, bucket.keys_of(of_keys, num_heads), of_scores, asked)
+                _add_product(bucket, bucket.keys_of(of_values, num_heads), kept, back)
         if of_bias is not None:
             of_bias = of_bias.to(context.bias_shape[1])
         return of_queries, of_keys, of_values, of_bias, None, None, None
@@ -240,7 +240,7 @@ def _row_keys(site: Site | None, segments: Segments, kernels: Kernels) -> Sequen
 def _drops(
     row_keys: Sequence[torch.Tensor | None], threshold: int | None, segments: Segments, device: torch.device
 ) -> list[tuple[torch.Tensor | None, torch.Tensor | None, int]]:
-    """Returns what kernels take of the dropout of each bucket; without dropout, where the threshold is None, nothing."""
+    """Returns what kernels take of the dropout of each bucket; nothing without dropout, where the threshold is None."""
     if threshold is None:
         return [(None, None, 0)] * len(segments.buckets)
     columns = (column_keys(bucket.num_keys, device) for bucket in segments.buckets)
@@ -253,6 +253,14 @@ def _of_rows(values: torch.Tensor, bucket: Bucket, num_heads: int) -> torch.Tens
     return _by_head(bucket.queries_of(values, num_heads).clone(), num_heads)
 
 
+def _add_product(bucket: Bucket, total: torch.Tensor, of_pairs: torch.Tensor, of_queries: torch.Tensor) -> None:
+    """Adds what queries tell their keys to a total; the first bucket's is written over whatever was there."""
+    if bucket.attends_to_all:
+        torch.bmm(of_pairs.transpose(1, 2), of_queries, out=total)
+    else:
+        total += torch.bmm(of_pairs.transpose(1, 2), of_queries)
+
+
 def _by_text(flat: torch.Tensor, num_heads: int) -> torch.Tensor:
     return _by_head(flat, num_heads).transpose(0, 1)
 
@@ -262,4 +270,4 @@ def _by_head(flat: torch.Tensor, num_heads: int) -> torch.Tensor:
 
 
 def _of_bucket(bias: torch.Tensor, bucket: Bucket) -> torch.Tensor:
-    return bias[:, : bucket.num_queries, : bucket.num_keys]
+    return bias[:, bucket.first_place : bucket.first_place + bucket.num_queries, : bucket.num_keys]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ import torch
 
 IndexArray = npt.NDArray[np.int64]
 
+_MAX_PARTS = 8
+"""Buckets into which the places of the same texts are cut where a query sees no key behind it."""
 _BUCKET_COST = 16_384
 """Pairs of tokens that computing one more bucket costs as much as: the fixed costs of its kernels on a CPU."""
 
@@ -21,20 +24,24 @@ KEY_MULTIPLE = 16
 
 @dataclass(frozen=True)
 class Bucket:
-    """Texts whose attention is computed together, padded to the longest of them.
+    """Texts whose attention is computed together, padded to the longest of them, or a stretch of their places.
 
     Attributes:
         num_texts: how many.
-        num_queries: places of each text that ask.
-        num_keys: places of each text that are attended to, a multiple of 16.
+        first_place: the first of the places of each text that ask.
+        num_queries: how many of them ask.
+        num_keys: places of each text that are attended to, from its first one on, a multiple of 16.
+        num_key_places: places of each text among the keys; more than `num_keys` where another bucket attends to all.
         key_mask: fp32, (texts, keys), 0 where a token stands and -inf behind; None where a causal bias hides these.
         first_query: the first of its places among those of all buckets.
         first_key: the same of what is attended to.
     """
 
     num_texts: int
+    first_place: int
     num_queries: int
     num_keys: int
+    num_key_places: int
     key_mask: torch.Tensor | None
     first_query: int
     first_key: int
@@ -50,7 +57,12 @@ class Bucket:
 
     def keys_of(self, rows: torch.Tensor, num_heads: int) -> torch.Tensor:
         """Returns the same for what is attended to, (heads * texts, keys, ...)."""
-        return _part(rows, self.first_key, (num_heads, self.num_texts, self.num_keys))
+        return _part(rows, self.first_key, (num_heads, self.num_texts, self.num_key_places))[:, : self.num_keys]
+
+    @property
+    def attends_to_all(self) -> bool:
+        """Whether it attends to all places among the keys; one bucket of those that share them does, the first."""
+        return self.num_keys == self.num_key_places
 
 
 def _part(rows: torch.Tensor, first_place: int, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -84,7 +96,7 @@ class Segments:
         lengths: tokens of each text, on the host.
         key_lengths: tokens of what each text attends to, on the host.
         num_heads: of the attention.
-        buckets: that together hold each text once.
+        buckets: that together hold each token once, in the order of their rows.
         queries: where the tokens stand.
         keys: where those that they attend to stand.
     """
@@ -133,45 +145,79 @@ def cross_segments(lengths: IndexArray, key_lengths: IndexArray, *, num_heads: i
 def _segments(
     lengths: IndexArray, key_lengths: IndexArray, num_heads: int, device: torch.device, is_causal: bool
 ) -> Segments:
-    groups = _texts_by_bucket(lengths, key_lengths)
+    groups = _texts_by_bucket(lengths, key_lengths, is_causal)
     buckets = _buckets(lengths, key_lengths, groups, device, is_causal)
-    queries = _side(lengths, [bucket.num_queries for bucket in buckets], groups, num_heads, device)
-    keys = _side(key_lengths, [bucket.num_keys for bucket in buckets], groups, num_heads, device)
-    return Segments(lengths, key_lengths, num_heads, buckets, queries, keys)
+    asking = [
+        (texts, bucket.first_place, bucket.num_queries)
+        for texts, parts in zip(groups, buckets, strict=True)
+        for bucket in parts
+    ]
+    attended = [(texts, 0, first.num_key_places) for texts, (first, *_) in zip(groups, buckets, strict=True)]
+    queries = _side(lengths, asking, num_heads, device)
+    keys = _side(key_lengths, attended, num_heads, device)
+    return Segments(lengths, key_lengths, num_heads, tuple(itertools.chain(*buckets)), queries, keys)
 
 
-def _texts_by_bucket(queries: IndexArray, keys: IndexArray) -> list[IndexArray]:
+def _texts_by_bucket(queries: IndexArray, keys: IndexArray, is_causal: bool) -> list[IndexArray]:
     order = np.lexsort((keys, queries))
-    cuts = _cheapest_cuts(queries[order], keys[order])
+    cuts = _cheapest_cuts(queries[order], keys[order], is_causal)
     return [order[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
 def _buckets(
     queries: IndexArray, keys: IndexArray, groups: list[IndexArray], device: torch.device, is_causal: bool
-) -> tuple[Bucket, ...]:
+) -> list[list[Bucket]]:
+    """Returns the buckets of each group of texts; those of a causal attention are cut where that pays."""
     buckets, first_query, first_key = [], 0, 0
     for texts in groups:
-        num_queries = int(queries[texts].max())
-        num_keys = -(-int(keys[texts].max()) // KEY_MULTIPLE) * KEY_MULTIPLE
+        num_queries, num_keys = int(queries[texts].max()), _up_to_multiple(int(keys[texts].max()))
         key_mask = None if is_causal else _key_mask(keys[texts], num_keys).to(device, non_blocking=True)
-        buckets.append(Bucket(len(texts), num_queries, num_keys, key_mask, first_query, first_key))
-        first_query, first_key = first_query + len(texts) * num_queries, first_key + len(texts) * num_keys
-    return tuple(buckets)
+        ends = _ends(num_queries, _num_parts(len(texts) * num_queries * num_keys)) if is_causal else [num_queries]
+        parts = []
+        # What attends to all keys comes first, see `Bucket.attends_to_all`.
+        for begin, end in reversed([*itertools.pairwise([0, *ends])]):
+            seen = _up_to_multiple(end) if is_causal else num_keys
+            parts.append(Bucket(len(texts), begin, end - begin, seen, num_keys, key_mask, first_query, first_key))
+            first_query += len(texts) * (end - begin)
+        buckets.append(parts)
+        first_key += len(texts) * num_keys
+    return buckets
+
+
+def _num_parts(pairs: IndexArray | int) -> Any:
+    """Returns into how many parts a causal bucket is cut, which leaves (1 + 1 / parts) / 2 of its pairs."""
+    return np.clip(np.sqrt(np.asarray(pairs) / (2 * _BUCKET_COST)).round(), 1, _MAX_PARTS).astype(np.int64)
+
+
+def _ends(num_queries: int, num_parts: int) -> list[int]:
+    """Returns where each part of so many queries ends; all but the last have a multiple of 16."""
+    ends = {_up_to_multiple(-(-num_queries * part // num_parts)) for part in range(1, num_parts)}
+    return sorted({min(end, num_queries) for end in ends} | {num_queries})
+
+
+def _up_to_multiple(length: int) -> int:
+    return -(-length // KEY_MULTIPLE) * KEY_MULTIPLE
 
 
 def _key_mask(lengths: IndexArray, width: int) -> torch.Tensor:
     return torch.from_numpy(np.where(np.arange(width) < lengths[:, None], 0.0, -np.inf).astype(np.float32))
 
 
-def _side(
-    lengths: IndexArray, widths: list[int], groups: list[IndexArray], num_heads: int, device: torch.device
-) -> Side:
+def _side(lengths: IndexArray, parts: list[tuple[IndexArray, int, int]], num_heads: int, device: torch.device) -> Side:
+    """Returns where tokens stand.
+
+    Args:
+        lengths: tokens of each text.
+        parts: of the rows: texts, the first of their places, and how many.
+        num_heads: of the attention.
+        device: where the indices are needed.
+    """
     starts = np.cumsum(lengths) - lengths
-    padded = [_padded(lengths[texts], starts[texts], width) for texts, width in zip(groups, widths, strict=True)]
+    padded = [_padded(lengths[texts], starts[texts], first, width) for texts, first, width in parts]
     all_tokens = torch.from_numpy(np.concatenate([each.ravel() for each in padded])).to(device, non_blocking=True)
     heads = torch.arange(num_heads, device=device)[:, None]
-    parts = torch.split(all_tokens, [each.size for each in padded])
-    rows = torch.cat([torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten() for tokens in parts])
+    by_part = torch.split(all_tokens, [each.size for each in padded])
+    rows = torch.cat([torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten() for tokens in by_part])
     num_rows = int(lengths.sum()) * num_heads
     # Rows that hold nothing all write behind the end.
     places = rows.new_empty(num_rows + 1).scatter_(
@@ -180,13 +226,13 @@ def _side(
     return Side(rows, rows.clamp(min=0), places[:-1])
 
 
-def _padded(lengths: IndexArray, starts: IndexArray, width: int) -> IndexArray:
-    """Returns the token of each place, (texts, width), -1 for none."""
-    columns = np.arange(width)
+def _padded(lengths: IndexArray, starts: IndexArray, first: int, width: int) -> IndexArray:
+    """Returns the token of each place from the first on, (texts, width), -1 for none."""
+    columns = np.arange(first, first + width)
     return np.where(columns < lengths[:, None], starts[:, None] + columns, -1)
 
 
-def _cheapest_cuts(queries: IndexArray, keys: IndexArray) -> list[int]:
+def _cheapest_cuts(queries: IndexArray, keys: IndexArray, is_causal: bool) -> list[int]:
     """Returns where to cut a sorted row of texts for the fewest pairs and buckets: a shortest path."""
     num_texts = len(queries)
     costs = np.zeros(num_texts + 1)
@@ -194,7 +240,8 @@ def _cheapest_cuts(queries: IndexArray, keys: IndexArray) -> list[int]:
     for end in range(1, num_texts + 1):
         widest = np.maximum.accumulate(keys[:end][::-1])
         pairs = np.arange(1, end + 1) * queries[end - 1] * widest
-        total = pairs + _BUCKET_COST + costs[:end][::-1]
+        parts = _num_parts(pairs) if is_causal else 1
+        total = pairs * (1 + 1 / parts) / 2 + parts * _BUCKET_COST + costs[:end][::-1]
         best = int(np.argmin(total))
         costs[end], starts[end] = total[best], end - 1 - best
     cuts = [num_texts]

@@ -183,7 +183,9 @@ def position_bias(attention: Any, num_places: int) -> torch.Tensor:
         num_places: how many.
     """
     weight = attention.relative_attention_bias.weight
-    distances = torch.arange(1 - num_places, num_places, device=weight.device)
+    # With one query before the first, which is left out at the end: a compiled kernel would be compiled once more for a
+    # bias that starts where its memory does.
+    distances = torch.arange(1 - num_places, num_places + 1, device=weight.device)
     buckets = attention._relative_position_bucket(
         distances,
         bidirectional=not attention.is_decoder,
@@ -195,7 +197,7 @@ def position_bias(attention: Any, num_places: int) -> torch.Tensor:
     if attention.is_decoder:
         by_distance = by_distance.masked_fill(distances > 0, -math.inf)
     # Row i of the windows holds the distances 1 - num_places + i ... i, those of query num_places - 1 - i.
-    return by_distance.unfold(1, num_places, 1).flip(1)
+    return by_distance.unfold(1, num_places, 1).flip(1)[:, 1:]
 
 
 def _compute_dtype(stack: nn.Module, device: torch.device) -> torch.dtype:

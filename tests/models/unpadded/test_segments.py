@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipe_exp.models.unpadded import segments as segments_module
 from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import UNCOMPILED
 from recipe_exp.models.unpadded.counter_dropout import scrambled
@@ -83,15 +84,24 @@ def text_by_text(
 
 
 @settings(deadline=None, max_examples=25)
-@given(LENGTHS, st.sampled_from(["across", "causal", "both ways"]), st.sampled_from(["eager", "sdpa", "varlen"]))
-def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind: str, backend: str) -> None:
+@given(
+    LENGTHS,
+    st.sampled_from(["across", "causal", "both ways"]),
+    st.sampled_from(["eager", "sdpa", "varlen"]),
+    st.sampled_from([10, 1_000, segments_module._BUCKET_COST]),
+)
+def test_attention_is_that_of_each_text_alone(
+    pairs: list[tuple[int, int]], kind: str, backend: str, bucket_cost: int
+) -> None:
     queries, keys = np.array(pairs).T
     segments: Segments
-    if kind == "across":
-        segments = cross_segments(queries, keys, num_heads=2, device=CPU)
-    else:
-        keys = queries
-        segments = self_segments(queries, num_heads=2, is_causal=kind == "causal", device=CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments_module, "_BUCKET_COST", bucket_cost)
+        if kind == "across":
+            segments = cross_segments(queries, keys, num_heads=2, device=CPU)
+        else:
+            keys = queries
+            segments = self_segments(queries, num_heads=2, is_causal=kind == "causal", device=CPU)
     torch.manual_seed(len(pairs))
     tensors = [torch.randn(int(count.sum()), 8, requires_grad=True) for count in (queries, keys, keys)]
     bias = None if kind == "across" else torch.randn(2, *[segments.num_biased_places] * 2, requires_grad=True)
@@ -112,6 +122,24 @@ def test_attention_is_that_of_each_text_alone(pairs: list[tuple[int, int]], kind
         torch.autograd.grad(found, inputs, back), torch.autograd.grad(wanted, inputs, back), strict=True
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_places_that_no_query_looks_at_are_mostly_not_computed() -> None:
+    lengths = np.full(8, 240)
+    both_ways, causal = (
+        self_segments(lengths, num_heads=1, is_causal=way, device=CPU).buckets for way in (False, True)
+    )
+    pairs = [
+        sum(bucket.num_texts * bucket.num_queries * bucket.num_keys for bucket in buckets)
+        for buckets in (both_ways, causal)
+    ]
+    assert pairs[0] == (lengths**2).sum()
+    assert pairs[1] <= 0.7 * pairs[0]
+    asked = sorted(
+        place for bucket in causal for place in range(bucket.first_place, bucket.first_place + bucket.num_queries)
+    )
+    assert asked == list(range(240))
+    assert all(bucket.num_keys >= bucket.first_place + bucket.num_queries for bucket in causal)
 
 
 @settings(deadline=None)
