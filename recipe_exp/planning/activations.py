@@ -2,7 +2,8 @@
 
 It follows `recipe_exp.models.unpadded` as the autograd graph holds it: linear layers keep what they read, a norm keeps
 the residual stream, the gated GELU its two arguments, attention its queries, keys, values and weights. No token is
-padding; what attention pads within its buckets of similar lengths is left out, but for places of keys up to a multiple.
+padding; what attention pads within its buckets of similar lengths is left out, but for places of keys up to a multiple,
+and what causality spares long recipes is not taken off.
 """
 
 from __future__ import annotations
