@@ -35,7 +35,11 @@ def attend(
         segments: which tokens attend to which.
         site: dropout of the weights, keyed by the token that asks; None without it.
         kernels: that compute it.
+
+    Raises:
+        ValueError: nothing says what a causal attention does not look at.
     """
+    _check_bias(bias, segments)
     rows = _padded_rows(queries, keys, values, segments)
     found: torch.Tensor = _Attention.apply(*rows, bias, segments, site, kernels)  # type: ignore[no-untyped-call]
     return found
@@ -55,6 +59,7 @@ def attend_with_sdpa(
     Its dropout is drawn from the device's generator, so it depends on how the window was cut. Arguments are those of
     `attend`.
     """
+    _check_bias(bias, segments)
     num_heads, probability = segments.num_heads, 0.0 if site is None else site.probability
     rows = _padded_rows(queries, keys, values, segments)
     found = []
@@ -102,7 +107,7 @@ def attend_with_flash(
         max_seqlen_k=int(segments.key_lengths.max()),
         dropout_p=0.0 if site is None else site.probability,
         softmax_scale=1.0,
-        causal=False,
+        causal=segments.is_causal,
         # The backward pass would otherwise add in another order each time.
         deterministic=True,
     )
@@ -220,6 +225,11 @@ class _Joined(torch.autograd.Function):
         (gradient,) = gradients
         flat = gradient.reshape(len(gradient) * context.num_heads, -1)
         return context.kernels.gathered(flat, context.side.rows), None, None, None
+
+
+def _check_bias(bias: torch.Tensor | None, segments: Segments) -> None:
+    if bias is None and segments.is_causal:
+        raise ValueError("a causal attention takes a bias that is -inf where it does not look")
 
 
 def _padded_rows(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +108,11 @@ class Segments:
     keys: Side
 
     @property
+    def is_causal(self) -> bool:
+        """Whether a token sees none after it, by the bias that attention is given."""
+        return self.buckets[0].key_mask is None
+
+    @property
     def num_biased_places(self) -> int:
         """Places between which a position bias is needed.
 
@@ -172,7 +176,11 @@ def _buckets(
     for texts in groups:
         num_queries, num_keys = int(queries[texts].max()), _up_to_multiple(int(keys[texts].max()))
         key_mask = None if is_causal else _key_mask(keys[texts], num_keys).to(device, non_blocking=True)
-        ends = _ends(num_queries, _num_parts(len(texts) * num_queries * num_keys)) if is_causal else [num_queries]
+        ends = (
+            _ends(num_queries, int(_num_parts(np.array(len(texts) * num_queries * num_keys))))
+            if is_causal
+            else [num_queries]
+        )
         parts = []
         # What attends to all keys comes first, see `Bucket.attends_to_all`.
         for begin, end in reversed([*itertools.pairwise([0, *ends])]):
@@ -184,9 +192,10 @@ def _buckets(
     return buckets
 
 
-def _num_parts(pairs: IndexArray | int) -> Any:
-    """Returns into how many parts a causal bucket is cut, which leaves (1 + 1 / parts) / 2 of its pairs."""
-    return np.clip(np.sqrt(np.asarray(pairs) / (2 * _BUCKET_COST)).round(), 1, _MAX_PARTS).astype(np.int64)
+def _num_parts(pairs: IndexArray) -> IndexArray:
+    """Returns into how many parts causal buckets are cut, which leaves (1 + 1 / parts) / 2 of their pairs."""
+    parts: IndexArray = np.clip(np.sqrt(pairs / (2 * _BUCKET_COST)).round(), 1, _MAX_PARTS).astype(np.int64)
+    return parts
 
 
 def _ends(num_queries: int, num_parts: int) -> list[int]:
@@ -240,7 +249,7 @@ def _cheapest_cuts(queries: IndexArray, keys: IndexArray, is_causal: bool) -> li
     for end in range(1, num_texts + 1):
         widest = np.maximum.accumulate(keys[:end][::-1])
         pairs = np.arange(1, end + 1) * queries[end - 1] * widest
-        parts = _num_parts(pairs) if is_causal else 1
+        parts = _num_parts(pairs) if is_causal else np.ones_like(pairs)
         total = pairs * (1 + 1 / parts) / 2 + parts * _BUCKET_COST + costs[:end][::-1]
         best = int(np.argmin(total))
         costs[end], starts[end] = total[best], end - 1 - best

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,14 @@ def test_attention_is_that_of_each_text_alone(
         torch.autograd.grad(found, inputs, back), torch.autograd.grad(wanted, inputs, back), strict=True
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("compute", [attend, attend_with_sdpa])
+def test_a_causal_attention_without_a_bias_is_refused_instead_of_wrong(compute: Callable[..., torch.Tensor]) -> None:
+    segments = self_segments(np.array([3]), num_heads=2, is_causal=True, device=CPU)
+    tensors = [torch.ones(3, 8)] * 3
+    with pytest.raises(ValueError, match="takes a bias"):
+        compute(*tensors, None, segments, None, UNCOMPILED)
 
 
 def test_places_that_no_query_looks_at_are_mostly_not_computed() -> None:
