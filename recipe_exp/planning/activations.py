@@ -2,8 +2,7 @@
 
 It follows `recipe_exp.models.unpadded` as the autograd graph holds it: linear layers keep what they read, a norm keeps
 the residual stream, the gated GELU its two arguments, attention its queries, keys, values and weights. No token is
-padding; what attention pads within its buckets of similar lengths is left out, but for places of keys up to a multiple,
-and what causality spares long recipes is not taken off.
+padding; what attention pads within its buckets of similar lengths is left out, but for places of keys up to a multiple.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from recipe_exp.planning.adapter_activations import AdapterActivations
 _CROSS = "decoder.EncDecAttention"
 # Places of keys are a multiple of it, as in `recipe_exp.models.unpadded.segments`.
 KEY_MULTIPLE = 16
+# Into how many parts a decoder's places are cut, and the pairs of tokens that one more costs as much as, as there.
+MAX_PARTS = 8
+BUCKET_COST = 16_384
 # The inverse root mean square of a token, what dropout hashes for it at one place, and the total of a head's weights.
 _FACTOR_BYTES = 4
 _KEY_BYTES = 4
@@ -172,6 +174,8 @@ class SavedActivations:
         places = _key_places(length)
         of_keys = 2 * self.inner * self.compute_bytes * batch.num_examples * places
         weights = batch.pairs(length, places) * self.shape.num_heads * self.compute_bytes
+        if stack == "decoder":
+            weights *= _causal_share(length * places * batch.spread)
         return batch.num_examples * length * per_token + of_keys + weights
 
     def _cross_attention(self, batch: Batch) -> float:
@@ -262,3 +266,9 @@ class SavedActivations:
 def _key_places(length: float) -> float:
     """Places that a text of so many tokens is attended to in."""
     return math.ceil(length / KEY_MULTIPLE) * KEY_MULTIPLE
+
+
+def _causal_share(pairs: float) -> float:
+    """Share of the pairs of a text's tokens that causal attention computes, with a bucket for each text at worst."""
+    parts = min(max(round(math.sqrt(pairs / (2 * BUCKET_COST))), 1), MAX_PARTS)
+    return (1 + 1 / parts) / 2

@@ -67,7 +67,8 @@ def test_formula_is_what_autograd_keeps(odd_model, targets, is_checkpointed, dro
 
 
 def test_the_formula_counts_places_of_keys_as_attention_does():
-    assert activations.KEY_MULTIPLE == segments.KEY_MULTIPLE
+    for name in ("KEY_MULTIPLE", "MAX_PARTS", "BUCKET_COST"):
+        assert getattr(activations, name) == getattr(segments, name)
 
 
 def test_examples_of_different_lengths_count_with_their_own_tokens_and_pairs(odd_model):

@@ -208,7 +208,8 @@ def test_a_kill_while_the_database_is_made_leaves_none_that_cannot_be_opened(tmp
     finally:
         process.kill()
         process.wait()
-    assert not (tmp_path / "mlflow.db").exists()
+    # On a fast machine a late kill comes after it was made.
+    assert seconds or not (tmp_path / "mlflow.db").exists()
     store = MlflowStore.open(None, "recipes", tmp_path)
     assert store.find_or_create_run(identity()).run_id
     assert not list(tmp_path.glob(".*.tmp*"))

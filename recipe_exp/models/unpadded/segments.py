@@ -12,9 +12,9 @@ import torch
 
 IndexArray = npt.NDArray[np.int64]
 
-_MAX_PARTS = 8
+MAX_PARTS = 8
 """Buckets into which the places of the same texts are cut where a query sees no key behind it."""
-_BUCKET_COST = 16_384
+BUCKET_COST = 16_384
 """Pairs of tokens that computing one more bucket costs as much as: the fixed costs of its kernels on a CPU."""
 
 KEY_MULTIPLE = 16
@@ -176,12 +176,8 @@ def _buckets(
     for texts in groups:
         num_queries, num_keys = int(queries[texts].max()), _up_to_multiple(int(keys[texts].max()))
         key_mask = None if is_causal else _key_mask(keys[texts], num_keys).to(device, non_blocking=True)
-        ends = (
-            _ends(num_queries, int(_num_parts(np.array(len(texts) * num_queries * num_keys))))
-            if is_causal
-            else [num_queries]
-        )
-        parts = []
+        num_parts = int(_num_parts(np.array(len(texts) * num_queries * num_keys))) if is_causal else 1
+        ends, parts = _ends(num_queries, num_parts), []
         # What attends to all keys comes first, see `Bucket.attends_to_all`.
         for begin, end in reversed([*itertools.pairwise([0, *ends])]):
             seen = _up_to_multiple(end) if is_causal else num_keys
@@ -194,7 +190,7 @@ def _buckets(
 
 def _num_parts(pairs: IndexArray) -> IndexArray:
     """Returns into how many parts causal buckets are cut, which leaves (1 + 1 / parts) / 2 of their pairs."""
-    parts: IndexArray = np.clip(np.sqrt(pairs / (2 * _BUCKET_COST)).round(), 1, _MAX_PARTS).astype(np.int64)
+    parts: IndexArray = np.clip(np.sqrt(pairs / (2 * BUCKET_COST)).round(), 1, MAX_PARTS).astype(np.int64)
     return parts
 
 
@@ -250,7 +246,7 @@ def _cheapest_cuts(queries: IndexArray, keys: IndexArray, is_causal: bool) -> li
         widest = np.maximum.accumulate(keys[:end][::-1])
         pairs = np.arange(1, end + 1) * queries[end - 1] * widest
         parts = _num_parts(pairs) if is_causal else np.ones_like(pairs)
-        total = pairs * (1 + 1 / parts) / 2 + parts * _BUCKET_COST + costs[:end][::-1]
+        total = pairs * (1 + 1 / parts) / 2 + parts * BUCKET_COST + costs[:end][::-1]
         best = int(np.argmin(total))
         costs[end], starts[end] = total[best], end - 1 - best
     cuts = [num_texts]

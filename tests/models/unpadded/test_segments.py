@@ -90,7 +90,7 @@ def text_by_text(
     LENGTHS,
     st.sampled_from(["across", "causal", "both ways"]),
     st.sampled_from(["eager", "sdpa", "varlen"]),
-    st.sampled_from([10, 1_000, segments_module._BUCKET_COST]),
+    st.sampled_from([10, 1_000, segments_module.BUCKET_COST]),
 )
 def test_attention_is_that_of_each_text_alone(
     pairs: list[tuple[int, int]], kind: str, backend: str, bucket_cost: int
@@ -98,7 +98,7 @@ def test_attention_is_that_of_each_text_alone(
     queries, keys = np.array(pairs).T
     segments: Segments
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments_module, "_BUCKET_COST", bucket_cost)
+        patch.setattr(segments_module, "BUCKET_COST", bucket_cost)
         if kind == "across":
             segments = cross_segments(queries, keys, num_heads=2, device=CPU)
         else:
