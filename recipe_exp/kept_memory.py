@@ -56,7 +56,7 @@ def keep_what_is_freed() -> None:
 
     A limit of the user's own, `MALLOC_TRIM_THRESHOLD_`, stays.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _of_c_library("mallopt")
     if mallopt is None or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return
     # Setting one limit keeps the other from adapting, so that is set to where it would end.
@@ -68,6 +68,11 @@ def release() -> None:
     """Hands memory that no tensor uses back to the system."""
     # What is lent comes back to lists that nothing refers to any more.
     _free.clear()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _of_c_library("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _of_c_library(name: str) -> Any:
+    """Returns a function of the C library, None where it has no such."""
+    return getattr(ctypes.CDLL(None), name, None)

@@ -11,7 +11,7 @@ from recipe_exp import kept_memory
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 
 MAX_LOGITS_BYTES = 128 * 2**20
-"""Bytes of fp32 logits that are there at the same time, twice over where nothing is compiled."""
+"""Bytes of fp32 logits that are there at the same time; two and a half times that in bf16 where nothing is compiled."""
 MAX_TOKENS = 1024
 """Tokens whose logits are there at the same time. More make no product faster."""
 
