@@ -47,6 +47,7 @@ from recipe_exp.planning.lengths import LengthArray, Lengths, batch_of, estimate
 from recipe_exp.planning.memory import GIB, estimate_batch
 from recipe_exp.planning.remedies import Setup
 from recipe_exp.planning.timing import flops_per_example
+from recipe_exp.tasks.building import attention_setting
 
 ROWS = {
     "base": ("FLAN-T5 base, full", ("model=flan_t5_base", "training=full"), 32),
@@ -170,8 +171,8 @@ def measure(name: str, options: argparse.Namespace) -> Measured:
     """Takes some steps of a row."""
     config, device = configured(name, options), options.device
     precision = "bf16"
-    attention = choose_attention("auto", device, precision).kernel
     setup = Setup(config.model, config.training, precision, is_compiled=device == "cuda")
+    attention = choose_attention("auto", attention_setting(setup, device)).kernel
     lengths = estimated_lengths(config.data, None)
     cap = capped(options)
     tokens = auto_micro_batch_tokens(setup, Machine(device, attention, cap), lengths.longest_tokens)

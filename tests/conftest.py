@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -77,3 +77,21 @@ def recipe_exp(tmp_path: Path) -> Command:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def flex_trains_here() -> Iterator[None]:
+    """Lifts PyTorch's refusal to train with FlexAttention on a CPU.
+
+    Forward and backward pass are traced as a GPU's compiler is given them, and computed as PyTorch writes them out.
+    """
+    import torch
+    from torch.nn.attention import flex_attention
+
+    from recipe_exp.models.unpadded import flex
+
+    traced = torch.compile(flex._flex, dynamic=True, fullgraph=True, backend="aot_eager")
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=64):
+        patch.setattr(flex_attention, "_validate_device", lambda *_: None)
+        patch.setattr(flex, "_compiled", lambda: traced)
+        yield

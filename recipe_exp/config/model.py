@@ -44,9 +44,9 @@ class ModelConfig(Section):
     """Load weights and tokenizer of `name`. False starts from random weights in `shape` and builds a tokenizer."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Dropout probability of every layer; null keeps the model's own (0.1 for FLAN-T5)."""
-    attention: Literal["auto", "eager", "sdpa", "sdpa_varlen"] = "auto"
-    """Attention kernel. `auto` takes what computes T5's position bias correctly on the device; `sdpa_varlen` is
-    flash-attn where there is no bias, from decoder to encoder."""
+    attention: Literal["auto", "eager", "sdpa", "sdpa_varlen", "flex", "flex_varlen"] = "auto"
+    """Attention kernel. `auto` takes the fastest that computes T5's position bias correctly on the device; `flex` is
+    PyTorch's FlexAttention, and `_varlen` flash-attn where there is no bias, from decoder to encoder."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: about a quarter more time for much less memory."""
     shape: ModelShape

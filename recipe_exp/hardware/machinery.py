@@ -20,7 +20,7 @@ class Machinery:
         num_processes: data-parallel processes.
         num_threads: threads of PyTorch on the CPU, for each process.
         precision: `fp32`, `tf32` or `bf16`.
-        attention: the attention kernel, `eager`, `sdpa` or `sdpa_varlen`.
+        attention: the attention kernel, as in `model.attention`.
         micro_batch_tokens: tokens of one forward and backward pass.
         is_compiled: whether elementwise arithmetic is compiled.
         attention_reason: why this kernel, in a few words.

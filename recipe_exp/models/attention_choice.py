@@ -1,23 +1,31 @@
-"""Which attention kernel a run takes: one that was seen to give the right numbers on this device."""
+"""Which attention kernel a run takes: the fastest that was seen to give the right numbers on this device."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TypeVar
 
 import torch
 
 from recipe_exp.config.model import ModelShape
-from recipe_exp.data.loader import join_texts
-from recipe_exp.models.load import from_shape
+from recipe_exp.data.loader import MicroBatch, join_texts
+from recipe_exp.models.load import from_shape, set_dropout
 from recipe_exp.models.sequence_loss import SequenceLoss
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2}
 """Relative, by precision: kernels add in another order, and bf16 has 8 bits."""
+_FUSED = ("sdpa", "sdpa_varlen", "flex", "flex_varlen")
+_MORE_CHECKS = {"flex_varlen": (("flex", True),)}
+"""Kernels that must be right too, and whether under dropout: flash-attn draws its own."""
+_WIDTH, _DROPOUT = 64, 0.1
 _SHAPE = ModelShape(
     vocab_size=64,
     d_model=32,
-    d_kv=8,
+    # FlexAttention has no kernel for narrower heads.
+    d_kv=16,
     d_ff=48,
     num_layers=2,
     num_decoder_layers=2,
@@ -25,6 +33,31 @@ _SHAPE = ModelShape(
     tie_word_embeddings=True,
 )
 _LENGTHS = ((12, 9), (7, 5), (3, 9))
+_TYPICAL_LENGTHS = tuple((16 + 5 * index % 80, 60 + 37 * index % 420) for index in range(32))
+"""Of prompts and recipes, for the timing."""
+_NUM_UNTIMED, _NUM_TIMED = 2, 5
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class AttentionSetting:
+    """What decides which kernel is right and fast.
+
+    Attributes:
+        device: `cpu` or `cuda`.
+        precision: resolved, `fp32`, `tf32` or `bf16`.
+        shape: of the network; its heads are what a kernel computes.
+        is_bias_tuned: whether the position bias is learnt, as an adapter does not.
+        is_compiled: whether the run compiles; `auto` takes FlexAttention, which must be compiled, only then.
+        is_padded: whether the network's own forward pass of `transformers` computes it, which knows `sdpa` alone.
+    """
+
+    device: str
+    precision: str
+    shape: ModelShape
+    is_bias_tuned: bool = True
+    is_compiled: bool = False
+    is_padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +65,7 @@ class AttentionChoice:
     """A kernel and why it is taken.
 
     Attributes:
-        kernel: `eager`, `sdpa` or `sdpa_varlen`.
+        kernel: `eager`, `sdpa`, `sdpa_varlen`, `flex` or `flex_varlen`.
         reason: in a few words.
     """
 
@@ -40,77 +73,168 @@ class AttentionChoice:
     reason: str
 
 
-def choose_attention(configured: str, device: str, precision: str) -> AttentionChoice:
+def choose_attention(configured: str, setting: AttentionSetting) -> AttentionChoice:
     """Returns the kernel of a run.
 
-    On a CPU it is `eager`: with a trained position bias PyTorch's fused kernel falls back to the same arithmetic
-    there. On a GPU it is `sdpa_varlen` where flash-attn is installed, else `sdpa`, if a tiny network gets the right
-    loss and gradients from it.
+    On a CPU it is `eager`: with a trained position bias PyTorch's fused kernels fall back to the same arithmetic or
+    refuse there. On a GPU each kernel that can run gives the loss and gradients of a tiny network; of those that are
+    right, a block of each stack with the network's own heads tells which is fastest.
 
     Args:
-        configured: `auto` or a kernel; `sdpa_varlen` gives way where it cannot run.
-        device: `cpu` or `cuda`.
-        precision: resolved, `fp32`, `tf32` or `bf16`.
+        configured: `auto` or a kernel; one that cannot run gives way, and the reason says why.
+        setting: of the run.
     """
     if configured in ("eager", "sdpa"):
         return AttentionChoice(configured, "as configured")
-    missing = missing_for_varlen(device, precision)
-    reasons = [f"sdpa_varlen needs {missing}"] if configured == "sdpa_varlen" and missing else []
-    if device == "cpu":
-        return AttentionChoice("eager", "; ".join([*reasons, "no fused kernel trains the position bias on a CPU"]))
-    for kernel in ("sdpa",) if missing else ("sdpa_varlen", "sdpa"):
-        is_right, found = _try(kernel, device, precision)
-        reasons.append(found if is_right else f"{kernel} {found}")
+    reasons = []
+    if configured != "auto":
+        missing = missing_for(configured, setting.device, setting.precision)
+        is_right, found = (False, f"needs {missing}") if missing else _try(configured, setting)
         if is_right:
-            return AttentionChoice(kernel, "; ".join(reasons))
-    return AttentionChoice("eager", "; ".join(reasons))
+            return AttentionChoice(configured, found)
+        reasons.append(f"{configured} {found}")
+    if setting.device == "cpu":
+        return AttentionChoice("eager", "; ".join([*reasons, "no fused kernel trains the position bias on a CPU"]))
+    errors = {}
+    for kernel in _candidates(setting):
+        if kernel != configured:
+            is_right, found = _try(kernel, setting)
+            if is_right:
+                errors[kernel] = found
+            else:
+                reasons.append(f"{kernel} {found}")
+    kernel, times = _fastest(tuple(errors), setting)
+    return AttentionChoice(kernel, "; ".join([*reasons, *times, *([errors[kernel]] if kernel in errors else [])]))
 
 
-def missing_for_varlen(device: str, precision: str) -> str | None:
-    """Returns what `sdpa_varlen` needs and is not there, in a few words; None where it can be tried.
+def missing_for(kernel: str, device: str, precision: str) -> str | None:
+    """Returns what a kernel needs and is not there, in a few words; None where it can be tried.
 
     Args:
+        kernel: its name.
         device: `cpu` or `cuda`.
         precision: resolved, `fp32`, `tf32` or `bf16`.
     """
-    if device != "cuda":
+    is_varlen, is_flex = kernel.endswith("_varlen"), kernel.startswith("flex")
+    if device != "cuda" and (is_varlen or is_flex):
         return "a GPU"
-    if precision != "bf16":
+    if is_flex and find_spec("triton") is None:
+        return "Triton"
+    if is_varlen and precision != "bf16":
         return "training.precision=bf16"
-    return None if find_spec("flash_attn") is not None else "the extra `flash`"
+    if is_varlen and find_spec("flash_attn") is None:
+        return "the extra `flash`"
+    return None
 
 
-def _try(kernel: str, device: str, precision: str) -> tuple[bool, str]:
+def _candidates(setting: AttentionSetting) -> Sequence[str]:
+    if setting.is_padded:
+        return ("sdpa",)
+    known = [name for name in _FUSED if setting.is_compiled or not name.startswith("flex")]
+    return [name for name in known if missing_for(name, setting.device, setting.precision) is None]
+
+
+def _try(kernel: str, setting: AttentionSetting) -> tuple[bool, str]:
     """Returns whether a kernel is right here, and what was found."""
-    try:
-        error = largest_error(kernel, device, precision)
-    except Exception as fault:  # whatever a kernel raises that was not built for this device
-        return False, f"does not run here: {' '.join(str(fault).split())[:80]}"
+    error, fault = _attempted(lambda: largest_error(kernel, setting.device, setting.precision))
+    if error is None:
+        return False, fault
     # tf32 rounds to ten bits of mantissa.
-    is_right = error <= TOLERANCES["fp32" if precision == "fp32" else "bf16"]
+    is_right = error <= TOLERANCES["fp32" if setting.precision == "fp32" else "bf16"]
     return is_right, f"right to {error:.0e}" if is_right else f"gives other numbers here, by {error:.0e}"
 
 
+def _fastest(kernels: Sequence[str], setting: AttentionSetting) -> tuple[str, list[str]]:
+    """Returns the fastest of kernels that are right, and what was found; `eager` where there is none."""
+    if len(kernels) < 2:
+        return (kernels[0] if kernels else "eager"), []
+    seconds, found = {}, []
+    for kernel in kernels:
+        taken, fault = _attempted(lambda kernel=kernel: seconds_of(kernel, setting))  # type: ignore[misc]
+        if taken is not None:
+            seconds[kernel] = taken
+        found.append(f"{kernel} {fault}" if taken is None else f"{kernel} {1000 * taken:.1f} ms")
+    return min(seconds, key=lambda kernel: seconds[kernel], default="eager"), [f"fastest of {', '.join(found)}"]
+
+
+def _attempted(compute: Callable[[], Answer]) -> tuple[Answer | None, str]:
+    """Returns an answer, or None and what was wrong."""
+    try:
+        return compute(), ""
+    except Exception as fault:  # whatever a kernel raises that was not built for this device
+        return None, f"does not run here: {' '.join(str(fault).split())[:80]}"
+
+
+def seconds_of(kernel: str, setting: AttentionSetting) -> float:
+    """Returns the seconds of a forward and backward pass of a block of each stack, the least of five.
+
+    The blocks are narrow but for their heads, so that attention is most of what they compute, on 32 texts of recipes'
+    lengths, under dropout.
+    """
+    sizes = {"vocab_size": _WIDTH, "d_model": _WIDTH, "d_ff": _WIDTH, "num_layers": 1, "num_decoder_layers": 1}
+    loss, batch = _made(kernel, setting.device, setting.shape.model_copy(update=sizes), _TYPICAL_LENGTHS)
+    set_dropout(loss.network, _DROPOUT)
+    loss.train()
+    for name, parameter in loss.named_parameters():
+        parameter.requires_grad_(setting.is_bias_tuned or "relative_attention_bias" not in name)
+    seconds, is_cuda = [], setting.device == "cuda"
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if is_cuda else []):
+        for _ in range(_NUM_UNTIMED + _NUM_TIMED):
+            started = time.perf_counter()
+            _learn(loss, batch, setting.precision)
+            if is_cuda:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+    return min(seconds[_NUM_UNTIMED:])
+
+
 def largest_error(kernel: str, device: str, precision: str) -> float:
-    """Returns how far a kernel's loss and gradients are from those of `eager` in fp32 on the CPU, in relative norm."""
-    reference = loss_and_gradients("eager", "cpu", "fp32")
-    return float((loss_and_gradients(kernel, device, precision) - reference).norm() / reference.norm())
+    """Returns how far a kernel's loss and gradients are from those of `eager` in fp32 on the CPU, in relative norm.
+
+    With FlexAttention, which drops what `eager` drops, they are those under dropout.
+    """
+    errors = []
+    for name, has_dropout in ((kernel, kernel == "flex"), *_MORE_CHECKS.get(kernel, ())):
+        reference = loss_and_gradients("eager", "cpu", "fp32", has_dropout=has_dropout)
+        found = loss_and_gradients(name, device, precision, has_dropout=has_dropout)
+        errors.append(float((found - reference).norm() / reference.norm()))
+    return max(errors)
 
 
-def loss_and_gradients(kernel: str, device: str, precision: str) -> torch.Tensor:
+def loss_and_gradients(kernel: str, device: str, precision: str, *, has_dropout: bool = False) -> torch.Tensor:
     """Returns the loss and every gradient of a tiny network as one vector on the CPU.
 
     Texts of several lengths, the position bias, the causal mask and the attention from decoder to encoder take part.
+
+    Args:
+        kernel: that computes attention.
+        device: `cpu` or `cuda`.
+        precision: resolved, `fp32`, `tf32` or `bf16`.
+        has_dropout: whether elements are dropped, always the same ones.
     """
+    loss, batch = _made(kernel, device, _SHAPE, _LENGTHS)
+    set_dropout(loss.network, _DROPOUT if has_dropout else 0.0)
+    loss.train()
+    found = _learn(loss, batch, precision)
+    gradients = [parameter.grad.flatten() for parameter in loss.parameters() if parameter.grad is not None]
+    return torch.cat([found.flatten(), *gradients]).float().cpu()
+
+
+def _made(
+    kernel: str, device: str, shape: ModelShape, lengths: Sequence[tuple[int, int]]
+) -> tuple[SequenceLoss, MicroBatch]:
+    """Returns a network and texts, always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = from_shape(_SHAPE, dtype=torch.float32, attention=kernel)
-        texts = [[torch.randint(2, _SHAPE.vocab_size, (length,)).numpy() for length in pair] for pair in _LENGTHS]
-    network.eval()  # which leaves the gradients and takes dropout away
-    network.to(torch.device(device))
-    batch = join_texts([source for source, _ in texts], [target for _, target in texts]).to(device)
-    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-        loss = SequenceLoss(network)(batch)
-    torch.autograd.backward(loss)
-    gradients = [parameter.grad.flatten() for parameter in network.parameters() if parameter.grad is not None]
-    return torch.cat([loss.detach().flatten(), *gradients]).float().cpu()
+        network = from_shape(shape, dtype=torch.float32, attention=kernel)
+        texts = [[torch.randint(2, shape.vocab_size, (length,)).numpy() for length in pair] for pair in lengths]
+    batch = join_texts([source for source, _ in texts], [target for _, target in texts], noise=(0, 1))
+    return SequenceLoss(network.to(torch.device(device))), batch.to(device)
+
+
+def _learn(loss: SequenceLoss, batch: MicroBatch, precision: str) -> torch.Tensor:
+    """Returns the summed loss of a forward pass, after its backward pass."""
+    with torch.autocast(batch.target_ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        found: torch.Tensor = loss(batch)
+    torch.autograd.backward(found)
+    return found.detach()

@@ -34,9 +34,10 @@ from recipe_exp.models.stored_files import SHAPE_NAMES, check_model_folder, refu
 
 _MAX_LOGIT_DIFFERENCE = 1e-4
 
-# transformers' forward pass pads, and has no text of another length to attend across to.
-AttentionInterface.register("sdpa_varlen", AttentionInterface()["sdpa"])
-AttentionMaskInterface.register("sdpa_varlen", AttentionMaskInterface()["sdpa"])
+# The padded forward pass of transformers has no such kernels; its own flex_attention is wrong for T5.
+for _name in ("sdpa_varlen", "flex", "flex_varlen"):
+    AttentionInterface.register(_name, AttentionInterface()["sdpa"])
+    AttentionMaskInterface.register(_name, AttentionMaskInterface()["sdpa"])
 
 
 def build_model(

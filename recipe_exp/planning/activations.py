@@ -71,7 +71,7 @@ class SavedActivations:
         is_bf16: whether matrix products run in bfloat16 under autocast.
         holds_bf16: whether the weights that are tuned are held in bfloat16.
         attention: `eager` or a fused kernel, which on a GPU keeps its output and the bias of each text instead of
-            weights.
+            weights; with `flex` it keeps no bias of a text, but under dropout keys and values twice.
         device: `cpu` or `cuda`; CUDA keeps the dropout masks of an adapter in one byte.
         is_compiled: whether elementwise arithmetic is fused, so that nothing stands between its steps.
     """
@@ -92,6 +92,8 @@ class SavedActivations:
         self.is_bf16 = is_bf16
         self.is_cuda = device == "cuda"
         self.has_fused_attention = attention != "eager" and self.is_cuda
+        self.has_flex = attention.startswith("flex") and self.is_cuda
+        self.crosses_with_flex = attention == "flex" and self.is_cuda
         self.is_compiled = is_compiled
         self.key_bytes = _KEY_BYTES if model.dropout is None or model.dropout > 0.0 else 0
         self.inner = model.shape.num_heads * model.shape.d_kv
@@ -172,9 +174,11 @@ class SavedActivations:
             + self._output(layer)
         )
         places = _key_places(length)
-        of_keys = 2 * self.inner * self.compute_bytes * batch.num_examples * places
+        of_keys = self._keys_and_values(batch.num_examples * places, is_flex=self.has_flex)
         weights = batch.pairs(length, places) * self.shape.num_heads * self.compute_bytes
-        if stack == "decoder":
+        if self.has_flex:
+            weights = 0.0
+        elif stack == "decoder":
             weights *= _causal_share(length * places * batch.spread)
         return batch.num_examples * length * per_token + of_keys + weights
 
@@ -191,13 +195,18 @@ class SavedActivations:
         )
         per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v"))
         places = _key_places(batch.source_tokens)
-        of_keys = 2 * self.inner * size * batch.num_examples * places
+        of_keys = self._keys_and_values(batch.num_examples * places, is_flex=self.crosses_with_flex)
         # There is no bias here, so a fused kernel keeps nothing for a pair.
         weights = batch.pairs(batch.target_tokens, places) * self.shape.num_heads * size
         if self.has_fused_attention:
             weights = 0.0
         tokens = batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token
         return tokens + of_keys + weights
+
+    def _keys_and_values(self, places: float, *, is_flex: bool) -> float:
+        """Bytes of the keys and values of an attention."""
+        copies = 2 if is_flex and self.key_bytes else 1
+        return 2 * copies * self.inner * self.compute_bytes * places
 
     def _feed_forward(self, stack: str, tokens: float) -> float:
         layer = f"{stack}.DenseReluDense"

@@ -62,10 +62,12 @@ class PlannedDevice:
         return "bf16" if self.has_bf16 else "fp32"
 
     def attention(self, configured: str) -> str:
-        """Returns `eager` or `sdpa`; `sdpa_varlen` takes no more memory than that, and gives way to it."""
+        """Returns a kernel; what a GPU tries first is not known here, and is taken for `sdpa`."""
         if configured in ("eager", "sdpa"):
             return configured
-        return "sdpa" if self.device == "cuda" else "eager"
+        if self.device != "cuda":
+            return "eager"
+        return "sdpa" if configured == "auto" else configured
 
 
 def visible_gpus() -> list[Gpu]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from recipe_exp.config.experiment import ExperimentConfig
-from recipe_exp.config.training import TrainingConfig
+from recipe_exp.config.training import LoraConfig, TrainingConfig
 from recipe_exp.data.plan import DifficultyArray, WindowPlan
 from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.machinery import Machinery
-from recipe_exp.models.attention_choice import choose_attention
+from recipe_exp.models.attention_choice import AttentionSetting, choose_attention
+from recipe_exp.models.unpadded.compiling import use_compile_cache
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.flops import training_flops
 from recipe_exp.planning.generation import generation_tokens
 from recipe_exp.planning.inputs import Machine
+from recipe_exp.planning.remedies import Setup
+from recipe_exp.tasks.places import compile_dir_of
 from recipe_exp.tasks.plan import setup_of
 from recipe_exp.tasks.running.resume_rules import planned_steps
 
@@ -30,10 +33,13 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     device = detect.resolve_device(hardware.device)
     num_processes = detect.resolve_num_processes(hardware, device)
     precision = detect.resolve_precision(config.training.precision, device)
-    chosen = choose_attention(config.model.attention, device, precision)
+    is_compiled = detect.resolve_compile(hardware.compile, device, _training_flops(config, cache))
+    setup = setup_of(config, precision, is_compiled=is_compiled)
+    if is_compiled:
+        use_compile_cache(compile_dir_of(config))
+    chosen = choose_attention(config.model.attention, attention_setting(setup, device))
     attention = chosen.kernel
     memory_bytes = detect.device_memory_bytes(hardware, device)
-    is_compiled = detect.resolve_compile(hardware.compile, device, _training_flops(config, cache))
     micro_batch_tokens = hardware.micro_batch_tokens
     if micro_batch_tokens == "auto" and auto_tokens is not None:
         micro_batch_tokens = auto_tokens
@@ -42,7 +48,6 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     elif micro_batch_tokens == "auto":
         longest = longest_example_tokens(cache)
         try:
-            setup = setup_of(config, precision, is_compiled=is_compiled)
             micro_batch_tokens = auto_micro_batch_tokens(setup, Machine(device, attention, memory_bytes), longest)
         except HardwareError as error:
             if hardware.on_oversize == "refuse":
@@ -59,6 +64,23 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
         micro_batch_tokens=micro_batch_tokens,
         is_compiled=is_compiled,
         attention_reason=chosen.reason,
+    )
+
+
+def attention_setting(setup: Setup, device: str) -> AttentionSetting:
+    """Returns what decides which attention kernel a model is tuned with.
+
+    Args:
+        setup: what is tuned and how.
+        device: resolved.
+    """
+    return AttentionSetting(
+        device,
+        setup.precision,
+        setup.model.shape,
+        is_bias_tuned=not isinstance(setup.training.adapter, LoraConfig),
+        is_compiled=setup.is_compiled,
+        is_padded=setup.is_padded,
     )
 
 

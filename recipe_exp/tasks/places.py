@@ -75,6 +75,11 @@ def cache_dir_of(config: ExperimentConfig) -> Path:
     return cache_dir.expanduser().absolute()
 
 
+def compile_dir_of(config: ExperimentConfig) -> Path:
+    """Returns the folder of compiled kernels."""
+    return cache_dir_of(config) / "compiled"
+
+
 def check_stored(config: ExperimentConfig) -> None:
     """Refuses a run that is not there, or whose configuration cannot be read.
 

@@ -45,8 +45,8 @@ def saved_bytes(loss, sources, targets, *, is_bf16):
     return sum(storage.nbytes() for storage in storages.values())
 
 
-def built(model, lora, *, is_bf16):
-    network = build_model(model, dtype=torch.bfloat16 if is_bf16 and lora else torch.float32, attention="eager")
+def built(model, lora, *, is_bf16, attention="eager"):
+    network = build_model(model, dtype=torch.bfloat16 if is_bf16 and lora else torch.float32, attention=attention)
     return SequenceLoss(add_lora(network, lora, base="odd") if lora else network).train()
 
 
@@ -64,6 +64,17 @@ def test_formula_is_what_autograd_keeps(odd_model, targets, is_checkpointed, dro
     # The first norm of a frozen network reads what needs no gradient, and keeps nothing.
     bound = 0.06 if lora is None else 0.12
     assert formula(model, lora, BATCH, is_bf16=is_bf16) == pytest.approx(measured, rel=bound)
+
+
+@pytest.mark.usefixtures("flex_trains_here")
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_flex_attention_keeps_no_pairs_but_keys_and_values_twice(odd_model, dropout):
+    # Places of keys are a multiple of 128 there.
+    batch, model = Batch(8, 32, 48), odd_model(dropout=dropout)
+    lengths = ([batch.source_tokens] * batch.num_examples, [batch.target_tokens] * batch.num_examples)
+    measured = saved_bytes(built(model, None, is_bf16=False, attention="flex"), *lengths, is_bf16=False)
+    saved = SavedActivations(model, None, is_bf16=False, device="cuda", attention="flex")
+    assert saved.whole(batch) == pytest.approx(measured, rel=0.06)
 
 
 def test_the_formula_counts_places_of_keys_as_attention_does():

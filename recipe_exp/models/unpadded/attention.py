@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.counter_dropout import Site, column_keys
+from recipe_exp.models.unpadded.counter_dropout import Drop, Site, column_keys
 from recipe_exp.models.unpadded.segments import Bucket, Segments, Side
 
 
@@ -39,7 +40,7 @@ def attend(
     Raises:
         ValueError: nothing says what a causal attention does not look at.
     """
-    _check_bias(bias, segments)
+    segments.check_bias(bias)
     rows = _padded_rows(queries, keys, values, segments)
     found: torch.Tensor = _Attention.apply(*rows, bias, segments, site, kernels)  # type: ignore[no-untyped-call]
     return found
@@ -59,7 +60,7 @@ def attend_with_sdpa(
     Its dropout is drawn from the device's generator, so it depends on how the window was cut. Arguments are those of
     `attend`.
     """
-    _check_bias(bias, segments)
+    segments.check_bias(bias)
     num_heads, probability = segments.num_heads, 0.0 if site is None else site.probability
     rows = _padded_rows(queries, keys, values, segments)
     found = []
@@ -85,18 +86,25 @@ def attend_with_flash(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
+    bias: torch.Tensor | None,
     segments: Segments,
     site: Site | None,
+    _: Kernels,
 ) -> torch.Tensor:
     """Returns what `attend` does without a bias, through flash-attn's kernel for concatenated texts.
 
     It computes in bf16 and on a GPU only, keeps no weights and pads nothing. Its dropout is drawn from the device's
     generator. Arguments are those of `attend`.
+
+    Raises:
+        ValueError: there is a bias.
     """
     from flash_attn import flash_attn_varlen_func
 
+    if bias is not None:
+        raise ValueError("flash attention's kernel takes no bias")
     num_heads = segments.num_heads
-    boundaries, key_boundaries = segments.boundaries
+    boundaries, key_boundaries = segments.once(_boundaries)
     output: torch.Tensor = flash_attn_varlen_func(
         queries.view(len(queries), num_heads, -1),
         keys.view(len(keys), num_heads, -1),
@@ -114,6 +122,14 @@ def attend_with_flash(
     return output.flatten(1)
 
 
+def _boundaries(segments: Segments) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns where each text begins and the last one ends, int32, (texts + 1,), and the same of the keys' texts."""
+    device = segments.queries.rows.device
+    sides = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (segments.lengths, segments.key_lengths)]
+    moved = [torch.from_numpy(ends.astype(np.int32)).to(device, non_blocking=True) for ends in sides]
+    return moved[0], moved[1]
+
+
 class _Attention(torch.autograd.Function):
     """Attention between padded rows, (places * heads, d_kv), of queries, keys and values; its output is not padded."""
 
@@ -129,10 +145,9 @@ class _Attention(torch.autograd.Function):
         kernels: Kernels,
     ) -> torch.Tensor:
         num_heads = segments.num_heads
-        context.threshold, context.scale = (None, 1.0) if site is None else (site.threshold, site.scale)
         products, all_weights, all_totals = torch.empty_like(queries), [], []
         row_keys = _row_keys(site, segments, kernels)
-        drops = _drops(row_keys, context.threshold, segments, queries.device)
+        drops = _drops(site, row_keys, segments)
         with torch.autocast(queries.device.type, enabled=False):
             for bucket, drop in zip(segments.buckets, drops, strict=True):
                 scores = torch.bmm(
@@ -142,18 +157,18 @@ class _Attention(torch.autograd.Function):
                     _by_head(scores, num_heads),
                     None if bias is None else _of_bucket(bias, bucket),
                     bucket.key_mask,
-                    *drop,
+                    drop,
                 )
                 found = bucket.queries_of(products, num_heads)
                 torch.bmm(kept.flatten(0, 1), bucket.keys_of(values, num_heads), out=found)
                 all_weights.append(weights)
                 all_totals.append(totals.flatten())
             totals = torch.cat(all_totals)
-            output = kernels.joined(products, totals, segments.queries.places, context.scale)
+            output = kernels.joined(products, totals, segments.queries.places, _scale(site))
         flat: torch.Tensor = output.view(-1, num_heads * output.shape[1])
         context.save_for_backward(queries, keys, values, flat, totals, *row_keys, *all_weights)
         context.bias_shape = None if bias is None else (bias.shape, bias.dtype)
-        context.segments, context.kernels = segments, kernels
+        context.segments, context.site, context.kernels = segments, site, kernels
         return flat
 
     @staticmethod
@@ -162,7 +177,7 @@ class _Attention(torch.autograd.Function):
         queries, keys, values, output, totals, *by_bucket = context.saved_tensors
         segments, num_heads = context.segments, context.segments.num_heads
         row_keys, all_weights = by_bucket[: len(segments.buckets)], by_bucket[len(segments.buckets) :]
-        drops = _drops(row_keys, context.threshold, segments, gradient.device)
+        drops = _drops(context.site, row_keys, segments)
         of_queries, of_keys, of_values = torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(values)
         of_bias = None
         if context.bias_shape is not None and context.needs_input_grad[3]:
@@ -173,7 +188,7 @@ class _Attention(torch.autograd.Function):
                 output.view(-1, queries.shape[1]),
                 totals,
                 segments.queries.rows,
-                context.scale,
+                _scale(context.site),
             )
             for bucket, drop, weights in zip(segments.buckets, drops, all_weights, strict=True):
                 back = bucket.queries_of(of_products, num_heads)
@@ -181,7 +196,7 @@ class _Attention(torch.autograd.Function):
                     _by_head(torch.bmm(back, bucket.keys_of(values, num_heads).transpose(1, 2)), num_heads),
                     weights,
                     _of_rows(along, bucket, num_heads),
-                    *drop,
+                    drop,
                 )
                 if of_bias is not None:
                     _of_bucket(of_bias, bucket).add_(of_scores.sum(dim=1, dtype=torch.float32))
@@ -227,11 +242,6 @@ class _Joined(torch.autograd.Function):
         return context.kernels.gathered(flat, context.side.rows), None, None, None
 
 
-def _check_bias(bias: torch.Tensor | None, segments: Segments) -> None:
-    if bias is None and segments.is_causal:
-        raise ValueError("a causal attention takes a bias that is -inf where it does not look")
-
-
 def _padded_rows(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segments: Segments
 ) -> list[torch.Tensor]:
@@ -247,14 +257,16 @@ def _row_keys(site: Site | None, segments: Segments, kernels: Kernels) -> Sequen
     return [_of_rows(keys, bucket, segments.num_heads) for bucket in segments.buckets]
 
 
-def _drops(
-    row_keys: Sequence[torch.Tensor | None], threshold: int | None, segments: Segments, device: torch.device
-) -> list[tuple[torch.Tensor | None, torch.Tensor | None, int]]:
-    """Returns what kernels take of the dropout of each bucket; nothing without dropout, where the threshold is None."""
-    if threshold is None:
-        return [(None, None, 0)] * len(segments.buckets)
-    columns = (column_keys(bucket.num_keys, device) for bucket in segments.buckets)
-    return [(*keys, threshold) for keys in zip(row_keys, columns, strict=True)]
+def _drops(site: Site | None, row_keys: Sequence[torch.Tensor | None], segments: Segments) -> list[Drop | None]:
+    """Returns what is dropped of the weights of each bucket."""
+    return [
+        None if site is None or keys is None else site.drop(keys, column_keys(bucket.num_keys, keys.device))
+        for keys, bucket in zip(row_keys, segments.buckets, strict=True)
+    ]
+
+
+def _scale(site: Site | None) -> float:
+    return 1.0 if site is None else site.scale
 
 
 def _of_rows(values: torch.Tensor, bucket: Bucket, num_heads: int) -> torch.Tensor:

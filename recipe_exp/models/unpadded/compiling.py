@@ -25,7 +25,6 @@ _NAMES = (
     "added_and_normed",
     "normed_backward",
     "gated_gelu",
-    "dropped_gated_gelu",
     "gated_gelu_backward",
     "gathered",
     "attention_row_keys",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -56,27 +57,35 @@ class Site:
     probability: float
     row_keys: torch.Tensor
 
-    @property
-    def threshold(self) -> int:
-        """A hash below it drops its element."""
-        return threshold_of(self.probability)
+    def drop(self, row_keys: torch.Tensor, columns: torch.Tensor) -> Drop:
+        """Returns its dropout of rows and columns with these keys."""
+        return Drop(row_keys, columns, threshold_of(self.probability), self.scale)
 
     @property
     def scale(self) -> float:
         """What kept elements are multiplied by."""
-        return scale_of(self.threshold)
+        return scale_of(threshold_of(self.probability))
 
 
-def arguments_of(site: Site | None, like: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, int, float]:
-    """Returns what a kernel takes of a site: row keys, column keys, threshold and scale; those of no dropout for None.
+class Drop(NamedTuple):
+    """What a kernel takes of the dropout at one place.
 
-    Args:
-        site: where the dropout is.
-        like: (tokens, width), what is dropped from.
+    Attributes:
+        row_keys: int32, one for each row.
+        columns: int32, (width,), of `column_keys`.
+        threshold: a hash below it drops.
+        scale: of what is kept.
     """
-    if site is None:
-        return None, None, 0, 1.0
-    return site.row_keys, column_keys(like.shape[1], like.device), site.threshold, site.scale
+
+    row_keys: torch.Tensor
+    columns: torch.Tensor
+    threshold: int
+    scale: float
+
+
+def drop_of(site: Site | None, like: torch.Tensor) -> Drop | None:
+    """Returns the dropout of values like these, (tokens, width), at a site; None without one."""
+    return None if site is None else site.drop(site.row_keys, column_keys(like.shape[1], like.device))
 
 
 @lru_cache(maxsize=256)

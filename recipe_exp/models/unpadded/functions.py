@@ -8,7 +8,7 @@ import torch
 
 from recipe_exp import kept_memory
 from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.counter_dropout import Site, arguments_of
+from recipe_exp.models.unpadded.counter_dropout import Site, drop_of
 
 
 def embedded(weight: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -53,13 +53,13 @@ class _Dropout(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: torch.Tensor, site: Site, kernels: Kernels) -> torch.Tensor:
         context.site, context.kernels = site, kernels
-        result: torch.Tensor = kernels.dropped(values, *arguments_of(site, values))
+        result: torch.Tensor = kernels.dropped(values, drop_of(site, values))
         return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = gradients
-        return context.kernels.dropped(gradient, *arguments_of(context.site, gradient)), None, None
+        return context.kernels.dropped(gradient, drop_of(context.site, gradient)), None, None
 
 
 def add_and_norm(
@@ -111,8 +111,7 @@ class _Norm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         passing = torch.zeros((), dtype=stream.dtype, device=stream.device).expand_as(stream)
-        dropped = arguments_of(None, stream)
-        back, _, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor, *dropped)
+        back, _, of_weight = context.kernels.normed_backward(gradients[0], passing, stream, weight, factor, None)
         return back, of_weight.to(weight.dtype), None, None, None
 
 
@@ -128,9 +127,7 @@ class _AddAndNorm(torch.autograd.Function):
         site: Site | None,
         kernels: Kernels,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        added, normed, factor = kernels.added_and_normed(
-            stream, update, weight, epsilon, dtype, *arguments_of(site, stream)
-        )
+        added, normed, factor = kernels.added_and_normed(stream, update, weight, epsilon, dtype, drop_of(site, stream))
         context.save_for_backward(added, weight, factor)
         context.update_dtype, context.site, context.kernels = update.dtype, site, kernels
         return added, normed
@@ -139,7 +136,7 @@ class _AddAndNorm(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stream, weight, factor = context.saved_tensors
         back, of_update, of_weight = context.kernels.normed_backward(
-            gradients[1], gradients[0], stream, weight, factor, *arguments_of(context.site, stream)
+            gradients[1], gradients[0], stream, weight, factor, drop_of(context.site, stream)
         )
         return back, of_update.to(context.update_dtype), of_weight.to(weight.dtype), None, None, None, None
 
@@ -164,15 +161,11 @@ class _GatedGelu(torch.autograd.Function):
     ) -> torch.Tensor:
         context.save_for_backward(gate, value)
         context.site, context.kernels = site, kernels
-        result: torch.Tensor
-        if site is None:
-            result = kernels.gated_gelu(gate, value)
-        else:
-            result = kernels.dropped_gated_gelu(gate, value, *arguments_of(site, gate))
+        result: torch.Tensor = kernels.gated_gelu(gate, value, drop_of(site, gate))
         return result
 
     @staticmethod
     def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, value = context.saved_tensors
-        backward = context.kernels.gated_gelu_backward(gradients[0], gate, value, *arguments_of(context.site, gate))
+        backward = context.kernels.gated_gelu_backward(gradients[0], gate, value, drop_of(context.site, gate))
         return *backward, None, None

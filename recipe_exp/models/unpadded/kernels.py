@@ -10,33 +10,22 @@ import math
 
 import torch
 
-from recipe_exp.models.unpadded.counter_dropout import keep, scrambled
+from recipe_exp.models.unpadded.counter_dropout import Drop, keep, scrambled
 
 _TWICE_SQRT_2_OVER_PI = 2.0 * math.sqrt(2.0 / math.pi)
 _CUBIC = 0.044715
 
 
-def dropped(
-    values: torch.Tensor, row_keys: torch.Tensor, columns: torch.Tensor, threshold: int, scale: float
-) -> torch.Tensor:
+def dropped(values: torch.Tensor, drop: Drop | None) -> torch.Tensor:
     """Returns values with dropout; the same call on a gradient is its backward pass.
 
     Args:
         values: (tokens, width).
-        row_keys: int32, (tokens,).
-        columns: int32, (width,), keys of columns.
-        threshold: a hash below it drops.
-        scale: of what is kept.
+        drop: what is dropped; None for nothing.
     """
-    return torch.where(keep(row_keys[:, None], columns, threshold), values * scale, 0.0)
-
-
-def _dropped_if_at_all(
-    values: torch.Tensor, row_keys: torch.Tensor | None, columns: torch.Tensor | None, threshold: int, scale: float
-) -> torch.Tensor:
-    if row_keys is None or columns is None:
+    if drop is None:
         return values
-    return dropped(values, row_keys, columns, threshold, scale)
+    return torch.where(keep(drop.row_keys[:, None], drop.columns, drop.threshold), values * drop.scale, 0.0)
 
 
 def normed(
@@ -64,14 +53,10 @@ def added_and_normed(
     weight: torch.Tensor,
     epsilon: float,
     dtype: torch.dtype,
-    row_keys: torch.Tensor | None,
-    columns: torch.Tensor | None,
-    threshold: int,
-    scale: float,
+    drop: Drop | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the stream with an update under dropout added to it, its norm, and the norm's factor."""
-    change = _dropped_if_at_all(update, row_keys, columns, threshold, scale)
-    stream = stream + change.to(stream.dtype)
+    stream = stream + dropped(update, drop).to(stream.dtype)
     return stream, *normed(stream, weight, epsilon, dtype)
 
 
@@ -81,10 +66,7 @@ def normed_backward(
     stream: torch.Tensor,
     weight: torch.Tensor,
     factor: torch.Tensor,
-    row_keys: torch.Tensor | None,
-    columns: torch.Tensor | None,
-    threshold: int,
-    scale: float,
+    drop: Drop | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the gradients of the stream, that which passes by the norm included, of the update, and of the weight."""
     wide, scaled = stream.float(), gradient.float()
@@ -92,43 +74,23 @@ def normed_backward(
     inner = scaled * weight.float()
     along = (inner * direction).mean(dim=1, keepdim=True)
     back = (factor[:, None] * (inner - direction * along) + stream_gradient.float()).to(stream.dtype)
-    of_update = _dropped_if_at_all(back, row_keys, columns, threshold, scale)
-    return back, of_update, (scaled * direction).sum(dim=0)
+    return back, dropped(back, drop), (scaled * direction).sum(dim=0)
 
 
-def gated_gelu(gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Returns `gelu(gate) * value` with the tanh form of GELU (https://arxiv.org/abs/1606.08415).
+def gated_gelu(gate: torch.Tensor, value: torch.Tensor, drop: Drop | None) -> torch.Tensor:
+    """Returns `gelu(gate) * value` under dropout, with the tanh form of GELU (https://arxiv.org/abs/1606.08415).
 
     (1 + tanh(z)) / 2 is the sigmoid of 2 z, which is a single exponential.
     """
     wide = gate.float()
-    return (wide * torch.sigmoid(_sigmoid_argument(wide)) * value.float()).to(value.dtype)
-
-
-def dropped_gated_gelu(
-    gate: torch.Tensor,
-    value: torch.Tensor,
-    row_keys: torch.Tensor,
-    columns: torch.Tensor,
-    threshold: int,
-    scale: float,
-) -> torch.Tensor:
-    """Returns `gated_gelu` with dropout."""
-    return dropped(gated_gelu(gate, value), row_keys, columns, threshold, scale)
+    return dropped((wide * torch.sigmoid(_sigmoid_argument(wide)) * value.float()).to(value.dtype), drop)
 
 
 def gated_gelu_backward(
-    gradient: torch.Tensor,
-    gate: torch.Tensor,
-    value: torch.Tensor,
-    row_keys: torch.Tensor | None,
-    columns: torch.Tensor | None,
-    threshold: int,
-    scale: float,
+    gradient: torch.Tensor, gate: torch.Tensor, value: torch.Tensor, drop: Drop | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the gradients of gate and value."""
-    gradient = _dropped_if_at_all(gradient, row_keys, columns, threshold, scale)
-    wide, back = gate.float(), gradient.float()
+    wide, back = gate.float(), dropped(gradient, drop).float()
     sigmoid = torch.sigmoid(_sigmoid_argument(wide))
     slope = _TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * _CUBIC * wide * wide)
     derivative = sigmoid + wide * sigmoid * (1.0 - sigmoid) * slope
@@ -164,9 +126,7 @@ def attention_weights(
     scores: torch.Tensor,
     bias: torch.Tensor | None,
     key_mask: torch.Tensor | None,
-    row_keys: torch.Tensor | None,
-    columns: torch.Tensor | None,
-    threshold: int,
+    drop: Drop | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns attention weights before their division by their total, the same with dropout, and the totals.
 
@@ -178,9 +138,7 @@ def attention_weights(
         scores: (heads, texts, queries, keys).
         bias: (heads, queries, keys) or None.
         key_mask: fp32, (texts, keys), 0 or -inf, or None.
-        row_keys: int32, (heads, texts, queries), hashes for dropout; None without it.
-        columns: int32, (keys,), keys of columns.
-        threshold: a hash below it drops.
+        drop: with row keys (heads, texts, queries); its scale is left out. None without dropout.
 
     Returns:
         Twice (heads, texts, queries, keys), with a largest of 1, and, in fp32, (heads, texts, queries).
@@ -192,18 +150,13 @@ def attention_weights(
         wide = wide + key_mask[:, None].expand_as(scores)
     weights = (wide - wide.amax(dim=3, keepdim=True)).exp()
     kept = weights
-    if row_keys is not None and columns is not None:
-        kept = torch.where(keep(row_keys[..., None], columns, threshold), weights, 0.0)
+    if drop is not None:
+        kept = torch.where(keep(drop.row_keys[..., None], drop.columns, drop.threshold), weights, 0.0)
     return weights.to(scores.dtype), kept.to(scores.dtype), weights.sum(dim=3)
 
 
 def attention_backward(
-    gradient: torch.Tensor,
-    weights: torch.Tensor,
-    along: torch.Tensor,
-    row_keys: torch.Tensor | None,
-    columns: torch.Tensor | None,
-    threshold: int,
+    gradient: torch.Tensor, weights: torch.Tensor, along: torch.Tensor, drop: Drop | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the gradient of the scores, and the weights with dropout once more.
 
@@ -211,14 +164,12 @@ def attention_backward(
         gradient: (heads, texts, queries, keys), of the weights with dropout, as `spread` scales it.
         weights: the same shape, of `attention_weights`.
         along: fp32, (heads, texts, queries), of `spread`.
-        row_keys: as in `attention_weights`.
-        columns: as in `attention_weights`.
-        threshold: a hash below it drops.
+        drop: as in `attention_weights`.
     """
     wide, back = weights.float(), gradient.float()
     kept = wide
-    if row_keys is not None and columns is not None:
-        is_kept = keep(row_keys[..., None], columns, threshold)
+    if drop is not None:
+        is_kept = keep(drop.row_keys[..., None], drop.columns, drop.threshold)
         back = torch.where(is_kept, back, 0.0)
         kept = torch.where(is_kept, wide, 0.0)
     return (wide * (back - along[..., None])).to(weights.dtype), kept.to(weights.dtype)

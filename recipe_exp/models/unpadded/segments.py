@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 IndexArray = npt.NDArray[np.int64]
+Made = TypeVar("Made")
 
 MAX_PARTS = 8
 """Buckets into which the places of the same texts are cut where a query sees no key behind it."""
@@ -106,6 +108,7 @@ class Segments:
     buckets: tuple[Bucket, ...]
     queries: Side
     keys: Side
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_causal(self) -> bool:
@@ -120,13 +123,18 @@ class Segments:
         """
         return max(bucket.num_keys for bucket in self.buckets) + KEY_MULTIPLE
 
-    @cached_property
-    def boundaries(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where each text begins and the last one ends, int32, (texts + 1,), and the same of what is attended to."""
-        device = self.queries.rows.device
-        sides = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (self.lengths, self.key_lengths)]
-        moved = [torch.from_numpy(ends.astype(np.int32)).to(device, non_blocking=True) for ends in sides]
-        return moved[0], moved[1]
+    def check_bias(self, bias: torch.Tensor | None) -> None:
+        """Raises a ValueError where nothing says what a causal attention does not look at."""
+        if bias is None and self.is_causal:
+            raise ValueError("a causal attention takes a bias that is -inf where it does not look")
+
+    def once(self, make: Callable[..., Made], *arguments: Hashable) -> Made:
+        """Returns `make(segments, *arguments)`: made at its first call, kept for the other blocks of a stack."""
+        key = (make, arguments)
+        if key not in self._made:
+            self._made[key] = make(self, *arguments)
+        made: Made = self._made[key]
+        return made
 
 
 def self_segments(lengths: IndexArray, *, num_heads: int, is_causal: bool, device: torch.device) -> Segments:

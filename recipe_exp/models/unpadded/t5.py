@@ -6,7 +6,7 @@ Every linear layer is called as a module, so adapters and quantised layers insid
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,18 @@ from torch.utils.checkpoint import checkpoint
 from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Dropout, Site
+from recipe_exp.models.unpadded.flex import attend_with_flex
 from recipe_exp.models.unpadded.functions import add_and_norm, dropout, embedded, gated_gelu
 from recipe_exp.models.unpadded.segments import IndexArray, Segments, cross_segments, self_segments
 
+# With a position bias, and without one: from target to source.
+_KERNELS: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]] = {
+    "eager": (attend, attend),
+    "sdpa": (attend_with_sdpa, attend_with_sdpa),
+    "sdpa_varlen": (attend_with_sdpa, attend_with_flash),
+    "flex": (attend_with_flex, attend_with_flex),
+    "flex_varlen": (attend_with_flex, attend_with_flash),
+}
 _SITES_PER_BLOCK = 8
 _FIRST_DECODER_SITE = 1 << 16
 
@@ -86,6 +95,7 @@ class _Pass:
         self.dropout = Dropout(probability, texts.keys) if probability > 0.0 else None
         self.is_checkpointed = stack.training and bool(stack.block[0].gradient_checkpointing)
         self.dtype = _compute_dtype(stack, texts.ids.device)
+        self.attend_with_bias, self.attend_without = _KERNELS[stack.config._attn_implementation]
 
     def run(
         self,
@@ -98,6 +108,8 @@ class _Pass:
         at_begin, before_norm, at_end = self._sites(self.first_site, 3)
         stream = dropout(read, at_begin, self.kernels)
         bias = position_bias(self.stack.block[0].layer[0].SelfAttention, segments.num_biased_places)
+        if self.attend_with_bias is attend_with_flex:
+            bias = bias.clone()  # It takes no view.
         update: torch.Tensor | None = None
         for index, block in enumerate(self.stack.block):
             first = self.first_site + _SITES_PER_BLOCK * (index + 1)
@@ -147,15 +159,8 @@ class _Pass:
         site: Site | None,
     ) -> torch.Tensor:
         projected = (layer.q(asking), layer.k(attended), layer.v(attended))
-        more = (segments, site)
-        kernel = self.stack.config._attn_implementation
-        if kernel == "eager":
-            found = attend(*projected, bias, *more, self.kernels)
-        elif kernel == "sdpa_varlen" and bias is None:
-            found = attend_with_flash(*projected, *more)
-        else:
-            found = attend_with_sdpa(*projected, bias, *more, self.kernels)
-        output: torch.Tensor = layer.o(found)
+        compute = self.attend_without if bias is None else self.attend_with_bias
+        output: torch.Tensor = layer.o(compute(*projected, bias, segments, site, self.kernels))
         return output
 
     def _feed_forward(self, layer: Any, normed: torch.Tensor, site: Site | None) -> torch.Tensor:

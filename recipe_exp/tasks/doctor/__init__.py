@@ -51,7 +51,7 @@ def examine(config: ExperimentConfig) -> Iterator[Finding]:
     yield from findings_of("packages", lambda: check_packages(*declared_requirements(), needed))
     yield from findings_of("bitsandbytes", lambda: check_bitsandbytes("quantized" in needed))
     yield from findings_of("gpu", lambda: check_gpu(hardware, config.training.precision, visible_gpus()))
-    yield from findings_of("attention", lambda: check_attention(model, hardware, precision()))
+    yield from findings_of("attention", lambda: check_attention(config, precision()))
     yield from findings_of("memory", lambda: check_memory(plan()))
     num_cores = len(os.sched_getaffinity(0))
     yield from findings_of("container", lambda: check_limits(read_limits(), plan(), hardware, num_cores))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, get_args
 
+from recipe_exp.config.experiment import ExperimentConfig
 from recipe_exp.config.hardware import HardwareConfig
 from recipe_exp.config.model import ModelConfig
 from recipe_exp.files import size_text
@@ -13,6 +14,7 @@ from recipe_exp.hardware.limits import Limits
 from recipe_exp.planning.device import Gpu
 from recipe_exp.planning.plan import Plan
 from recipe_exp.tasks.doctor.findings import Finding, Status
+from recipe_exp.tasks.plan import setup_of
 
 if TYPE_CHECKING:
     import torch
@@ -90,26 +92,27 @@ def check_bf16(capability: tuple[int, int], precision: str) -> Finding:
     return Finding("bf16", status, "not on this GPU, which is older than Ampere", "add training.precision=fp32")
 
 
-def check_attention(model: ModelConfig, hardware: HardwareConfig, precision: str) -> Iterator[Finding]:
+def check_attention(config: ExperimentConfig, precision: str) -> Iterator[Finding]:
     """Yields a row for each attention kernel: whether a tiny T5 gives the loss and gradients of the plainest one.
 
     That one is `eager` in fp32 on the CPU, where additions are written out; padding, the position bias, the causal
     mask and the attention from decoder to encoder all take part.
 
     Args:
-        model: which kernel is configured.
-        hardware: which device.
+        config: which kernel is configured, for which network.
         precision: resolved, `fp32`, `tf32` or `bf16`.
     """
     from recipe_exp.hardware.detect import resolve_device
-    from recipe_exp.models.attention_choice import choose_attention, loss_and_gradients, missing_for_varlen
+    from recipe_exp.models.attention_choice import choose_attention, loss_and_gradients, missing_for
+    from recipe_exp.tasks.building import attention_setting
 
-    device = resolve_device(hardware.device)
-    wanted = choose_attention(model.attention, device, precision).kernel
+    device = resolve_device(config.hardware.device)
+    setup = setup_of(config, precision, is_compiled=config.hardware.compile is not False)
+    wanted = choose_attention(config.model.attention, attention_setting(setup, device)).kernel
     kind = "bf16" if precision == "bf16" else "fp32"
     reference = loss_and_gradients("eager", "cpu", "fp32")
     for kernel in get_args(ModelConfig.model_fields["attention"].annotation):
-        if kernel != "auto" and not (kernel == "sdpa_varlen" and missing_for_varlen(device, precision)):
+        if kernel != "auto" and missing_for(kernel, device, precision) is None:
             compute = partial(loss_and_gradients, kernel, device, kind)
             yield judge_attention(kernel, wanted, kind, compute, reference)
 

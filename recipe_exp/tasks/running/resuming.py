@@ -14,7 +14,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import CheckpointError, HardwareError, ModelError
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
 from recipe_exp.hardware.machinery import Machinery
-from recipe_exp.models.attention_choice import missing_for_varlen
+from recipe_exp.models.attention_choice import missing_for
 from recipe_exp.models.base_weights import BASE_FOLDER, base_fingerprint
 from recipe_exp.tasks.building import resolve_machinery
 from recipe_exp.tasks.running.resume_rules import Span, extended, length_problem, planned_steps, refuse, span_of
@@ -161,9 +161,7 @@ def _machinery(config: ExperimentConfig, cache: TokenCache, then: Machinery) -> 
         and "precision" not in config.resume_allow
         and _can_compute(then.precision, now.device)
     )
-    keeps_attention = model.attention == "auto" and (
-        then.attention != "sdpa_varlen" or missing_for_varlen(now.device, now.precision) is None
-    )
+    keeps_attention = model.attention == "auto" and missing_for(then.attention, now.device, now.precision) is None
     return replace(
         now,
         precision=then.precision if keeps_precision else now.precision,

@@ -24,7 +24,7 @@ from recipe_exp.models.finetuned import build_trainable, describe_model, load_tu
 from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.models.unpadded.compiling import Kernels, use_compile_cache
 from recipe_exp.tasks.building import generation_budget, plan_windows
-from recipe_exp.tasks.places import cache_dir_of, check_lengths
+from recipe_exp.tasks.places import check_lengths, compile_dir_of
 from recipe_exp.tasks.running.resuming import Fingerprints, Start, base_of, refuse_foreign_checkpoint
 from recipe_exp.tasks.running.starting import load_start
 from recipe_exp.training import checkpoint
@@ -89,7 +89,7 @@ class Workbench:
         if isinstance(training.adapter, LoraConfig) and training.adapter.start_from is not None and not is_begun:
             load_start(network, training.adapter, base)
         if machinery.is_compiled:
-            use_compile_cache(cache_dir_of(config) / "compiled")
+            use_compile_cache(compile_dir_of(config))
         loss = SequenceLoss(network, Kernels(is_compiled=machinery.is_compiled))
         model = accelerator.prepare(loss)
         optimizer = build_optimizer(loss, training)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from recipe_exp.data.loader import dropout_keys
 from recipe_exp.models.unpadded.counter_dropout import (
     Dropout,
-    arguments_of,
     column_keys,
+    drop_of,
     keep,
     scale_of,
     scrambled,
@@ -72,7 +72,7 @@ def test_the_hash_loses_nothing_and_spreads_every_bit() -> None:
 def test_what_is_dropped_is_zero_and_the_rest_is_scaled() -> None:
     site = Dropout(0.25, KEYS).at(5, 1)[0]
     values = torch.randn(len(KEYS), 64)
-    found = dropped(values, *arguments_of(site, values))
+    found = dropped(values, drop_of(site, values))
     kept = mask(5, 0.25, 64)
     assert torch.equal(found != 0, kept)
     torch.testing.assert_close(found[kept], values[kept] / 0.75)

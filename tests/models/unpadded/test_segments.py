@@ -14,10 +14,11 @@ from recipe_exp.models.unpadded import segments as segments_module
 from recipe_exp.models.unpadded.attention import attend, attend_with_flash, attend_with_sdpa
 from recipe_exp.models.unpadded.compiling import UNCOMPILED
 from recipe_exp.models.unpadded.counter_dropout import scrambled
+from recipe_exp.models.unpadded.flex import attend_with_flex
 from recipe_exp.models.unpadded.kernels import attention_row_keys
 from recipe_exp.models.unpadded.segments import Segments, cross_segments, self_segments
 
-pytestmark = pytest.mark.usefixtures("flash_attn")
+pytestmark = pytest.mark.usefixtures("flash_attn", "flex_trains_here")
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.tuples(st.integers(1, 90), st.integers(1, 60)), min_size=1, max_size=12)
 
@@ -89,7 +90,7 @@ def text_by_text(
 @given(
     LENGTHS,
     st.sampled_from(["across", "causal", "both ways"]),
-    st.sampled_from(["eager", "sdpa", "varlen"]),
+    st.sampled_from(["eager", "sdpa", "varlen", "flex"]),
     st.sampled_from([10, 1_000, segments_module.BUCKET_COST]),
 )
 def test_attention_is_that_of_each_text_alone(
@@ -114,7 +115,9 @@ def test_attention_is_that_of_each_text_alone(
     if backend == "sdpa":
         found = attend_with_sdpa(*tensors, given, segments, None, UNCOMPILED)
     elif backend == "varlen" and bias is None:
-        found = attend_with_flash(*tensors, segments, None)
+        found = attend_with_flash(*tensors, None, segments, None, UNCOMPILED)
+    elif backend == "flex":
+        found = attend_with_flex(*tensors, given, segments, None, UNCOMPILED)
     else:
         found = attend(*tensors, given, segments, None, UNCOMPILED)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
@@ -126,7 +129,7 @@ def test_attention_is_that_of_each_text_alone(
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("compute", [attend, attend_with_sdpa])
+@pytest.mark.parametrize("compute", [attend, attend_with_sdpa, attend_with_flex])
 def test_a_causal_attention_without_a_bias_is_refused_instead_of_wrong(compute: Callable[..., torch.Tensor]) -> None:
     segments = self_segments(np.array([3]), num_heads=2, is_causal=True, device=CPU)
     tensors = [torch.ones(3, 8)] * 3

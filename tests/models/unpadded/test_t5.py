@@ -16,7 +16,7 @@ from recipe_exp.models.sequence_loss import SequenceLoss
 from recipe_exp.models.unpadded.compiling import UNCOMPILED, Kernels
 from recipe_exp.models.unpadded.t5 import position_bias
 
-pytestmark = pytest.mark.usefixtures("flash_attn")
+pytestmark = pytest.mark.usefixtures("flash_attn", "flex_trains_here")
 Builder = Callable[..., Any]
 
 
@@ -41,7 +41,7 @@ def padded_loss(network: Any, batch: MicroBatch) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen", "flex", "flex_varlen"])
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 def test_loss_and_gradients_are_those_of_transformers(
     built: Builder, batch: MicroBatch, kernels: Kernels, attention: str, is_checkpointed: bool
@@ -55,7 +55,7 @@ def test_loss_and_gradients_are_those_of_transformers(
     assert relative(gradient, expected) < 1e-5
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen", "flex", "flex_varlen"])
 def test_gradients_in_bf16_are_close(built: Builder, batch: MicroBatch, kernels: Kernels, attention: str) -> None:
     network = built(attention)
     expected_loss, expected = gradient_of(network, lambda: padded_loss(network, batch))
@@ -107,11 +107,13 @@ def test_other_activations_are_computed_by_their_modules(batch: MicroBatch, kind
     assert relative(gradient, expected) < 1e-5
 
 
+@pytest.mark.parametrize("attention", ["eager", "flex"])
 def test_dropout_is_the_same_compiled_checkpointed_and_however_the_texts_are_grouped(
-    built: Builder, batch: MicroBatch, kernels: Kernels
+    built: Builder, batch: MicroBatch, kernels: Kernels, attention: str
 ) -> None:
-    network = built(dropout=0.2)
-    expected_loss, expected = gradient_of(network, lambda: SequenceLoss(network, UNCOMPILED)(batch))
+    plain = built(dropout=0.2)
+    expected_loss, expected = gradient_of(plain, lambda: SequenceLoss(plain, UNCOMPILED)(batch))
+    network = built(attention, dropout=0.2)
     parts = [one_of(batch, index) for index in range(len(batch.indices))]
     loss, gradient = gradient_of(network, lambda: sum(map(SequenceLoss(network, kernels), parts), torch.zeros(())))
     assert loss == pytest.approx(expected_loss, rel=1e-5)
@@ -135,7 +137,7 @@ def one_of(batch: MicroBatch, index: int) -> MicroBatch:
     )
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "sdpa_varlen", "flex", "flex_varlen"])
 def test_dropout_changes_the_loss_as_much_as_that_of_transformers(
     built: Builder, batch: MicroBatch, attention: str
 ) -> None:

@@ -73,8 +73,7 @@ def test_a_smaller_card_than_configured_is_a_failure() -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_kernels_that_compute_t5_right_are_found_right(precision: str) -> None:
-    model = compose(["model.attention=sdpa"]).model
-    eager, sdpa = device.check_attention(model, HardwareConfig(device="cpu"), precision)
+    eager, sdpa = device.check_attention(compose(["model.attention=sdpa", "hardware.device=cpu"]), precision)
     assert (eager.subject, eager.status, sdpa.subject, sdpa.status) == ("attention eager", "ok", "attention sdpa", "ok")
     assert sdpa.text.endswith(f"in {precision}; this run takes it")
 
