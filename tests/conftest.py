@@ -83,15 +83,17 @@ def recipe_exp(tmp_path: Path) -> Command:
 def flex_trains_here() -> Iterator[None]:
     """Lifts PyTorch's refusal to train with FlexAttention on a CPU.
 
-    Forward and backward pass are traced as a GPU's compiler is given them, and computed as PyTorch writes them out.
+    Forward and backward pass are traced as in a run, and computed as PyTorch writes them out.
     """
     import torch
     from torch.nn.attention import flex_attention
 
     from recipe_exp.models.unpadded import flex
+    from recipe_exp.models.unpadded.compiling import prepare_compiler
 
+    prepare_compiler()
     traced = torch.compile(flex._flex, dynamic=True, fullgraph=True, backend="aot_eager")
-    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(recompile_limit=64):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flex_attention, "_validate_device", lambda *_: None)
         patch.setattr(flex, "_compiled", lambda: traced)
         yield

@@ -131,7 +131,7 @@ def load_with_adapter(
     Args:
         folder: of the adapter.
         dtype: of the base.
-        attention: `eager` or `sdpa`.
+        attention: a kernel of `model.attention`.
         as_trained: whether a base that was quantised in training is quantised again, where bitsandbytes is installed.
         device: `cpu` or `cuda`, where a quantised base is made.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import NamedTuple
 
 import torch
 
@@ -17,10 +17,16 @@ from recipe_exp.models.sequence_loss import SequenceLoss
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2}
 """Relative, by precision: kernels add in another order, and bf16 has 8 bits."""
-_FUSED = ("sdpa", "sdpa_varlen", "flex", "flex_varlen")
+FUSED = ("sdpa", "sdpa_varlen", "flex", "flex_varlen")
+"""Kernels of a GPU."""
+_AS_FAST = 1.1
+"""Times the seconds of the fastest, which count as equal."""
 _MORE_CHECKS = {"flex_varlen": (("flex", True),)}
 """Kernels that must be right too, and whether under dropout: flash-attn draws its own."""
-_WIDTH, _DROPOUT = 64, 0.1
+_DROPOUT = 0.1
+"""FLAN-T5's."""
+_WIDTH = 64
+"""Of all that is timed beside the heads."""
 _SHAPE = ModelShape(
     vocab_size=64,
     d_model=32,
@@ -32,11 +38,11 @@ _SHAPE = ModelShape(
     num_heads=4,
     tie_word_embeddings=True,
 )
-_LENGTHS = ((12, 9), (7, 5), (3, 9))
+_LENGTHS = ((130, 150), (7, 5), (90, 140), (40, 3))
+"""More than two of FlexAttention's blocks of 128 tokens on both sides, and texts that lie in two of them."""
 _TYPICAL_LENGTHS = tuple((16 + 5 * index % 80, 60 + 37 * index % 420) for index in range(32))
 """Of prompts and recipes, for the timing."""
-_NUM_UNTIMED, _NUM_TIMED = 2, 5
-Answer = TypeVar("Answer")
+_NUM_BLOCKS, _NUM_UNTIMED, _NUM_TIMED = 4, 2, 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ class AttentionSetting:
         device: `cpu` or `cuda`.
         precision: resolved, `fp32`, `tf32` or `bf16`.
         shape: of the network; its heads are what a kernel computes.
-        is_bias_tuned: whether the position bias is learnt, as an adapter does not.
+        dropout: probability, of the network's layers; None is FLAN-T5's.
+        is_bias_tuned: whether the position bias is learnt; beside an adapter it is not.
         is_compiled: whether the run compiles; `auto` takes FlexAttention, which must be compiled, only then.
         is_padded: whether the network's own forward pass of `transformers` computes it, which knows `sdpa` alone.
     """
@@ -55,6 +62,7 @@ class AttentionSetting:
     device: str
     precision: str
     shape: ModelShape
+    dropout: float | None = None
     is_bias_tuned: bool = True
     is_compiled: bool = False
     is_padded: bool = False
@@ -77,8 +85,9 @@ def choose_attention(configured: str, setting: AttentionSetting) -> AttentionCho
     """Returns the kernel of a run.
 
     On a CPU it is `eager`: with a trained position bias PyTorch's fused kernels fall back to the same arithmetic or
-    refuse there. On a GPU each kernel that can run gives the loss and gradients of a tiny network; of those that are
-    right, a block of each stack with the network's own heads tells which is fastest.
+    refuse there. On a GPU each kernel that can run gives the loss and gradients of a tiny network; those that are right
+    are timed on blocks with the network's own heads. The fastest is taken, or one before it in `FUSED` that takes at
+    most a tenth longer: a moment's timing should not decide which of two equal kernels a run's last digits come from.
 
     Args:
         configured: `auto` or a kernel; one that cannot run gives way, and the reason says why.
@@ -88,23 +97,21 @@ def choose_attention(configured: str, setting: AttentionSetting) -> AttentionCho
         return AttentionChoice(configured, "as configured")
     reasons = []
     if configured != "auto":
-        missing = missing_for(configured, setting.device, setting.precision)
-        is_right, found = (False, f"needs {missing}") if missing else _try(configured, setting)
-        if is_right:
-            return AttentionChoice(configured, found)
-        reasons.append(f"{configured} {found}")
+        trial = _tried(configured, setting)
+        if trial.seconds is not None:
+            return AttentionChoice(configured, trial.found)
+        reasons.append(f"{configured} {trial.found}")
     if setting.device == "cpu":
         return AttentionChoice("eager", "; ".join([*reasons, "no fused kernel trains the position bias on a CPU"]))
-    errors = {}
-    for kernel in _candidates(setting):
-        if kernel != configured:
-            is_right, found = _try(kernel, setting)
-            if is_right:
-                errors[kernel] = found
-            else:
-                reasons.append(f"{kernel} {found}")
-    kernel, times = _fastest(tuple(errors), setting)
-    return AttentionChoice(kernel, "; ".join([*reasons, *times, *([errors[kernel]] if kernel in errors else [])]))
+    trials = {kernel: _tried(kernel, setting) for kernel in _candidates(setting) if kernel != configured}
+    seconds = {kernel: trial.seconds for kernel, trial in trials.items() if trial.seconds is not None}
+    reasons += [f"{kernel} {trial.found}" for kernel, trial in trials.items() if kernel not in seconds]
+    if not seconds:
+        return AttentionChoice("eager", "; ".join(reasons))
+    taken = next(kernel for kernel in seconds if seconds[kernel] <= _AS_FAST * min(seconds.values()))
+    if len(seconds) > 1:
+        reasons.append("timed " + ", ".join(f"{kernel} {1000 * each:.1f} ms" for kernel, each in seconds.items()))
+    return AttentionChoice(taken, "; ".join([*reasons, trials[taken].found]))
 
 
 def missing_for(kernel: str, device: str, precision: str) -> str | None:
@@ -130,50 +137,48 @@ def missing_for(kernel: str, device: str, precision: str) -> str | None:
 def _candidates(setting: AttentionSetting) -> Sequence[str]:
     if setting.is_padded:
         return ("sdpa",)
-    known = [name for name in _FUSED if setting.is_compiled or not name.startswith("flex")]
-    return [name for name in known if missing_for(name, setting.device, setting.precision) is None]
+    known = [kernel for kernel in FUSED if setting.is_compiled or not kernel.startswith("flex")]
+    return [kernel for kernel in known if missing_for(kernel, setting.device, setting.precision) is None]
 
 
-def _try(kernel: str, setting: AttentionSetting) -> tuple[bool, str]:
-    """Returns whether a kernel is right here, and what was found."""
-    error, fault = _attempted(lambda: largest_error(kernel, setting.device, setting.precision))
-    if error is None:
-        return False, fault
-    # tf32 rounds to ten bits of mantissa.
-    is_right = error <= TOLERANCES["fp32" if setting.precision == "fp32" else "bf16"]
-    return is_right, f"right to {error:.0e}" if is_right else f"gives other numbers here, by {error:.0e}"
+class _Trial(NamedTuple):
+    """What came of trying a kernel.
+
+    Attributes:
+        seconds: that it takes; None where it cannot be taken.
+        found: how right it is, or why it cannot be taken, in a few words.
+    """
+
+    seconds: float | None
+    found: str
 
 
-def _fastest(kernels: Sequence[str], setting: AttentionSetting) -> tuple[str, list[str]]:
-    """Returns the fastest of kernels that are right, and what was found; `eager` where there is none."""
-    if len(kernels) < 2:
-        return (kernels[0] if kernels else "eager"), []
-    seconds, found = {}, []
-    for kernel in kernels:
-        taken, fault = _attempted(lambda kernel=kernel: seconds_of(kernel, setting))  # type: ignore[misc]
-        if taken is not None:
-            seconds[kernel] = taken
-        found.append(f"{kernel} {fault}" if taken is None else f"{kernel} {1000 * taken:.1f} ms")
-    return min(seconds, key=lambda kernel: seconds[kernel], default="eager"), [f"fastest of {', '.join(found)}"]
-
-
-def _attempted(compute: Callable[[], Answer]) -> tuple[Answer | None, str]:
-    """Returns an answer, or None and what was wrong."""
+def _tried(kernel: str, setting: AttentionSetting) -> _Trial:
+    if setting.is_padded and kernel != "sdpa":
+        return _Trial(None, "is not for this family: transformers computes it, padded")
+    missing = missing_for(kernel, setting.device, setting.precision)
+    if missing is not None:
+        return _Trial(None, f"needs {missing}")
     try:
-        return compute(), ""
+        error = largest_error(kernel, setting.device, setting.precision)
+        # tf32 rounds to ten bits of mantissa.
+        if not error <= TOLERANCES["fp32" if setting.precision == "fp32" else "bf16"]:
+            return _Trial(None, f"gives other numbers here, by {error:.0e}")
+        return _Trial(seconds_of(kernel, setting), f"right to {error:.0e}")
     except Exception as fault:  # whatever a kernel raises that was not built for this device
-        return None, f"does not run here: {' '.join(str(fault).split())[:80]}"
+        return _Trial(None, f"does not run here: {' '.join(str(fault).split())[:80]}")
 
 
 def seconds_of(kernel: str, setting: AttentionSetting) -> float:
-    """Returns the seconds of a forward and backward pass of a block of each stack, the least of five.
+    """Returns the seconds of a forward and backward pass of four blocks of each stack, the least of some passes.
 
-    The blocks are narrow but for their heads, so that attention is most of what they compute, on 32 texts of recipes'
-    lengths, under dropout.
+    The blocks are narrow but for their heads, which leaves attention most of the arithmetic, and learn from 32 texts of
+    recipes' lengths.
     """
-    sizes = {"vocab_size": _WIDTH, "d_model": _WIDTH, "d_ff": _WIDTH, "num_layers": 1, "num_decoder_layers": 1}
+    sizes = dict.fromkeys(("vocab_size", "d_model", "d_ff"), _WIDTH)
+    sizes |= dict.fromkeys(("num_layers", "num_decoder_layers"), _NUM_BLOCKS)
     loss, batch = _made(kernel, setting.device, setting.shape.model_copy(update=sizes), _TYPICAL_LENGTHS)
-    set_dropout(loss.network, _DROPOUT)
+    set_dropout(loss.network, _DROPOUT if setting.dropout is None else setting.dropout)
     loss.train()
     for name, parameter in loss.named_parameters():
         parameter.requires_grad_(setting.is_bias_tuned or "relative_attention_bias" not in name)
@@ -234,7 +239,12 @@ def _made(
 
 def _learn(loss: SequenceLoss, batch: MicroBatch, precision: str) -> torch.Tensor:
     """Returns the summed loss of a forward pass, after its backward pass."""
-    with torch.autocast(batch.target_ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        found: torch.Tensor = loss(batch)
-    torch.autograd.backward(found)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        with torch.autocast(batch.target_ids.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found: torch.Tensor = loss(batch)
+        torch.autograd.backward(found)
+    finally:
+        torch.set_float32_matmul_precision(before)
     return found.detach()

@@ -46,7 +46,7 @@ def build_trainable(
         model: the network.
         training: whether it is tuned whole or through an adapter.
         precision: resolved, `fp32`, `tf32` or `bf16`.
-        attention: resolved, `eager` or `sdpa`.
+        attention: resolved, a kernel of `model.attention`.
         base_folder: where a random base is saved, so that its adapter can be loaded again; one that is there is taken.
         device: `cpu` or `cuda`, where a quantised base is made; everything else is made on the CPU.
 
@@ -146,7 +146,7 @@ def load_model_folder(
     Args:
         folder: of the model.
         precision: resolved, `fp32`, `tf32` or `bf16`.
-        attention: resolved, `eager` or `sdpa`.
+        attention: resolved, a kernel of `model.attention`.
         as_trained: whether a base that was quantised in training is quantised again, where bitsandbytes is installed.
         device: `cpu` or `cuda`, where a quantised base is made; everything else is made on the CPU.
 

@@ -53,7 +53,7 @@ def build_model(
     Args:
         model: which network, and whether from a checkpoint or random.
         dtype: of the weights.
-        attention: `eager` or `sdpa`.
+        attention: a kernel of `model.attention`.
         quantization: of a checkpoint's matrices.
         device: `cpu` or `cuda`, where a quantised network is made; any other is made on the CPU.
 

@@ -71,7 +71,7 @@ class SavedActivations:
         is_bf16: whether matrix products run in bfloat16 under autocast.
         holds_bf16: whether the weights that are tuned are held in bfloat16.
         attention: `eager` or a fused kernel, which on a GPU keeps its output and the bias of each text instead of
-            weights; with `flex` it keeps no bias of a text, but under dropout keys and values twice.
+            weights; `flex` keeps no bias of a text either, but under dropout keys and values twice.
         device: `cpu` or `cuda`; CUDA keeps the dropout masks of an adapter in one byte.
         is_compiled: whether elementwise arithmetic is fused, so that nothing stands between its steps.
     """
@@ -93,7 +93,7 @@ class SavedActivations:
         self.is_cuda = device == "cuda"
         self.has_fused_attention = attention != "eager" and self.is_cuda
         self.has_flex = attention.startswith("flex") and self.is_cuda
-        self.crosses_with_flex = attention == "flex" and self.is_cuda
+        self.crosses_with_flash = attention.endswith("_varlen")
         self.is_compiled = is_compiled
         self.key_bytes = _KEY_BYTES if model.dropout is None or model.dropout > 0.0 else 0
         self.inner = model.shape.num_heads * model.shape.d_kv
@@ -111,6 +111,7 @@ class SavedActivations:
             + self.shape.num_decoder_layers * self.decoder_layer(batch)
             + self._encoder_output(batch)
             + self._ends(batch)
+            + (self._biases(batch) if self.has_flex else 0.0)
         )
 
     def checkpointed(self, batch: Batch) -> float:
@@ -158,7 +159,8 @@ class SavedActivations:
         scores = 2 * size if self.is_compiled else _EAGER_SCORE_BYTES[size]
         of_feed_forward = tokens * (shape.d_ff * (size + gelu) - wo_input)
         # The feed-forward layer's own are gone by then.
-        of_attention = pairs * shape.num_heads * (size + scores) - self._feed_forward(stack, tokens)
+        of_pairs = self._biases(batch) if self.has_flex else pairs * shape.num_heads * (size + scores)
+        of_attention = of_pairs - self._feed_forward(stack, tokens)
         stream = tokens * shape.d_model * self.stream_bytes
         return stream + max(of_feed_forward, of_attention)
 
@@ -174,7 +176,7 @@ class SavedActivations:
             + self._output(layer)
         )
         places = _key_places(length)
-        of_keys = self._keys_and_values(batch.num_examples * places, is_flex=self.has_flex)
+        of_keys = self._keys_and_values(layer, batch.num_examples * places)
         weights = batch.pairs(length, places) * self.shape.num_heads * self.compute_bytes
         if self.has_flex:
             weights = 0.0
@@ -195,7 +197,7 @@ class SavedActivations:
         )
         per_source_token = sources + self._scaled_outputs(_CROSS, ("k", "v"))
         places = _key_places(batch.source_tokens)
-        of_keys = self._keys_and_values(batch.num_examples * places, is_flex=self.crosses_with_flex)
+        of_keys = self._keys_and_values(_CROSS, batch.num_examples * places)
         # There is no bias here, so a fused kernel keeps nothing for a pair.
         weights = batch.pairs(batch.target_tokens, places) * self.shape.num_heads * size
         if self.has_fused_attention:
@@ -203,9 +205,12 @@ class SavedActivations:
         tokens = batch.all_target_tokens * per_target_token + batch.all_source_tokens * per_source_token
         return tokens + of_keys + weights
 
-    def _keys_and_values(self, places: float, *, is_flex: bool) -> float:
+    def _is_flex(self, layer: str) -> bool:
+        return self.has_flex and not (layer == _CROSS and self.crosses_with_flash)
+
+    def _keys_and_values(self, layer: str, places: float) -> float:
         """Bytes of the keys and values of an attention."""
-        copies = 2 if is_flex and self.key_bytes else 1
+        copies = 2 if self._is_flex(layer) and self.key_bytes else 1
         return 2 * copies * self.inner * self.compute_bytes * places
 
     def _feed_forward(self, stack: str, tokens: float) -> float:
@@ -256,10 +261,11 @@ class SavedActivations:
     def _output(self, layer: str) -> float:
         """Bytes a token: what the attention gave, unless `o` keeps it as its input, and numbers of each head.
 
-        A fused kernel keeps its own output and a sum of exponentials; otherwise there is a key of dropout too.
+        A fused kernel keeps its own output and a sum of exponentials; otherwise, and with FlexAttention, there is a key
+        of dropout too, and the output is what `o` reads.
         """
         kept, heads = float(self.inner * self.compute_bytes), self.shape.num_heads
-        if self.has_fused_attention:
+        if self.has_fused_attention and not self._is_flex(layer):
             return kept + _TOTAL_BYTES * heads
         if self._adapter is None:
             kept = 0.0

@@ -62,7 +62,7 @@ class PlannedDevice:
         return "bf16" if self.has_bf16 else "fp32"
 
     def attention(self, configured: str) -> str:
-        """Returns a kernel; what a GPU tries first is not known here, and is taken for `sdpa`."""
+        """Returns a kernel; which one a GPU is fastest with is not known here, and is taken to be `sdpa`."""
         if configured in ("eager", "sdpa"):
             return configured
         if self.device != "cuda":

@@ -21,7 +21,7 @@ class Machine:
 
     Attributes:
         device: `cpu` or `cuda`.
-        attention: `eager` or `sdpa`.
+        attention: a kernel of `model.attention`.
         memory_bytes: of one device.
         measured: the speed of an earlier run on it; None assumes one.
     """

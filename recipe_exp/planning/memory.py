@@ -76,7 +76,7 @@ def estimate_memory(
 
     Args:
         setup: what decides it.
-        attention: resolved, `eager` or `sdpa`.
+        attention: resolved, a kernel of `model.attention`.
         micro_batch_tokens: tokens of one forward and backward pass; one example at least is taken, and no more
             than the window has.
         source_tokens: of each example.
@@ -94,7 +94,7 @@ def estimate_batch(setup: Setup, batch: Batch, *, attention: str, device: str) -
     Args:
         setup: what decides it.
         batch: the micro-batch; with fewer examples than the window has, it is one of several.
-        attention: resolved, `eager` or `sdpa`.
+        attention: resolved, a kernel of `model.attention`.
         device: `cpu` or `cuda`.
     """
     step = _Step(setup, attention=attention, device=device)

@@ -27,7 +27,7 @@ class PaddedActivations:
         lora: the adapter, or None if every weight is tuned.
         is_bf16: whether matrix products run in bfloat16 under autocast.
         holds_bf16: whether the weights that are tuned are held in bfloat16.
-        attention: `eager` or `sdpa`.
+        attention: a kernel of `model.attention`.
         device: `cpu` or `cuda`. CUDA keeps dropout masks in one byte and runs powers and softmax in fp32 under
             autocast; the CPU keeps masks in the dropped value's type and runs `sdpa` as eager attention.
     """

@@ -9,7 +9,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import HardwareError
 from recipe_exp.hardware import detect
 from recipe_exp.hardware.machinery import Machinery
-from recipe_exp.models.attention_choice import AttentionSetting, choose_attention
+from recipe_exp.models.attention_choice import AttentionChoice, AttentionSetting, choose_attention
 from recipe_exp.models.unpadded.compiling import use_compile_cache
 from recipe_exp.planning.fitting import auto_micro_batch_tokens
 from recipe_exp.planning.flops import training_flops
@@ -21,13 +21,20 @@ from recipe_exp.tasks.plan import setup_of
 from recipe_exp.tasks.running.resume_rules import planned_steps
 
 
-def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_tokens: int | None = None) -> Machinery:
+def resolve_machinery(
+    config: ExperimentConfig,
+    cache: TokenCache,
+    *,
+    auto_tokens: int | None = None,
+    attention: AttentionChoice | None = None,
+) -> Machinery:
     """Returns everything that `auto` stands for on this machine and this data.
 
     Args:
         config: the whole configuration.
         cache: the data.
         auto_tokens: what `hardware.micro_batch_tokens=auto` stands for; None finds what a training step fits into.
+        attention: what `model.attention` stands for; None asks the machine.
     """
     hardware = config.hardware
     device = detect.resolve_device(hardware.device)
@@ -37,8 +44,8 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     setup = setup_of(config, precision, is_compiled=is_compiled)
     if is_compiled:
         use_compile_cache(compile_dir_of(config))
-    chosen = choose_attention(config.model.attention, attention_setting(setup, device))
-    attention = chosen.kernel
+    if attention is None:
+        attention = choose_attention(config.model.attention, attention_setting(setup, device))
     memory_bytes = detect.device_memory_bytes(hardware, device)
     micro_batch_tokens = hardware.micro_batch_tokens
     if micro_batch_tokens == "auto" and auto_tokens is not None:
@@ -48,7 +55,9 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
     elif micro_batch_tokens == "auto":
         longest = longest_example_tokens(cache)
         try:
-            micro_batch_tokens = auto_micro_batch_tokens(setup, Machine(device, attention, memory_bytes), longest)
+            micro_batch_tokens = auto_micro_batch_tokens(
+                setup, Machine(device, attention.kernel, memory_bytes), longest
+            )
         except HardwareError as error:
             if hardware.on_oversize == "refuse":
                 raise HardwareError(f"{error}; hardware.on_oversize=warn tries all the same") from None
@@ -60,10 +69,10 @@ def resolve_machinery(config: ExperimentConfig, cache: TokenCache, *, auto_token
         num_processes=num_processes,
         num_threads=detect.resolve_num_threads(hardware, num_processes),
         precision=precision,
-        attention=attention,
+        attention=attention.kernel,
         micro_batch_tokens=micro_batch_tokens,
         is_compiled=is_compiled,
-        attention_reason=chosen.reason,
+        attention_reason=attention.reason,
     )
 
 
@@ -78,6 +87,7 @@ def attention_setting(setup: Setup, device: str) -> AttentionSetting:
         device,
         setup.precision,
         setup.model.shape,
+        dropout=setup.model.dropout,
         is_bias_tuned=not isinstance(setup.training.adapter, LoraConfig),
         is_compiled=setup.is_compiled,
         is_padded=setup.is_padded,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from recipe_exp.models.attention_choice import (
     loss_and_gradients,
     seconds_of,
 )
+from recipe_exp.models.sequence_loss import SequenceLoss
 
 SHAPE = ModelShape(vocab_size=60, d_model=16, d_kv=16, d_ff=24, num_layers=2, num_decoder_layers=1, num_heads=2)
 GPU = AttentionSetting("cuda", "bf16", SHAPE, is_compiled=True)
@@ -31,13 +33,14 @@ pytestmark = pytest.mark.usefixtures("flex_trains_here")
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch, flash_attn: ModuleType) -> Installer:
     """Puts the CPU under a GPU's name, since there is no GPU here.
 
-    `on_a_gpu(packages, wrong, failing, fastest)`: what is installed, which kernels have a fault, and which one takes
-    the least time.
+    `on_a_gpu(packages, wrong, drops_wrongly, failing, fastest)`: what is installed, which kernels have a fault, and
+    which one takes the least time.
     """
 
     def install(
         packages: Collection[str] = PACKAGES,
         wrong: Collection[str] = (),
+        drops_wrongly: Collection[str] = (),
         failing: Collection[str] = (),
         fastest: str = "sdpa",
     ) -> None:
@@ -45,7 +48,8 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch, flash_attn: ModuleType) -> Install
             found = loss_and_gradients(kernel, "cpu", precision, has_dropout=has_dropout)
             if device == "cuda" and kernel in failing:
                 raise RuntimeError("no kernel image is available")
-            return found * 1.1 if device == "cuda" and kernel in wrong else found
+            has_fault = kernel in wrong or (has_dropout and kernel in drops_wrongly)
+            return found * 1.1 if device == "cuda" and has_fault else found
 
         def seconds(kernel: str, setting: AttentionSetting) -> float:
             taken = seconds_of(kernel, replace(setting, device="cpu"))
@@ -109,7 +113,7 @@ def test_the_fastest_kernel_is_taken_and_the_others_are_named(on_a_gpu: Installe
     on_a_gpu(fastest=fastest)
     choice = choose_attention("auto", GPU)
     assert choice.kernel == fastest
-    assert choice.reason.startswith("fastest of sdpa ")
+    assert choice.reason.startswith("timed sdpa ")
     for kernel in ("sdpa", "sdpa_varlen", "flex", "flex_varlen"):
         assert f"{kernel} " in choice.reason
     assert "right to" in choice.reason
@@ -175,3 +179,55 @@ def test_a_kernel_that_fails_at_the_size_of_the_run_is_not_taken(
     choice = choose_attention("auto", GPU)
     assert choice.kernel == "sdpa"
     assert "flex does not run here: out of shared memory" in choice.reason
+
+
+def test_a_configured_kernel_that_fails_at_the_size_of_the_run_gives_way(
+    monkeypatch: pytest.MonkeyPatch, on_a_gpu: Installer
+) -> None:
+    on_a_gpu(fastest="sdpa")
+    measure = attention_choice.seconds_of
+    monkeypatch.setattr(
+        attention_choice, "seconds_of", lambda kernel, setting: 1 / 0 if kernel == "flex" else measure(kernel, setting)
+    )
+    choice = choose_attention("flex", GPU)
+    assert choice.kernel == "sdpa"
+    assert choice.reason.startswith("flex does not run here: division by zero; ")
+
+
+def test_a_kernel_that_drops_other_weights_than_it_should_is_not_taken(on_a_gpu: Installer) -> None:
+    on_a_gpu(drops_wrongly=["flex"], fastest="flex_varlen")
+    choice = choose_attention("auto", GPU)
+    assert choice.kernel in ("sdpa", "sdpa_varlen")
+    for kernel in ("flex", "flex_varlen"):
+        assert f"{kernel} gives other numbers here" in choice.reason
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.92, "sdpa"), (0.89, "flex")])
+def test_a_tenth_of_the_time_is_too_little_to_decide(
+    monkeypatch: pytest.MonkeyPatch, on_a_gpu: Installer, seconds: float, taken: str
+) -> None:
+    on_a_gpu(packages=["triton"])
+    monkeypatch.setattr(attention_choice, "seconds_of", lambda kernel, _: seconds if kernel == "flex" else 1.0)
+    assert choose_attention("auto", GPU).kernel == taken
+
+
+def test_a_family_that_transformers_computes_takes_no_kernel_of_ours(on_a_gpu: Installer) -> None:
+    on_a_gpu()
+    choice = choose_attention("flex", replace(GPU, is_padded=True))
+    assert choice.kernel == "sdpa"
+    assert choice.reason.startswith("flex is not for this family")
+
+
+def test_products_are_tried_in_the_precision_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, forward = [], SequenceLoss.forward
+
+    def spied(self: SequenceLoss, *given: Any) -> torch.Tensor:
+        seen.append(torch.get_float32_matmul_precision())
+        return forward(self, *given)
+
+    monkeypatch.setattr(SequenceLoss, "forward", spied)
+    before = torch.get_float32_matmul_precision()
+    loss_and_gradients("eager", "cpu", "tf32")
+    loss_and_gradients("eager", "cpu", "fp32")
+    assert seen == ["high", "highest"]
+    assert torch.get_float32_matmul_precision() == before

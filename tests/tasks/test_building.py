@@ -15,9 +15,13 @@ from small_runs import StopAt, final_state, run, series
 import recipe_exp
 from recipe_exp.config.compose import compose
 from recipe_exp.errors import ConfigError, ResumeError
-from recipe_exp.tasks.building import longest_example_tokens, plan_windows
+from recipe_exp.models.attention_choice import AttentionSetting
+from recipe_exp.tasks import building
+from recipe_exp.tasks.building import attention_setting, longest_example_tokens, plan_windows, resolve_machinery
 from recipe_exp.tasks.checks import check
 from recipe_exp.tasks.data import open_data
+from recipe_exp.tasks.plan import setup_of
+from recipe_exp.tasks.running.resuming import repeated_start
 
 MIX = "data.prompts={title:1,ingredients:1,instruction:2}"
 LONG = ("training.max_steps=16", "training.log_every_n_steps=1", "evaluation.every_n_steps=8", "model.dropout=0.1")
@@ -54,6 +58,38 @@ def test_the_plan_has_the_weights_of_the_mix_and_the_difficulty_of_the_curriculu
         assert [plan.window(step + len(steps)).tolist() for step in steps] == [
             plain.window(step + len(steps)).tolist() for step in steps
         ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_bias_tuned", "is_padded", "dropout"),
+    [
+        (("model=t5_mini",), True, False, 0.1),
+        (("model=flan_t5_small", "training=lora"), False, False, None),
+        (("model=flan_t5_small", "model.dropout=0"), True, False, 0.0),
+    ],
+)
+def test_an_attention_kernel_is_chosen_for_what_is_tuned(
+    overrides: Sequence[str], is_bias_tuned: bool, is_padded: bool, dropout: float | None
+) -> None:
+    config = compose(overrides)
+    setting = attention_setting(setup_of(config, "bf16", is_compiled=True), "cuda")
+    assert setting == AttentionSetting(
+        "cuda", "bf16", config.model.shape, dropout, is_bias_tuned=is_bias_tuned, is_compiled=True, is_padded=is_padded
+    )
+
+
+@pytest.mark.parametrize(("then", "now"), [("sdpa", "sdpa"), ("flex", "eager")])
+def test_a_repeated_run_keeps_its_attention_where_it_can_run(
+    monkeypatch: pytest.MonkeyPatch, small_run: list[str], then: str, now: str
+) -> None:
+    config, cache = compose(small_run), data_of(small_run)
+    machinery = resolve_machinery(config, cache).to_dict() | {"attention": then, "attention_reason": "as then"}
+    asked = []
+    choose = building.choose_attention
+    monkeypatch.setattr(building, "choose_attention", lambda *given: asked.append(given) or choose(*given))
+    start = repeated_start(config, cache, {"machinery": machinery})
+    assert start.machinery.attention == now
+    assert (start.machinery.attention_reason == "as then") == (not asked) == (then == now)
 
 
 @pytest.mark.long

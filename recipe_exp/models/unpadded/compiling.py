@@ -50,17 +50,7 @@ class Kernels:
         self.compile_seconds = 0.0
         """Seconds that first calls took, compilation and reading of its cache included."""
         if is_compiled:
-            # PyTorch gives up after eight; types, dropout or none, and what needs a gradient make more of some kernels.
-            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
-            # Every number would otherwise be made a tensor of at each call.
-            torch._dynamo.config.specialize_float = True
-            # A bucket of one text, or of as many texts as there are heads, would each be compiled for once more, in the
-            # middle of the run: PyTorch takes sizes of 1 and sizes that happen to be equal for constants.
-            symbolic_shapes.backed_size_oblivious = True
-            symbolic_shapes.use_duck_shape = False
-            # A cache that other programs fill too would otherwise return kernels for sizes of two and more: PyTorch's
-            # key does not tell these settings.
-            torch.compiler.config.cache_key_tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "") + _CACHE_TAG
+            prepare_compiler()
         for name in _NAMES:
             setattr(self, name, self._lazily(getattr(kernels, name)) if is_compiled else getattr(kernels, name))
 
@@ -68,8 +58,6 @@ class Kernels:
         raise AttributeError(f"no kernel is called {name}")
 
     def _lazily(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # In this process: a pool of compilers would outlive a run that is killed.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         compiled = torch.compile(function, dynamic=True, fullgraph=True)
         is_first = True
         is_in_place = function.__name__.endswith("_")
@@ -111,6 +99,23 @@ def _copy(argument: Any) -> Any:
 
 
 UNCOMPILED = Kernels(is_compiled=False)
+
+
+def prepare_compiler() -> None:
+    """Sets PyTorch's compiler up for functions of any sizes; call it before anything is compiled."""
+    # In this process: a pool of compilers would outlive a run that is killed.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # PyTorch gives up after eight; types, dropout or none, and what needs a gradient make more of some kernels.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
+    # Every number would otherwise be made a tensor of at each call.
+    torch._dynamo.config.specialize_float = True
+    # A bucket of one text, or of as many texts as there are heads, would each be compiled for once more, in the
+    # middle of the run: PyTorch takes sizes of 1 and sizes that happen to be equal for constants.
+    symbolic_shapes.backed_size_oblivious = True
+    symbolic_shapes.use_duck_shape = False
+    # A cache that other programs fill too would otherwise return kernels for sizes of two and more: PyTorch's key does
+    # not tell these settings.
+    torch.compiler.config.cache_key_tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "") + _CACHE_TAG
 
 
 def use_compile_cache(folder: Path) -> None:

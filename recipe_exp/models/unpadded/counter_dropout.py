@@ -96,7 +96,12 @@ def column_keys(num_columns: int, device: torch.device) -> torch.Tensor:
         num_columns: how many.
         device: where they are needed.
     """
-    return torch.arange(num_columns, dtype=torch.int32, device=device) * _STEP
+    return keys_of_columns(torch.arange(num_columns, dtype=torch.int32, device=device))
+
+
+def keys_of_columns(numbers: torch.Tensor) -> torch.Tensor:
+    """Returns the key of each column, int32, in the shape of their numbers, int32."""
+    return numbers * _STEP
 
 
 def threshold_of(probability: float) -> int:

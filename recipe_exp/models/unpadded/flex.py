@@ -18,8 +18,8 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from recipe_exp.models.unpadded.compiling import Kernels
-from recipe_exp.models.unpadded.counter_dropout import Drop, Site, column_keys, keep
+from recipe_exp.models.unpadded.compiling import Kernels, prepare_compiler
+from recipe_exp.models.unpadded.counter_dropout import Drop, Site, keep, keys_of_columns
 from recipe_exp.models.unpadded.segments import IndexArray, Segments
 
 _BLOCK = 128
@@ -30,15 +30,19 @@ class _Layout(NamedTuple):
     """Which tokens attend to which.
 
     Attributes:
+        rows: int64, (tokens * heads,), their numbers.
         places: int32, (tokens,), the place of each token in its text.
         key_places: int32, (key places,), the same of what is attended to.
-        are_dropped: (key places,), whether it is the one of two keys that has no value.
+        columns: int32, (key places,), their keys of dropout.
+        has_no_value: bool, (key places,), whether it is the one of two keys that stands for dropped pairs.
         blocks: who is of the same text, and which blocks hold such a pair.
     """
 
+    rows: torch.Tensor
     places: torch.Tensor
     key_places: torch.Tensor
-    are_dropped: torch.Tensor
+    columns: torch.Tensor
+    has_no_value: torch.Tensor
     blocks: BlockMask
 
 
@@ -51,8 +55,9 @@ def attend_with_flex(
     site: Site | None,
     kernels: Kernels,
 ) -> torch.Tensor:
-    """Returns what `attention.attend` does, dropout included; keeps no weights and pads nothing.
+    """Returns what `attention.attend` does, dropout included; keeps no weights, and pads all keys to a block at most.
 
+    A trained bias gets its gradient by atomic additions, whose order and so whose last digits differ from pass to pass.
     It is compiled at its first call, on a GPU: PyTorch refuses to train with it on a CPU. Arguments are those of
     `attend`.
 
@@ -67,13 +72,10 @@ def attend_with_flex(
     layout = segments.once(_layout, 1 if site is None else 2)
     drop = None
     if site is not None:
-        rows = torch.arange(len(queries) * num_heads, device=queries.device)
-        row_keys = kernels.attention_row_keys(site.row_keys, rows, num_heads).view(-1, num_heads)
-        columns = column_keys(int(segments.key_lengths.max()), queries.device)[layout.key_places]
-        drop = site.drop(row_keys, columns)
+        row_keys = kernels.attention_row_keys(site.row_keys, layout.rows, num_heads).view(-1, num_heads)
+        drop = site.drop(row_keys, layout.columns)
         values = values * site.scale
-    missing = -len(keys) % _BLOCK
-    keys, values = (pad(side, (0, 0, 0, missing)) for side in (keys, values))
+    keys, values = (pad(side, (0, 0, 0, -len(side) % _BLOCK)) for side in (keys, values))
     if site is not None:
         keys, values = torch.cat([keys, keys]), pad(values, (0, 0, 0, len(values)))
     heads_first = [side.view(1, len(side), num_heads, -1).transpose(1, 2) for side in (queries, keys, values)]
@@ -96,7 +98,7 @@ def _flex(
             value = value + bias[head, layout.places[query], layout.key_places[key]]
         if drop is not None:
             is_dropped = ~keep(drop.row_keys[query, head], drop.columns[key], drop.threshold)
-            value = torch.where(is_dropped == layout.are_dropped[key], value, -math.inf)
+            value = torch.where(is_dropped == layout.has_no_value[key], value, -math.inf)
         return value
 
     found: torch.Tensor = flex_attention(queries, keys, values, score, layout.blocks, scale=1.0)
@@ -105,7 +107,8 @@ def _flex(
 
 @lru_cache(maxsize=1)
 def _compiled() -> Callable[..., torch.Tensor]:
-    # Uncompiled, a position bias would get a wrong gradient under gradient checkpointing.
+    # Uncompiled, PyTorch 2.13 gives a position bias a wrong gradient under gradient checkpointing.
+    prepare_compiler()
     return torch.compile(_flex, dynamic=True, fullgraph=True)
 
 
@@ -114,10 +117,10 @@ def _layout(segments: Segments, num_copies: int) -> _Layout:
     device = segments.queries.rows.device
     texts, places = _numbered(segments.lengths)
     key_texts, key_places = _numbered(segments.key_lengths)
-    missing = -len(key_texts) % _BLOCK
-    key_texts = np.tile(np.pad(key_texts, (0, missing), constant_values=-1), num_copies)
-    key_places = np.tile(np.pad(key_places, (0, missing)), num_copies)
-    are_dropped = np.arange(len(key_texts)) >= len(key_texts) // num_copies
+    num_missing = -len(key_texts) % _BLOCK
+    key_texts = np.tile(np.pad(key_texts, (0, num_missing), constant_values=-1), num_copies)
+    key_places = np.tile(np.pad(key_places, (0, num_missing)), num_copies)
+    has_no_value = np.arange(len(key_texts)) >= len(key_texts) // num_copies
     computed = np.tile(_computed(segments), num_copies)
     # Those that are computed come first in each row.
     order = np.argsort(~computed, axis=1, kind="stable")
@@ -133,8 +136,15 @@ def _layout(segments: Segments, num_copies: int) -> _Layout:
         mask_mod=lambda _, __, query, key: of_queries[query] == of_keys[key],
         seq_lengths=(len(texts), len(key_texts)),
     )
-    in_texts, in_key_texts = moved(places.astype(np.int32)), moved(key_places.astype(np.int32))
-    return _Layout(in_texts, in_key_texts, moved(are_dropped), blocks)
+    in_key_texts = moved(key_places.astype(np.int32))
+    return _Layout(
+        rows=torch.arange(len(texts) * segments.num_heads, device=device),
+        places=moved(places.astype(np.int32)),
+        key_places=in_key_texts,
+        columns=keys_of_columns(in_key_texts),
+        has_no_value=moved(has_no_value),
+        blocks=blocks,
+    )
 
 
 def _numbered(lengths: IndexArray) -> tuple[IndexArray, IndexArray]:

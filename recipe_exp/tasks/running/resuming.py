@@ -14,7 +14,7 @@ from recipe_exp.data.tokens.cache import TokenCache
 from recipe_exp.errors import CheckpointError, HardwareError, ModelError
 from recipe_exp.hardware.detect import resolve_device, resolve_precision
 from recipe_exp.hardware.machinery import Machinery
-from recipe_exp.models.attention_choice import missing_for
+from recipe_exp.models.attention_choice import AttentionChoice, missing_for
 from recipe_exp.models.base_weights import BASE_FOLDER, base_fingerprint
 from recipe_exp.tasks.building import resolve_machinery
 from recipe_exp.tasks.running.resume_rules import Span, extended, length_problem, planned_steps, refuse, span_of
@@ -153,21 +153,24 @@ def refuse_foreign_checkpoint(
 
 def _machinery(config: ExperimentConfig, cache: TokenCache, then: Machinery) -> Machinery:
     """A run that is continued keeps what `auto` stood for, where this machine can; a key that is given wins."""
-    is_same_device = _device_of(config) == then.device
-    now = resolve_machinery(config, cache, auto_tokens=then.micro_batch_tokens if is_same_device else None)
-    hardware, model = config.hardware, config.model
+    hardware, device = config.hardware, _device_of(config)
     keeps_precision = (
         config.training.precision == "auto"
         and "precision" not in config.resume_allow
-        and _can_compute(then.precision, now.device)
+        and _can_compute(then.precision, device)
     )
-    keeps_attention = model.attention == "auto" and missing_for(then.attention, now.device, now.precision) is None
+    precision = then.precision if keeps_precision else resolve_precision(config.training.precision, device)
+    keeps_attention = config.model.attention == "auto" and missing_for(then.attention, device, precision) is None
+    now = resolve_machinery(
+        config,
+        cache,
+        auto_tokens=then.micro_batch_tokens if device == then.device else None,
+        attention=AttentionChoice(then.attention, then.attention_reason) if keeps_attention else None,
+    )
     return replace(
         now,
-        precision=then.precision if keeps_precision else now.precision,
+        precision=precision,
         num_threads=then.num_threads if hardware.num_threads == "auto" else now.num_threads,
-        attention=then.attention if keeps_attention else now.attention,
-        attention_reason=then.attention_reason if keeps_attention else now.attention_reason,
         is_compiled=then.is_compiled if hardware.compile == "auto" else now.is_compiled,
     )
 
