@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional
 
 from recipe_exp.data.loader import MicroBatch, join_texts
@@ -185,3 +186,25 @@ def test_linear_layers_see_no_padding(built: Builder, batch: MicroBatch) -> None
     assert seen["encoder.block.0.layer.0.SelfAttention.q"] == width * len(batch.source_ids)
     assert seen["decoder.block.2.layer.1.EncDecAttention.k"] == width * len(batch.source_ids)
     assert seen["decoder.block.2.layer.2.DenseReluDense.wi_0"] == width * len(batch.target_ids)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_forward_and_backward_pass_never_wait_for_the_device(
+    built: Builder, batch: MicroBatch, attention: str, is_checkpointed: bool
+) -> None:
+    network = built(attention, dropout=0.1)
+    if is_checkpointed:
+        network.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    # Fake tensors have no values, so whatever reads one on the host raises.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        weights = {weight: torch.nn.Parameter(mode.from_tensor(weight)) for weight in network.parameters()}
+        for module in network.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                setattr(module, name, weights[weight])
+        fakes = {name: mode.from_tensor(value) for name, value in vars(batch).items() if torch.is_tensor(value)}
+        loss = SequenceLoss(network)(replace(batch, **fakes))
+        torch.autograd.backward(loss)
+        with pytest.raises(DataDependentOutputException):
+            float(loss.detach())
+    assert all(weight.grad is not None for weight in network.parameters())
