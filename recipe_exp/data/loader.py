@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,13 @@ _EVALUATION_CHUNK = 4096
 _POLL_SECONDS = 0.1
 # 2^64 over the golden ratio, SplitMix64's own stride.
 _STRIDE = np.uint64(0x9E3779B97F4A7C15)
+
+
+def moved(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Returns a tensor on a device. What goes to a GPU does so from pinned memory, so that the host does not wait."""
+    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ class MicroBatch:
     def to(self, device: torch.device | str) -> MicroBatch:
         """Returns the micro-batch with its tensors on a device."""
         names = ("source_ids", "target_ids", "source_keys", "target_keys")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        tensors: dict[str, Any] = {name: moved(getattr(self, name), device) for name in names}
+        return replace(self, **tensors)
 
     def padded(self, pad_id: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns input ids, attention mask and labels as rows of equal length, each int64.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -84,9 +85,16 @@ def largest_over_processes(accelerator: Accelerator, value: int) -> int:
     """Returns the largest value of any process."""
     if accelerator.num_processes == 1:
         return value
-    largest = torch.tensor(value, device=accelerator.device)
-    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    largest = torch.tensor(value)
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX, group=_host_group())
     return int(largest)
+
+
+@cache
+def _host_group() -> distributed.ProcessGroup:
+    # Every step asks: by the group of the devices, the host would wait for the device each time.
+    group: distributed.ProcessGroup = distributed.new_group(backend="gloo")
+    return group
 
 
 def leave_processes() -> None:
@@ -95,6 +103,7 @@ def leave_processes() -> None:
         # Gloo's threads need the interpreter's lock to let go of the last exchange's tensors. Whoever drops the last
         # reference to the group, such as a data-parallel model at exit, joins them with that lock held: a deadlock.
         time.sleep(_SECONDS_TO_LET_GO)
+        _host_group.cache_clear()
         distributed.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from recipe_exp.data.loader import IGNORED_LABEL, MicroBatch
+from recipe_exp.data.loader import IGNORED_LABEL, MicroBatch, moved
 from recipe_exp.data.plan import IndexArray
 from recipe_exp.models.chunked_cross_entropy import summed_cross_entropy
 from recipe_exp.models.families import FAMILIES
@@ -93,7 +93,7 @@ def shifted_right(target_ids: torch.Tensor, target_lengths: IndexArray, model_ty
         target_lengths: int64, (batch,), tokens of each target, on the host.
         model_type: the family's.
     """
-    starts = torch.from_numpy(np.cumsum(target_lengths) - target_lengths).to(target_ids.device, non_blocking=True)
+    starts = moved(torch.from_numpy(np.cumsum(target_lengths) - target_lengths), target_ids.device)
     return target_ids.roll(1).index_fill_(0, starts, FAMILIES[model_type].start_id)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from recipe_exp.data.loader import moved
 from recipe_exp.models.unpadded.compiling import Kernels
 from recipe_exp.models.unpadded.counter_dropout import Drop, Site, column_keys
 from recipe_exp.models.unpadded.segments import Bucket, Segments, Side
@@ -126,8 +127,8 @@ def _boundaries(segments: Segments) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns where each text begins and the last one ends, int32, (texts + 1,), and the same of the keys' texts."""
     device = segments.queries.rows.device
     sides = [np.concatenate([[0], np.cumsum(lengths)]) for lengths in (segments.lengths, segments.key_lengths)]
-    moved = [torch.from_numpy(ends.astype(np.int32)).to(device, non_blocking=True) for ends in sides]
-    return moved[0], moved[1]
+    of_queries, of_keys = (moved(torch.from_numpy(ends.astype(np.int32)), device) for ends in sides)
+    return of_queries, of_keys
 
 
 class _Attention(torch.autograd.Function):

@@ -18,6 +18,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
+from recipe_exp.data.loader import moved
 from recipe_exp.models.unpadded.compiling import Kernels, prepare_compiler
 from recipe_exp.models.unpadded.counter_dropout import Drop, Site, keep, keys_of_columns
 from recipe_exp.models.unpadded.segments import IndexArray, Segments
@@ -125,24 +126,24 @@ def _layout(segments: Segments, num_copies: int) -> _Layout:
     # Those that are computed come first in each row.
     order = np.argsort(~computed, axis=1, kind="stable")
 
-    def moved(array: np.ndarray[Any, Any]) -> torch.Tensor:
-        return torch.from_numpy(array).to(device, non_blocking=True)
+    def placed(array: np.ndarray[Any, Any]) -> torch.Tensor:
+        return moved(torch.from_numpy(array), device)
 
-    of_queries, of_keys = moved(texts.astype(np.int32)), moved(key_texts.astype(np.int32))
+    of_queries, of_keys = placed(texts.astype(np.int32)), placed(key_texts.astype(np.int32))
     blocks = BlockMask.from_kv_blocks(
-        moved(computed.sum(axis=1).astype(np.int32))[None, None],
-        moved(order.astype(np.int32))[None, None],
+        placed(computed.sum(axis=1).astype(np.int32))[None, None],
+        placed(order.astype(np.int32))[None, None],
         BLOCK_SIZE=_BLOCK,
         mask_mod=lambda _, __, query, key: of_queries[query] == of_keys[key],
         seq_lengths=(len(texts), len(key_texts)),
     )
-    in_key_texts = moved(key_places.astype(np.int32))
+    in_key_texts = placed(key_places.astype(np.int32))
     return _Layout(
         rows=torch.arange(len(texts) * segments.num_heads, device=device),
-        places=moved(places.astype(np.int32)),
+        places=placed(places.astype(np.int32)),
         key_places=in_key_texts,
         columns=keys_of_columns(in_key_texts),
-        has_no_value=moved(has_no_value),
+        has_no_value=placed(has_no_value),
         blocks=blocks,
     )
 

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recipe_exp.data.loader import moved
+
 IndexArray = npt.NDArray[np.int64]
 Made = TypeVar("Made")
 
@@ -183,7 +185,7 @@ def _buckets(
     buckets, first_query, first_key = [], 0, 0
     for texts in groups:
         num_queries, num_keys = int(queries[texts].max()), _up_to_multiple(int(keys[texts].max()))
-        key_mask = None if is_causal else _key_mask(keys[texts], num_keys).to(device, non_blocking=True)
+        key_mask = None if is_causal else moved(_key_mask(keys[texts], num_keys), device)
         num_parts = int(_num_parts(np.array(len(texts) * num_queries * num_keys))) if is_causal else 1
         ends, parts = _ends(num_queries, num_parts), []
         # What attends to all keys comes first, see `Bucket.attends_to_all`.
@@ -227,7 +229,7 @@ def _side(lengths: IndexArray, parts: list[tuple[IndexArray, int, int]], num_hea
     """
     starts = np.cumsum(lengths) - lengths
     padded = [_padded(lengths[texts], starts[texts], first, width) for texts, first, width in parts]
-    all_tokens = torch.from_numpy(np.concatenate([each.ravel() for each in padded])).to(device, non_blocking=True)
+    all_tokens = moved(torch.from_numpy(np.concatenate([each.ravel() for each in padded])), device)
     heads = torch.arange(num_heads, device=device)[:, None]
     by_part = torch.split(all_tokens, [each.size for each in padded])
     rows = torch.cat([torch.where(tokens < 0, -1, tokens * num_heads + heads).flatten() for tokens in by_part])
