@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -159,19 +159,18 @@ def _machinery(config: ExperimentConfig, cache: TokenCache, then: Machinery) -> 
         and "precision" not in config.resume_allow
         and _can_compute(then.precision, device)
     )
-    precision = then.precision if keeps_precision else resolve_precision(config.training.precision, device)
+    # Everything else is asked for as what is kept would have it.
+    kept = {"num_threads": then.num_threads} if hardware.num_threads == "auto" else {}
+    kept |= {"compile": then.is_compiled} if hardware.compile == "auto" else {}
+    training = config.training.model_copy(update={"precision": then.precision} if keeps_precision else {})
+    fixed = config.model_copy(update={"training": training, "hardware": hardware.model_copy(update=kept)})
+    precision = resolve_precision(training.precision, device)
     keeps_attention = config.model.attention == "auto" and missing_for(then.attention, device, precision) is None
-    now = resolve_machinery(
-        config,
+    return resolve_machinery(
+        fixed,
         cache,
         auto_tokens=then.micro_batch_tokens if device == then.device else None,
         attention=AttentionChoice(then.attention, then.attention_reason) if keeps_attention else None,
-    )
-    return replace(
-        now,
-        precision=precision,
-        num_threads=then.num_threads if hardware.num_threads == "auto" else now.num_threads,
-        is_compiled=then.is_compiled if hardware.compile == "auto" else now.is_compiled,
     )
 
 
