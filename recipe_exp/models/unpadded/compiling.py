@@ -65,7 +65,7 @@ class Kernels:
         @wraps(function)
         def call(*arguments: Any) -> Any:
             nonlocal is_first
-            if not is_first:
+            if is_in_place and not is_first:
                 return compiled(*arguments)
             started = time.perf_counter()
             # What fails half-way has written over its arguments.
@@ -80,8 +80,9 @@ class Kernels:
                 result = function(*arguments)
                 self._give_up(error)
                 return result
-            is_first = False
-            self.compile_seconds += time.perf_counter() - started
+            if is_first:
+                is_first = False
+                self.compile_seconds += time.perf_counter() - started
             return result
 
         return call
