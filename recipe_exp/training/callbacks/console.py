@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from recipe_exp.training.trainer import Trainer
 
 SECONDS_BETWEEN_LINES = 15.0
-# Below it, waiting for data is nothing that a person has to look into.
-_MIN_DATA_WAIT_SHARE = 0.05
+_SHARES = {
+    "train/padding_share": "padding",
+    "train/data_wait_share": "waiting for data",
+    "train/evaluation_share": "evaluating",
+    "train/logging_share": "logging",
+    "train/checkpoint_share": "saving",
+}
+# A smaller share is nothing that a person has to look into.
+_MIN_SHARE = 0.05
 
 
 class ConsoleCallback(Callback):
@@ -82,9 +89,11 @@ def _describe_training(metrics: Mapping[str, float]) -> str:
         f"loss {metrics['train/loss']:.3f}",
         f"rate {metrics['train/learning_rate']:.1e}",
         f"{metrics['train/recipes_per_second']:.1f} recipes/s",
+        f"{metrics['train/target_tokens_per_second']:,.0f} tokens/s",
     ]
     if "train/utilisation" in metrics:
         parts.append(f"{metrics['train/utilisation']:.0%} of peak")
-    if metrics.get("train/data_wait_share", 0.0) >= _MIN_DATA_WAIT_SHARE:
-        parts.append(f"{metrics['train/data_wait_share']:.0%} waiting for data")
+    for name, what in _SHARES.items():
+        if metrics.get(name, 0.0) >= _MIN_SHARE:
+            parts.append(f"{metrics[name]:.0%} {what}")
     return "  ".join(parts)
