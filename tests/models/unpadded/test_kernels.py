@@ -92,6 +92,29 @@ def test_a_compiler_that_fails_costs_one_line_and_no_number(
     assert not kernels.is_compiled
 
 
+def test_a_compiler_that_fails_for_a_later_size_does_not_end_the_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def short_lived(function: Function, **_: object) -> Function:
+        def call(values: torch.Tensor, *more: object) -> object:
+            if len(values) > 3:
+                raise RuntimeError("no kernel for this size")
+            return function(values, *more)
+
+        return call
+
+    monkeypatch.setattr(compiling.torch, "compile", short_lived)
+    kernels = Kernels(is_compiled=True)
+    dropout(torch.randn(3, 8), site_of(3), kernels)
+    assert kernels.is_compiled
+    values = torch.randn(5, 8)
+    with caplog.at_level(logging.WARNING):
+        found = dropout(values, site_of(5), kernels)
+    assert torch.equal(found, dropout(values, site_of(5), UNCOMPILED))
+    assert "no kernel for this size" in caplog.text
+    assert not kernels.is_compiled
+
+
 def test_what_fails_uncompiled_too_is_no_fault_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> Function:
         def call(*_: object) -> None:
