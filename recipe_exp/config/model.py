@@ -57,6 +57,7 @@ class ModelConfig(Section):
     def _refuse_flash_attention(cls, value: object) -> object:
         if isinstance(value, str) and value.startswith("flash"):
             raise ValueError(
-                "flash attention's kernel takes no additive bias, which T5's positions are; use sdpa_varlen"
+                "flash attention's kernel takes no additive bias, which T5's positions are; "
+                "use auto, or sdpa_varlen or flex_varlen for the attention that has none"
             )
         return value

@@ -370,3 +370,10 @@ def test_the_options_for_little_memory_contradict_nothing(option: str) -> None:
     training = compose([f"training={option}"]).training
     assert (training.precision, training.weights_dtype) == ("bf16", "bf16")
     assert training.update_in_backward == (option == "full_low_memory")
+
+
+@pytest.mark.parametrize("name", ["flash_attention_2", "flash_attention_3", "flash"])
+def test_flash_attention_is_refused_with_the_reason_and_what_to_take_instead(name: str) -> None:
+    (mistake,) = mistakes(f"model.attention={name}")
+    assert mistake.startswith(f"model.attention={name}: flash attention's kernel takes no additive bias")
+    assert mistake.endswith("use auto, or sdpa_varlen or flex_varlen for the attention that has none")
